@@ -1,0 +1,96 @@
+"""Settings from the environment and the table of limits, read when asked for.
+
+`settings()` is one immutable value; nothing in the package keeps a setting in a module variable.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["LIMITS", "Limits", "Settings", "settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what is read from files, so that a hostile one costs little.
+
+    Attributes
+    ----------
+    pixels_per_frame : int
+        Rows times columns of one picture or frame.
+    frames : int
+        Frames of one file.
+    bytes_per_file : int
+        Size of one source file.
+    text_bytes : int
+        UTF-8 bytes of one text.
+    metadata_row_bytes : int
+        UTF-8 bytes of one row of metadata as JSON.
+    """
+
+    pixels_per_frame: int = 200_000_000
+    frames: int = 10_000
+    bytes_per_file: int = 4 << 30
+    text_bytes: int = 1 << 20
+    metadata_row_bytes: int = 64 << 10
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment asks for.
+
+    Attributes
+    ----------
+    home : Path
+        Caches (``OSLER_HOME``; else ``$XDG_CACHE_HOME/osler`` or ``~/.cache/osler``), made with mode 0700 on first use.
+    offline : bool
+        ``OSLER_OFFLINE`` or ``HF_HUB_OFFLINE`` is set: nothing is downloaded.
+    threads : int or None
+        ``OSLER_THREADS``; None means the CPU set and the cgroup's quota.
+    debug : bool
+        ``OSLER_DEBUG``: errors keep the exception that caused them, which may quote values of a file.
+    """
+
+    home: Path
+    offline: bool
+    threads: int | None
+    debug: bool
+
+    def cache(self, *names: str) -> Path:
+        """Return a folder below `home`, made with mode 0700 if it is missing."""
+        path = self.home
+        for name in ("", *names):
+            path = path / name
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def settings() -> Settings:
+    """Read the settings from the environment.
+
+    Examples
+    --------
+    >>> from osler.config import settings
+    >>> settings().threads is None or settings().threads > 0
+    True
+    """
+    home = os.environ.get("OSLER_HOME")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    threads = os.environ.get("OSLER_THREADS", "").strip()
+    if threads and not (threads.isdigit() and int(threads) > 0):
+        raise ValueError(f"OSLER_THREADS is {threads!r}; set it to a whole number of at least 1, or unset it")
+    return Settings(
+        home=Path(home) if home else base / "osler",
+        offline=_flag("OSLER_OFFLINE") or _flag("HF_HUB_OFFLINE"),
+        threads=int(threads) if threads else None,
+        debug=_flag("OSLER_DEBUG"),
+    )
