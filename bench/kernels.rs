@@ -1,0 +1,3 @@
+//! Every kernel at every level.
+
+fn main() {}

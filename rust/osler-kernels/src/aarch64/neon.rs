@@ -1,0 +1,178 @@
+//! 32 lanes as eight 128-bit registers (NEON). Touches nothing but its arguments.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use half::f16;
+
+use crate::lanes::{LANES, Simd};
+use crate::table::instantiate;
+
+/// Proof that the CPU has NEON.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(());
+
+impl Neon {
+    /// # Safety
+    ///
+    /// The CPU must have NEON.
+    #[inline(always)]
+    unsafe fn new() -> Neon {
+        Neon(())
+    }
+
+    /// Exact. An instruction by name, because the compiler's own function is newer than the oldest
+    /// compiler allowed.
+    #[inline(always)]
+    fn widen(self, halves: uint16x4_t) -> float32x4_t {
+        let wide: float32x4_t;
+        // SAFETY: one instruction between registers, which `self` proves the CPU to have.
+        unsafe {
+            asm!(
+                "fcvtl {wide:v}.4s, {halves:v}.4h",
+                wide = lateout(vreg) wide,
+                halves = in(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        wide
+    }
+
+    /// Rounded to nearest, ties to even: the rounding mode that every Rust program runs in.
+    #[inline(always)]
+    fn narrow(self, wide: float32x4_t) -> uint16x4_t {
+        let halves: uint16x4_t;
+        // SAFETY: one instruction between registers, which `self` proves the CPU to have.
+        unsafe {
+            asm!(
+                "fcvtn {halves:v}.4h, {wide:v}.4s",
+                halves = lateout(vreg) halves,
+                wide = in(vreg) wide,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        halves
+    }
+}
+
+impl Simd for Neon {
+    type Part = float32x4_t;
+    const WIDTH: usize = 4;
+
+    #[inline(always)]
+    fn zero(self) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { vdupq_n_f32(0.0) }
+    }
+
+    #[inline(always)]
+    fn load(self, block: &[f32; LANES], part: usize) -> float32x4_t {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves NEON.
+        unsafe { vld1q_f32(block.as_ptr().add(part * Self::WIDTH)) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, block: &[f16; LANES], part: usize) -> float32x4_t {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves NEON.
+        self.widen(unsafe { vld1_u16(block.as_ptr().add(part * Self::WIDTH).cast()) })
+    }
+
+    #[inline(always)]
+    fn load_partial(self, tail: &[f32], part: usize) -> float32x4_t {
+        let rest = tail.get(part * Self::WIDTH..).unwrap_or(&[]);
+        let mut values = [0.0; 4];
+        let count = rest.len().min(Self::WIDTH);
+        values[..count].copy_from_slice(&rest[..count]);
+        // SAFETY: `values` has 4 elements; `self` proves NEON.
+        unsafe { vld1q_f32(values.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_partial_f16(self, tail: &[f16], part: usize) -> float32x4_t {
+        let rest = tail.get(part * Self::WIDTH..).unwrap_or(&[]);
+        let mut values = [f16::ZERO; 4];
+        let count = rest.len().min(Self::WIDTH);
+        values[..count].copy_from_slice(&rest[..count]);
+        // SAFETY: `values` has 4 elements; `self` proves NEON.
+        self.widen(unsafe { vld1_u16(values.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { vsubq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { vaddq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn reduce(self, a: float32x4_t) -> f32 {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let two = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, a: float32x4_t, block: &mut [f32; LANES], part: usize) {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves NEON.
+        unsafe { vst1q_f32(block.as_mut_ptr().add(part * Self::WIDTH), a) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, a: float32x4_t, block: &mut [f16; LANES], part: usize) {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves NEON.
+        unsafe {
+            vst1_u16(
+                block.as_mut_ptr().add(part * Self::WIDTH).cast(),
+                self.narrow(a),
+            )
+        }
+    }
+}
+
+/// Exact: one product is at most 128 * 128, which 16 bits hold, and pairs are added in 32 bits.
+#[inline(always)]
+fn dot_i8_with(_: Neon, a: &[i8], b: &[i8]) -> i32 {
+    let (blocks_a, tail_a) = a.as_chunks::<16>();
+    let (blocks_b, tail_b) = b.as_chunks::<16>();
+    // SAFETY: loads read whole blocks; the argument proves NEON.
+    let mut sum = unsafe {
+        let mut sums = [vdupq_n_s32(0); 2];
+        for (x, y) in blocks_a.iter().zip(blocks_b) {
+            let (x, y) = (vld1q_s8(x.as_ptr()), vld1q_s8(y.as_ptr()));
+            sums[0] = vpadalq_s16(sums[0], vmull_s8(vget_low_s8(x), vget_low_s8(y)));
+            sums[1] = vpadalq_s16(sums[1], vmull_high_s8(x, y));
+        }
+        vaddvq_s32(vaddq_s32(sums[0], sums[1]))
+    };
+    for (x, y) in tail_a.iter().zip(tail_b) {
+        sum += i32::from(*x) * i32::from(*y);
+    }
+    sum
+}
+
+instantiate!(
+    level: Neon,
+    token: Neon::new(),
+    features: "neon",
+    parts: 8,
+    dot_i8: dot_i8_with,
+    four_rows: 4,
+    tile: (1, 4, 4),
+);

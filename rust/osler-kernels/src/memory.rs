@@ -1,0 +1,35 @@
+//! Where bytes lie: hints to the caches. Never reads or writes through a hint.
+
+/// Bytes that one hint brings in.
+const CACHE_LINE: usize = 64;
+
+/// Bytes that [`prefetch`] asks for at most: the hardware's own prefetcher follows a longer run.
+const PREFETCH_BYTES: usize = 512;
+
+/// Asks the CPU to bring the beginning of a slice into its caches. Only a hint: no effect but speed,
+/// and nothing at all on CPUs that it is not written for.
+///
+/// ```
+/// osler_kernels::prefetch(&[0.0f32; 384]);
+/// ```
+#[inline(always)]
+pub fn prefetch<T>(slice: &[T]) {
+    let start = slice.as_ptr().cast::<i8>();
+    let mut offset = 0;
+    while offset < size_of_val(slice).min(PREFETCH_BYTES) {
+        hint(start.wrapping_add(offset));
+        offset += CACHE_LINE;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn hint(address: *const i8) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: SSE belongs to x86-64; a prefetch never faults, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn hint(_: *const i8) {}

@@ -1,0 +1,121 @@
+//! The meaning of every kernel, slow and plain: the oracle of the tests and the level that runs
+//! everywhere. Reads and writes its arguments only.
+//!
+//! A sum of `f32` is kept in 32 lanes: term `i` is added to lane `i % 32` by a fused multiply-add.
+//! The last round is filled up with zeros, which are added like any other term (this turns a lane
+//! that underflowed to `-0.0` into `+0.0`, so it is part of the meaning). Then lane `i` takes lane
+//! `i + 16`, then `i + 8`, `i + 4`, `i + 2`, `i + 1`.
+
+use half::f16;
+
+use crate::lanes::LANES;
+
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    sum_of_products(a.len(), |i| (a[i], b[i]))
+}
+
+pub(crate) fn l2(a: &[f32], b: &[f32]) -> f32 {
+    sum_of_products(a.len(), |i| (a[i] - b[i], a[i] - b[i]))
+}
+
+pub(crate) fn dot_f16(a: &[f32], b: &[f16]) -> f32 {
+    sum_of_products(a.len(), |i| (a[i], b[i].to_f32()))
+}
+
+pub(crate) fn l2_f16(a: &[f32], b: &[f16]) -> f32 {
+    sum_of_products(a.len(), |i| (a[i] - b[i].to_f32(), a[i] - b[i].to_f32()))
+}
+
+pub(crate) fn sum_of_squares(a: &[f32]) -> f32 {
+    sum_of_products(a.len(), |i| (a[i], a[i]))
+}
+
+pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+    let mut sum = 0;
+    for i in 0..a.len() {
+        sum += i32::from(a[i]) * i32::from(b[i]);
+    }
+    sum
+}
+
+pub(crate) fn dot4(query: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
+    rows.map(|row| dot(query, row))
+}
+
+pub(crate) fn l2_4(query: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
+    rows.map(|row| l2(query, row))
+}
+
+pub(crate) fn dot4_f16(query: &[f32], rows: [&[f16]; 4]) -> [f32; 4] {
+    rows.map(|row| dot_f16(query, row))
+}
+
+pub(crate) fn l2_4_f16(query: &[f32], rows: [&[f16]; 4]) -> [f32; 4] {
+    rows.map(|row| l2_f16(query, row))
+}
+
+pub(crate) fn dot_tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    every_pair(queries, rows, dim, out, dot);
+}
+
+pub(crate) fn l2_tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    every_pair(queries, rows, dim, out, l2);
+}
+
+pub(crate) fn dot_tile_f16(queries: &[f32], rows: &[f16], dim: usize, out: &mut [f32]) {
+    every_pair(queries, rows, dim, out, dot_f16);
+}
+
+pub(crate) fn l2_tile_f16(queries: &[f32], rows: &[f16], dim: usize, out: &mut [f32]) {
+    every_pair(queries, rows, dim, out, l2_f16);
+}
+
+pub(crate) fn to_f16(from: &[f32], to: &mut [f16]) {
+    for i in 0..from.len() {
+        to[i] = f16::from_f32(from[i]);
+    }
+}
+
+pub(crate) fn to_f32(from: &[f16], to: &mut [f32]) {
+    for i in 0..from.len() {
+        to[i] = from[i].to_f32();
+    }
+}
+
+pub(crate) fn all_finite(a: &[f32]) -> bool {
+    a.iter().all(|value| value.is_finite())
+}
+
+pub(crate) fn all_finite_f16(a: &[f16]) -> bool {
+    a.iter().all(|value| value.is_finite())
+}
+
+fn sum_of_products(len: usize, factors: impl Fn(usize) -> (f32, f32)) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for i in 0..len.next_multiple_of(LANES) {
+        let (a, b) = if i < len { factors(i) } else { (0.0, 0.0) };
+        lanes[i % LANES] = a.mul_add(b, lanes[i % LANES]);
+    }
+    for width in [16, 8, 4, 2, 1] {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+fn every_pair<T>(
+    queries: &[f32],
+    rows: &[T],
+    dim: usize,
+    out: &mut [f32],
+    kernel: impl Fn(&[f32], &[T]) -> f32,
+) {
+    let mut pair = 0;
+    for query in queries.chunks_exact(dim) {
+        for row in rows.chunks_exact(dim) {
+            out[pair] = kernel(query, row);
+            pair += 1;
+        }
+    }
+}

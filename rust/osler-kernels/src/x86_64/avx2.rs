@@ -1,0 +1,163 @@
+//! 32 lanes as four 256-bit registers (AVX2, FMA, F16C). Touches nothing but its arguments.
+
+use core::arch::x86_64::*;
+
+use half::f16;
+
+use crate::lanes::{LANES, Simd};
+use crate::table::instantiate;
+
+/// Proof that the CPU has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    ///
+    /// The CPU must have AVX2, FMA and F16C.
+    #[inline(always)]
+    unsafe fn new() -> Avx2 {
+        Avx2(())
+    }
+
+    /// All ones in the lanes below `count`, zero in the others.
+    #[inline(always)]
+    fn mask(self, count: usize) -> __m256i {
+        const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let start = &ONES_THEN_ZEROS[Self::WIDTH - count.min(Self::WIDTH)..][..Self::WIDTH];
+        // SAFETY: the slice has 8 elements; `self` proves AVX2.
+        unsafe { _mm256_loadu_si256(start.as_ptr().cast()) }
+    }
+}
+
+impl Simd for Avx2 {
+    type Part = __m256;
+    const WIDTH: usize = 8;
+
+    #[inline(always)]
+    fn zero(self) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn load(self, block: &[f32; LANES], part: usize) -> __m256 {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX2.
+        unsafe { _mm256_loadu_ps(block.as_ptr().add(part * Self::WIDTH)) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, block: &[f16; LANES], part: usize) -> __m256 {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX2 and F16C.
+        unsafe {
+            _mm256_cvtph_ps(_mm_loadu_si128(
+                block.as_ptr().add(part * Self::WIDTH).cast(),
+            ))
+        }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, tail: &[f32], part: usize) -> __m256 {
+        let rest = tail.get(part * Self::WIDTH..).unwrap_or(&[]);
+        let mask = self.mask(rest.len());
+        // SAFETY: a masked load touches only the lanes of its mask, which are elements of `rest`;
+        // `self` proves AVX2.
+        unsafe { _mm256_maskload_ps(rest.as_ptr(), mask) }
+    }
+
+    #[inline(always)]
+    fn load_partial_f16(self, tail: &[f16], part: usize) -> __m256 {
+        let rest = tail.get(part * Self::WIDTH..).unwrap_or(&[]);
+        let mut values = [f16::ZERO; 8];
+        let count = rest.len().min(Self::WIDTH);
+        values[..count].copy_from_slice(&rest[..count]);
+        // SAFETY: `values` has 8 elements; `self` proves AVX2 and F16C.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: `self` proves FMA.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn reduce(self, a: __m256) -> f32 {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            let one = _mm_add_ss(two, _mm_movehdup_ps(two));
+            _mm_cvtss_f32(one)
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, a: __m256, block: &mut [f32; LANES], part: usize) {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX2.
+        unsafe { _mm256_storeu_ps(block.as_mut_ptr().add(part * Self::WIDTH), a) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, a: __m256, block: &mut [f16; LANES], part: usize) {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX2 and F16C.
+        unsafe {
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a);
+            _mm_storeu_si128(block.as_mut_ptr().add(part * Self::WIDTH).cast(), halves);
+        }
+    }
+}
+
+/// Exact: a pair of products is at most 2 * 128 * 128, which 32 bits hold.
+#[inline(always)]
+fn dot_i8_with(_: Avx2, a: &[i8], b: &[i8]) -> i32 {
+    let (blocks_a, tail_a) = a.as_chunks::<16>();
+    let (blocks_b, tail_b) = b.as_chunks::<16>();
+    // SAFETY: loads read whole blocks; the argument proves AVX2.
+    let mut sum = unsafe {
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (i, (x, y)) in blocks_a.iter().zip(blocks_b).enumerate() {
+            let x = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+            let y = _mm256_cvtepi8_epi16(_mm_loadu_si128(y.as_ptr().cast()));
+            sums[i % 2] = _mm256_add_epi32(sums[i % 2], _mm256_madd_epi16(x, y));
+        }
+        let eight = _mm256_add_epi32(sums[0], sums[1]);
+        let four = _mm_add_epi32(
+            _mm256_castsi256_si128(eight),
+            _mm256_extracti128_si256::<1>(eight),
+        );
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b_01_00_11_10>(four));
+        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b_00_00_00_01>(two));
+        _mm_cvtsi128_si32(one)
+    };
+    for (x, y) in tail_a.iter().zip(tail_b) {
+        sum += i32::from(*x) * i32::from(*y);
+    }
+    sum
+}
+
+instantiate!(
+    level: Avx2,
+    token: Avx2::new(),
+    features: "avx2,fma,f16c",
+    parts: 4,
+    dot_i8: dot_i8_with,
+    four_rows: 2,
+    tile: (1, 4, 3),
+);

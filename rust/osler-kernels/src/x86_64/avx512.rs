@@ -1,0 +1,159 @@
+//! 32 lanes as two 512-bit registers (AVX-512 F, BW, DQ, VL). Touches nothing but its arguments.
+
+use core::arch::x86_64::*;
+
+use half::f16;
+
+use crate::lanes::{LANES, Simd};
+use crate::table::instantiate;
+
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    ///
+    /// The CPU must have AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
+    #[inline(always)]
+    unsafe fn new() -> Avx512 {
+        Avx512(())
+    }
+
+    /// Ones for the lanes below `count`.
+    #[inline(always)]
+    fn mask(self, count: usize) -> __mmask16 {
+        ((1u32 << count.min(Self::WIDTH)) - 1) as __mmask16
+    }
+}
+
+impl Simd for Avx512 {
+    type Part = __m512;
+    const WIDTH: usize = 16;
+
+    #[inline(always)]
+    fn zero(self) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn load(self, block: &[f32; LANES], part: usize) -> __m512 {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX-512.
+        unsafe { _mm512_loadu_ps(block.as_ptr().add(part * Self::WIDTH)) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, block: &[f16; LANES], part: usize) -> __m512 {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX-512.
+        unsafe {
+            _mm512_cvtph_ps(_mm256_loadu_si256(
+                block.as_ptr().add(part * Self::WIDTH).cast(),
+            ))
+        }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, tail: &[f32], part: usize) -> __m512 {
+        let rest = tail.get(part * Self::WIDTH..).unwrap_or(&[]);
+        let mask = self.mask(rest.len());
+        // SAFETY: a masked load touches only the lanes of its mask, which are elements of `rest`;
+        // `self` proves AVX-512.
+        unsafe { _mm512_maskz_loadu_ps(mask, rest.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_partial_f16(self, tail: &[f16], part: usize) -> __m512 {
+        let rest = tail.get(part * Self::WIDTH..).unwrap_or(&[]);
+        let mask = self.mask(rest.len());
+        // SAFETY: a masked load touches only the lanes of its mask, which are elements of `rest`;
+        // `self` proves AVX-512.
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, rest.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn reduce(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let four = _mm_add_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            let one = _mm_add_ss(two, _mm_movehdup_ps(two));
+            _mm_cvtss_f32(one)
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, a: __m512, block: &mut [f32; LANES], part: usize) {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX-512.
+        unsafe { _mm512_storeu_ps(block.as_mut_ptr().add(part * Self::WIDTH), a) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, a: __m512, block: &mut [f16; LANES], part: usize) {
+        assert!(part < LANES / Self::WIDTH);
+        // SAFETY: the part lies inside the block, asserted above; `self` proves AVX-512.
+        unsafe {
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a);
+            _mm256_storeu_si256(block.as_mut_ptr().add(part * Self::WIDTH).cast(), halves);
+        }
+    }
+}
+
+/// Exact: a pair of products is at most 2 * 128 * 128, which 32 bits hold.
+#[inline(always)]
+fn dot_i8_with(_: Avx512, a: &[i8], b: &[i8]) -> i32 {
+    let (blocks_a, tail_a) = a.as_chunks::<32>();
+    let (blocks_b, tail_b) = b.as_chunks::<32>();
+    // SAFETY: loads read whole blocks, the last one by a mask of the tail's elements; the argument
+    // proves AVX-512.
+    unsafe {
+        let mut sums = [_mm512_setzero_si512(); 2];
+        for (i, (x, y)) in blocks_a.iter().zip(blocks_b).enumerate() {
+            let x = _mm512_cvtepi8_epi16(_mm256_loadu_si256(x.as_ptr().cast()));
+            let y = _mm512_cvtepi8_epi16(_mm256_loadu_si256(y.as_ptr().cast()));
+            sums[i % 2] = _mm512_add_epi32(sums[i % 2], _mm512_madd_epi16(x, y));
+        }
+        if !tail_a.is_empty() {
+            let mask = (1u32 << tail_a.len().min(tail_b.len())) - 1;
+            let x = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, tail_a.as_ptr()));
+            let y = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, tail_b.as_ptr()));
+            sums[0] = _mm512_add_epi32(sums[0], _mm512_madd_epi16(x, y));
+        }
+        _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
+    }
+}
+
+instantiate!(
+    level: Avx512,
+    token: Avx512::new(),
+    features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
+    parts: 2,
+    dot_i8: dot_i8_with,
+    four_rows: 2,
+    tile: (1, 4, 4),
+);

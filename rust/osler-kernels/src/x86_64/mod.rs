@@ -1,0 +1,4 @@
+//! The two instruction sets of x86-64. Only these files call vendor intrinsics of x86-64.
+
+pub(crate) mod avx2;
+pub(crate) mod avx512;
