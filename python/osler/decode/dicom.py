@@ -1,0 +1,494 @@
+"""DICOM files to arrays that can be shown; the recipe is named "dicom-display/1".
+
+Parses bytes with pydicom, checks what the header states against the limits and the bytes that are there, then decodes.
+No value of a header enters a message. DICOM PS3.3, C.7.6.3, and PS3.5, section 8.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osler.config import LIMITS
+from osler.decode.colour import Palette, expand, upsampled, ybr_to_rgb
+from osler.decode.display import Greys, Lut, Rule, Window, first
+from osler.decode.frames import Frames, full_range
+from osler.decode.quiet import cause, quiet
+from osler.decode.transfer import SYNTAXES, Layout, Syntax, decode_frame, syntax_of
+from osler.errors import SourceError
+
+__all__ = ["RECIPE", "DicomFile"]
+
+RECIPE = "dicom-display/1"
+
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+# A deflated data set may grow by this factor and no more: 200:1 is far beyond what real pixels reach.
+_DEFLATE_RATIO = 200
+_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+
+
+class DicomFile:
+    """One DICOM file: its parsed header, and its pixels on demand.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file. A file without preamble or meta information is read if its data set is plain.
+    name : str
+        How messages call the file.
+
+    Raises
+    ------
+    SourceError
+        ``missing_decoder`` (pydicom), ``bad_header``, ``truncated``, ``not_an_image`` (a DICOMDIR), ``too_large``.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> from osler.decode.dicom import DicomFile
+    >>> file = DicomFile(open(get_testdata_file("CT_small.dcm", download=False), "rb").read())
+    >>> file.encoding, file.frames()[0].shape, file.frames()[0].dtype
+    ('Explicit VR Little Endian', (128, 128), dtype('uint16'))
+    """
+
+    def __init__(self, data: bytes, *, name: str = "the file") -> None:
+        self._name = name
+        with quiet() as heard:
+            self.dataset = self._parse(data)
+            self._cut = any("end of file" in text.lower() for text in heard)
+            self.encoding = self._encoding()
+
+    def value(self, keyword: str) -> Any:
+        """Return an element's value by keyword, or None where it is absent or cannot be read."""
+        with quiet():
+            return _value(self.dataset, keyword)
+
+    def frames(self) -> Sequence[NDArray[Any]]:
+        """Decode the pixels: each frame (H, W) or (H, W, 3), uint8 or uint16, over the full range.
+
+        Raises
+        ------
+        SourceError
+            ``no_pixels``, ``bad_header``, ``truncated``, ``too_large``, ``unsupported_transfer_syntax``,
+            ``unsupported_photometric``, ``missing_decoder`` or ``decode_failed``.
+        """
+        with quiet():
+            found: Sequence[NDArray[Any]] = self._guarded(self._frames)
+            return found
+
+    def _parse(self, data: bytes) -> Any:
+        try:
+            import pydicom
+        except ImportError:
+            raise SourceError(
+                'reading DICOM needs the package pydicom, which is not installed; run pip install "osler[dicom]"',
+                code="missing_decoder",
+            ) from None
+        self._check_deflated(data)
+        try:
+            dataset = pydicom.dcmread(BytesIO(data), force=True)
+            len(dataset)
+        except (EOFError, zlib.error) as error:
+            raise self._truncated("its header ends too early") from cause(error)
+        except MemoryError as error:
+            raise SourceError(f"{self._name} is too large to read here", code="too_large") from cause(error)
+        except Exception as error:
+            raise SourceError(
+                f"{self._name} is a DICOM file whose header cannot be read; get a whole copy", code="bad_header"
+            ) from cause(error)
+        return dataset
+
+    def _check_deflated(self, data: bytes) -> None:
+        if _DEFLATED.encode() not in data[:2048] or data[132:136] != b"\x02\0\0\0":
+            return
+        start = 144 + int.from_bytes(data[140:144], "little")
+        limit = min(LIMITS.bytes_per_file, _DEFLATE_RATIO * len(data) + (1 << 20))
+        engine, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[start:]
+        try:
+            while rest and not engine.eof:
+                total += len(engine.decompress(rest, 1 << 24))
+                rest = engine.unconsumed_tail
+                if total > limit:
+                    raise SourceError(
+                        f"{self._name} is deflated and grows beyond {limit} bytes; it is refused", code="too_large"
+                    )
+        except zlib.error as error:
+            raise SourceError(f"{self._name} is deflated and cannot be inflated", code="decode_failed") from cause(
+                error
+            )
+
+    def _truncated(self, what: str) -> SourceError:
+        return SourceError(f"{self._name} is truncated: {what}; get a whole copy", code="truncated")
+
+    def _bad(self, what: str) -> SourceError:
+        return SourceError(f"{self._name} has a damaged header: {what}", code="bad_header")
+
+    def _encoding(self) -> str | None:
+        uid = str(getattr(getattr(self.dataset, "file_meta", None), "TransferSyntaxUID", ""))
+        return SYNTAXES[uid].name if uid in SYNTAXES else None
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except SourceError:
+            raise
+        except MemoryError as error:
+            raise SourceError(f"{self._name} is too large to decode here", code="too_large") from cause(error)
+        except Exception as error:
+            how = f" ({self.encoding})" if self.encoding else ""
+            raise SourceError(f"{self._name} has pixels that cannot be decoded{how}", code="decode_failed") from cause(
+                error
+            )
+
+    def _frames(self) -> Sequence[NDArray[Any]]:
+        keyword = self._pixel_keyword()
+        layout = self._layout(keyword)
+        stored = self._stored(keyword, layout)
+        lock = threading.Lock()
+
+        def samples(i: int) -> tuple[NDArray[Any], str]:
+            with lock:
+                return stored(i)
+
+        if layout.photometric.startswith("MONOCHROME") and layout.samples == 1:
+            show = self._grey(layout, samples)
+        elif layout.photometric == "PALETTE COLOR":
+            palette = self._palette(layout)
+            show = lambda values, i: palette.show(values)  # noqa: E731
+        else:
+            show = lambda values, i: full_range(values, layout.bits_stored)  # noqa: E731
+
+        def frame(i: int) -> NDArray[Any]:
+            def work() -> NDArray[Any]:
+                values, photometric = samples(i)
+                if photometric.startswith("YBR"):
+                    values = ybr_to_rgb(values, layout.bits_stored)
+                return np.array(show(values, i), order="C")
+
+            with quiet():
+                shown: NDArray[Any] = self._guarded(work)
+                return shown
+
+        return Frames(layout.frames, frame).kept()
+
+    def _pixel_keyword(self) -> str:
+        meta = getattr(self.dataset, "file_meta", None)
+        kind = str(_value(meta, "MediaStorageSOPClassUID") or _value(self.dataset, "SOPClassUID") or "")
+        if kind == _DICOMDIR or "DirectoryRecordSequence" in self.dataset:
+            raise SourceError(
+                f"{self._name} is a DICOMDIR, the list of a disc's files; the images are files of their own",
+                code="not_an_image",
+            )
+        found = [keyword for keyword in _PIXELS if keyword in self.dataset]
+        if found:
+            return found[0]
+        if len(self.dataset) == 0 or self._cut:
+            raise self._truncated("it has no whole data set")
+        from pydicom.uid import UID
+
+        words = UID(kind).name if kind.startswith("1.2.840.10008.5.1.4") else ""
+        about = f", it is a {words.removesuffix(' Storage')}" if words and words != kind else ""
+        raise SourceError(f"{self._name} is a DICOM file without pixels{about}", code="no_pixels")
+
+    def _whole(self, keyword: str, words: str, default: int | None = None) -> int:
+        raw = _value(self.dataset, keyword)
+        values = first(raw)
+        if not values or values[0] in ("", None):
+            if keyword in self.dataset and raw is None:
+                raise self._bad(f"{words} is not a whole number")
+            if default is None:
+                raise self._bad(f"{words} is missing")
+            return default
+        try:
+            return int(values[0])
+        except (TypeError, ValueError):
+            raise self._bad(f"{words} is not a whole number") from None
+
+    def _layout(self, keyword: str) -> Layout:
+        photometric = str(_value(self.dataset, "PhotometricInterpretation") or "").strip().upper()
+        samples = self._whole("SamplesPerPixel", "Samples per Pixel", 1)
+        whole = keyword == "PixelData"
+        allocated = self._whole("BitsAllocated", "Bits Allocated", None if whole else 64 if "Double" in keyword else 32)
+        stored = self._whole("BitsStored", "Bits Stored", allocated)
+        layout = Layout(
+            rows=self._whole("Rows", "Rows"),
+            columns=self._whole("Columns", "Columns"),
+            frames=self._whole("NumberOfFrames", "Number of Frames", 1) or 1,
+            samples=samples,
+            photometric=photometric or ("MONOCHROME2" if samples == 1 else ""),
+            bits_allocated=allocated,
+            bits_stored=stored if 0 < stored <= allocated else allocated,
+            signed=self._whole("PixelRepresentation", "Pixel Representation", 0) == 1,
+            planar=self._whole("PlanarConfiguration", "Planar Configuration", 0),
+        )
+        self._check(layout)
+        return layout
+
+    def _check(self, layout: Layout) -> None:
+        if layout.rows < 1 or layout.columns < 1 or layout.frames < 1:
+            raise self._bad("Rows, Columns or Number of Frames is below 1")
+        if layout.bits_allocated not in (1, 8, 16, 32, 64):
+            raise self._bad("Bits Allocated is none of 1, 8, 16, 32, 64")
+        if layout.samples not in (1, 3) or layout.planar not in (0, 1):
+            raise self._bad("Samples per Pixel is neither 1 nor 3, or Planar Configuration neither 0 nor 1")
+        if layout.photometric not in _PHOTOMETRIC:
+            raise SourceError(
+                f"{self._name} has a photometric interpretation that is not read; convert it to RGB or MONOCHROME2",
+                code="unsupported_photometric",
+            )
+        grey = layout.photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+        if grey != (layout.samples == 1) or (layout.samples == 3 and layout.bits_allocated == 1):
+            raise self._bad("Samples per Pixel does not fit Photometric Interpretation")
+        if layout.rows * layout.columns > LIMITS.pixels_per_frame:
+            raise SourceError(
+                f"{self._name} has {layout.rows} x {layout.columns} pixels a frame, the limit is "
+                f"{LIMITS.pixels_per_frame}",
+                code="too_large",
+            )
+        if layout.frames > LIMITS.frames:
+            raise SourceError(
+                f"{self._name} states {layout.frames} frames, the limit is {LIMITS.frames}", code="too_large"
+            )
+
+    def _stored(self, keyword: str, layout: Layout) -> Callable[[int], tuple[NDArray[Any], str]]:
+        uid = str(getattr(getattr(self.dataset, "file_meta", None), "TransferSyntaxUID", ""))
+        element = self.dataset[keyword]
+        data = element.value
+        if not data:
+            raise self._truncated("the pixel data are empty")
+        encapsulated = bool(element.is_undefined_length)
+        if uid:
+            syntax = syntax_of(uid, name=self._name)
+        elif encapsulated:
+            raise self._bad("it states no transfer syntax and its pixels are compressed")
+        else:
+            implicit, little = self.dataset.original_encoding
+            syntax = SYNTAXES["1.2.840.10008.1.2" + ("" if implicit else ".1" if little else ".2")]
+        if syntax.family == "native":
+            if encapsulated:
+                raise self._bad(f"its transfer syntax is {syntax.name} and its pixels are compressed")
+            return self._native(data, syntax, layout, keyword, str(element.VR))
+        return self._encapsulated(data, syntax, layout)
+
+    def _native(
+        self, data: bytes, syntax: Syntax, layout: Layout, keyword: str, representation: str
+    ) -> Callable[[int], tuple[NDArray[Any], str]]:
+        pixels = layout.rows * layout.columns
+        count = pixels * layout.samples
+        photometric = layout.photometric
+        packed = photometric == "YBR_FULL_422"
+        bits = layout.bits_allocated
+        if packed and len(data) >= count * layout.frames * bits // 8:
+            # Written by many: the label of subsampled colour on samples that are not.
+            packed, photometric = False, "YBR_FULL"
+        if packed:
+            count = pixels * 2
+        needed = -(-count * layout.frames * bits // 8)
+        if len(data) < needed:
+            raise self._truncated(f"the pixel data have {len(data)} of {needed} bytes")
+        big = syntax.uid == "1.2.840.10008.1.2.2"
+        dtype = layout.dtype if keyword == "PixelData" else np.dtype(f"f{bits // 8}")
+        if bits == 1:
+            flat = np.unpackbits(_swapped(data, big and representation == "OW"), bitorder="little")
+        elif bits == 8:
+            flat = _swapped(data, big and representation == "OW").view(dtype)
+        else:
+            flat = np.frombuffer(data, dtype.newbyteorder(">" if big else "<"), count * layout.frames)
+
+        def decode(i: int) -> tuple[NDArray[Any], str]:
+            samples = flat[i * count : (i + 1) * count].astype(dtype)
+            if packed:
+                return upsampled(samples, layout.rows, layout.columns), photometric
+            if layout.samples == 3 and layout.planar:
+                return samples.reshape(3, layout.rows, layout.columns).transpose(1, 2, 0), photometric
+            samples = samples.reshape(layout.shape)
+            return samples if dtype.kind == "f" else _used_bits(samples, layout), photometric
+
+        return decode
+
+    def _encapsulated(self, data: bytes, syntax: Syntax, layout: Layout) -> Callable[[int], tuple[NDArray[Any], str]]:
+        from pydicom.encaps import generate_frames
+
+        offsets = None
+        if "ExtendedOffsetTable" in self.dataset and "ExtendedOffsetTableLengths" in self.dataset:
+            offsets = (self.dataset.ExtendedOffsetTable, self.dataset.ExtendedOffsetTableLengths)
+        encoded: list[bytes] = []
+        try:
+            for frame in generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets):
+                encoded.append(frame)
+                if len(encoded) == layout.frames:
+                    break
+        except Exception as error:
+            raise self._truncated(
+                f"its compressed pixels hold {len(encoded)} of {layout.frames} whole frames"
+            ) from cause(error)
+        if len(encoded) < layout.frames:
+            raise self._truncated(f"its compressed pixels hold {len(encoded)} of {layout.frames} frames")
+
+        def decode(i: int) -> tuple[NDArray[Any], str]:
+            samples, photometric = decode_frame(encoded[i], syntax, layout, name=self._name)
+            return _used_bits(samples, layout) if syntax.family == "rle" else samples, photometric
+
+        return decode
+
+    def _grey(
+        self, layout: Layout, samples: Callable[[int], tuple[NDArray[Any], str]]
+    ) -> Callable[[NDArray[Any], int], NDArray[Any]]:
+        shared = (first(_value(self.dataset, "SharedFunctionalGroupsSequence")) or [None])[0]
+        groups = first(_value(self.dataset, "PerFrameFunctionalGroupsSequence"))
+        seen: dict[Any, Lut] = {}
+
+        def rule(i: int) -> Rule:
+            own = groups[i] if i < len(groups) else None
+            return _rule(self.dataset, shared, own, layout, seen)
+
+        stored = (samples(i)[0] for i in range(layout.frames))
+        greys = Greys(
+            layout.bits_stored if "PixelData" in self.dataset else 16,
+            layout.signed,
+            layout.photometric == "MONOCHROME1",
+            _padding(self.dataset, layout),
+            rule,
+            stored,
+        )
+        if _value(self.dataset, "PixelPresentation") in ("COLOR", "MIXED") and (
+            "RedPaletteColorLookupTableDescriptor" in self.dataset
+        ):
+            palette = self._palette(layout)
+            return lambda values, i: palette.over(greys.show(values, i), values)
+        return greys.show
+
+    def _palette(self, layout: Layout) -> Palette:
+        tables, firsts, depths = [], [], []
+        for colour in ("Red", "Green", "Blue"):
+            descriptor = first(_value(self.dataset, f"{colour}PaletteColorLookupTableDescriptor"))
+            if len(descriptor) != 3:
+                raise self._bad("the palette has no descriptor of three numbers")
+            count, start, bits = (int(number) for number in descriptor)
+            count = count % 65536 or 65536
+            whole = _value(self.dataset, f"{colour}PaletteColorLookupTableData")
+            parts = _value(self.dataset, f"Segmented{colour}PaletteColorLookupTableData")
+            big = not self.dataset.original_encoding[1]
+            if parts:
+                entries = expand(_words(parts, None, bits, big), bits)
+            elif whole:
+                entries = _words(whole, count, bits, big)
+            else:
+                raise self._bad("the palette has no entries")
+            if len(entries) < count:
+                raise self._bad(f"the palette has {len(entries)} of {count} entries")
+            tables.append(entries[:count].astype(np.uint16))
+            firsts.append(start - 65536 if layout.signed and start >= 32768 else start)
+            depths.append(bits)
+        if len({len(table) for table in tables}) > 1:
+            raise self._bad("the three tables of the palette differ in length")
+        entries = np.stack(tables, axis=-1)
+        # Tables of 16 bits often hold 8-bit entries, in the low or in the high byte.
+        if not (entries & 0xFF).any():
+            entries >>= 8
+        bits = 8 if max(depths) <= 8 or int(entries.max()) < 256 else 16
+        return Palette(firsts[0], entries, bits)
+
+
+def _value(dataset: Any, keyword: str) -> Any:
+    try:
+        element = dataset[keyword]
+        return element.value
+    except Exception:
+        return None
+
+
+def _number(dataset: Any, keyword: str) -> float | None:
+    try:
+        number = float(first(_value(dataset, keyword))[0])
+    except (IndexError, TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _swapped(data: bytes, swap: bool) -> NDArray[Any]:
+    if not swap:
+        return np.frombuffer(data, np.uint8)
+    return np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().view(np.uint8)
+
+
+def _used_bits(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """Clear the bits above Bits Stored, which may hold overlays, and extend the sign from below them."""
+    shift = 8 * samples.dtype.itemsize - layout.bits_stored
+    return samples if shift <= 0 or layout.bits_allocated == 1 else (samples << shift) >> shift
+
+
+def _words(data: Any, count: int | None, bits: int, big: bool) -> NDArray[Any]:
+    """Return table entries, which come as numbers, as 16-bit words or as bytes."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        return np.array(first(data), dtype=np.int64).astype(np.uint16)
+    if bits <= 8 and (count is None or len(data) <= count + 1):
+        return _swapped(bytes(data), big)
+    return np.frombuffer(bytes(data)[: len(data) // 2 * 2], ">u2" if big else "<u2")
+
+
+def _padding(dataset: Any, layout: Layout) -> tuple[int, int] | None:
+    value = _number(dataset, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = _number(dataset, "PixelPaddingRangeLimit")
+    wrap = 1 << layout.bits_allocated
+    ends = [int(end) % wrap for end in (value, value if limit is None else limit)]
+    if layout.signed:
+        ends = [end - wrap if end >= wrap // 2 else end for end in ends]
+    return min(ends), max(ends)
+
+
+def _lut(item: Any, layout: Layout, big: bool) -> Lut | None:
+    descriptor = first(_value(item, "LUTDescriptor"))
+    data = _value(item, "LUTData")
+    if len(descriptor) != 3 or data is None:
+        return None
+    count, start, bits = (int(number) for number in descriptor)
+    count = count % 65536 or 65536
+    entries = _words(data, count, bits, big)[:count]
+    if len(entries) == 0:
+        return None
+    # Some state 16 bits for entries of 12: the least depth that holds them all is their range.
+    top = (1 << max(int(entries.max()).bit_length(), 1)) - 1
+    return Lut(start - 65536 if layout.signed and start >= 32768 else start, entries, max(top, 1))
+
+
+def _rule(dataset: Any, shared: Any, own: Any, layout: Layout, seen: dict[Any, Lut]) -> Rule:
+    def macro(sequence: str) -> Any:
+        for group in (own, shared):
+            items = first(_value(group, sequence)) if group is not None else ()
+            if items:
+                return items[0]
+        return dataset
+
+    def table(holder: Any, sequence: str) -> Lut | None:
+        items = first(_value(holder, sequence))
+        if not items:
+            return None
+        key = (id(holder), sequence)
+        if key not in seen:
+            found = _lut(items[0], layout, not dataset.original_encoding[1])
+            if found is None:
+                return None
+            seen[key] = found
+        return seen[key]
+
+    values, voi = macro("PixelValueTransformationSequence"), macro("FrameVOILUTSequence")
+    modality = table(dataset, "ModalityLUTSequence")
+    slope, intercept = _number(values, "RescaleSlope"), _number(values, "RescaleIntercept")
+    centre, width = _number(voi, "WindowCenter"), _number(voi, "WindowWidth")
+    curve = str(_value(voi, "VOILUTFunction") or "LINEAR").strip().upper()
+    chosen = None
+    if centre is not None and width is not None and width > 0:
+        kind: Any = curve if curve in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
+        chosen = Window(centre, width, kind) if kind != "LINEAR" or width >= 1 else None
+    return Rule(slope or 1.0, intercept or 0.0, modality, chosen, table(voi, "VOILUTSequence"))

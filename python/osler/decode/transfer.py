@@ -1,0 +1,344 @@
+"""DICOM transfer syntaxes: their names, and one encoded frame to samples by the decoder that is chosen for each.
+
+Decodes bytes with one fixed library for each family, so that a result does not depend on what else is installed; the
+size in a code stream is compared with the header before it is decoded. DICOM PS3.5, annex A.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osler.errors import SourceError
+
+__all__ = ["SYNTAXES", "Layout", "Syntax", "decode_frame", "syntax_of"]
+
+Family = Literal["native", "raw", "deflated", "jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "jpeg-xl", "rle", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """A transfer syntax: its UID, the name that people know, and the family of its frames."""
+
+    uid: str
+    name: str
+    family: Family
+
+
+SYNTAXES = {
+    syntax.uid: syntax
+    for syntax in (
+        Syntax("1.2.840.10008.1.2", "Implicit VR Little Endian", "native"),
+        Syntax("1.2.840.10008.1.2.1", "Explicit VR Little Endian", "native"),
+        Syntax("1.2.840.10008.1.2.1.99", "Deflated Explicit VR Little Endian", "native"),
+        Syntax("1.2.840.10008.1.2.2", "Explicit VR Big Endian", "native"),
+        Syntax("1.2.840.10008.1.2.1.98", "Encapsulated Uncompressed Explicit VR Little Endian", "raw"),
+        Syntax("1.2.840.10008.1.2.8.1", "Deflated Image Frame", "deflated"),
+        Syntax("1.2.840.10008.1.2.4.50", "JPEG Baseline 8-bit", "jpeg"),
+        Syntax("1.2.840.10008.1.2.4.51", "JPEG Extended 12-bit", "jpeg"),
+        Syntax("1.2.840.10008.1.2.4.57", "JPEG Lossless", "jpeg-lossless"),
+        Syntax("1.2.840.10008.1.2.4.70", "JPEG Lossless SV1", "jpeg-lossless"),
+        Syntax("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless", "jpeg-ls"),
+        Syntax("1.2.840.10008.1.2.4.81", "JPEG-LS Near-Lossless", "jpeg-ls"),
+        Syntax("1.2.840.10008.1.2.4.90", "JPEG 2000 Lossless", "jpeg2000"),
+        Syntax("1.2.840.10008.1.2.4.91", "JPEG 2000", "jpeg2000"),
+        Syntax("1.2.840.10008.1.2.4.201", "High-Throughput JPEG 2000 Lossless", "jpeg2000"),
+        Syntax("1.2.840.10008.1.2.4.202", "High-Throughput JPEG 2000 Lossless RPCL", "jpeg2000"),
+        Syntax("1.2.840.10008.1.2.4.203", "High-Throughput JPEG 2000", "jpeg2000"),
+        Syntax("1.2.840.10008.1.2.4.110", "JPEG XL Lossless", "jpeg-xl"),
+        Syntax("1.2.840.10008.1.2.4.111", "JPEG XL JPEG Recompression", "jpeg-xl"),
+        Syntax("1.2.840.10008.1.2.4.112", "JPEG XL", "jpeg-xl"),
+        Syntax("1.2.840.10008.1.2.5", "RLE Lossless", "rle"),
+        Syntax("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2 Lossless", "none"),
+        Syntax("1.2.840.10008.1.2.4.93", "JPEG 2000 Part 2", "none"),
+        Syntax("1.2.840.10008.1.2.4.94", "JPIP Referenced", "none"),
+        Syntax("1.2.840.10008.1.2.4.95", "JPIP Referenced Deflate", "none"),
+        Syntax("1.2.840.10008.1.2.4.100", "MPEG-2 Main Profile", "none"),
+        Syntax("1.2.840.10008.1.2.4.101", "MPEG-2 High Profile", "none"),
+        Syntax("1.2.840.10008.1.2.4.102", "MPEG-4 AVC High Profile", "none"),
+        Syntax("1.2.840.10008.1.2.4.103", "MPEG-4 AVC BD-compatible", "none"),
+        Syntax("1.2.840.10008.1.2.4.104", "MPEG-4 AVC High Profile 4.2, 2D", "none"),
+        Syntax("1.2.840.10008.1.2.4.105", "MPEG-4 AVC High Profile 4.2, 3D", "none"),
+        Syntax("1.2.840.10008.1.2.4.106", "MPEG-4 AVC Stereo High Profile", "none"),
+        Syntax("1.2.840.10008.1.2.4.107", "HEVC Main Profile", "none"),
+        Syntax("1.2.840.10008.1.2.4.108", "HEVC Main 10 Profile", "none"),
+        Syntax("1.2.840.10008.1.2.4.204", "JPIP HTJ2K Referenced", "none"),
+        Syntax("1.2.840.10008.1.2.4.205", "JPIP HTJ2K Referenced Deflate", "none"),
+    )
+}
+
+
+def syntax_of(uid: str, *, name: str = "the file") -> Syntax:
+    """Return the transfer syntax of a UID, if its frames can be decoded.
+
+    Raises
+    ------
+    SourceError
+        ``unsupported_transfer_syntax``.
+
+    Examples
+    --------
+    >>> from osler.decode.transfer import syntax_of
+    >>> syntax_of("1.2.840.10008.1.2.4.90").name
+    'JPEG 2000 Lossless'
+    """
+    syntax = SYNTAXES.get(uid)
+    if syntax is None:
+        # The UID itself is a value of the file and is not shown.
+        raise SourceError(
+            f"{name} has a transfer syntax that is not known; convert it to Explicit VR Little Endian",
+            code="unsupported_transfer_syntax",
+        )
+    if syntax.family == "none":
+        raise SourceError(
+            f"{name} has the transfer syntax {syntax.name}, which is not read; convert it to Explicit VR Little Endian",
+            code="unsupported_transfer_syntax",
+        )
+    return syntax
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the header says that samples lie: rows, columns, samples a pixel, bits, sign, photometric interpretation."""
+
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    photometric: str
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    planar: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one sample in the machine's byte order."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{max(self.bits_allocated // 8, 1)}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one frame."""
+        return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples)
+
+
+def decode_frame(data: bytes, syntax: Syntax, layout: Layout, *, name: str = "the file") -> tuple[NDArray[Any], str]:
+    """Decode one encapsulated frame.
+
+    Parameters
+    ----------
+    data : bytes
+    syntax : Syntax
+    layout : Layout
+    name : str
+        How messages call the file.
+
+    Returns
+    -------
+    samples : ndarray
+        (H, W) or (H, W, 3), with the sign that the header states.
+    photometric : str
+        What the samples mean after decoding: a colour transform that the decoder undid is gone.
+
+    Raises
+    ------
+    SourceError
+        ``missing_decoder``, ``bad_header`` or ``truncated``. Another exception comes from the library: wrap it.
+
+    Examples
+    --------
+    >>> from osler.decode.transfer import SYNTAXES, Layout, decode_frame
+    >>> layout = Layout(1, 2, 1, 1, "MONOCHROME2", 8, 8, False, 0)
+    >>> decode_frame(bytes([7, 9]), SYNTAXES["1.2.840.10008.1.2.1.98"], layout)
+    (array([[7, 9]], dtype=uint8), 'MONOCHROME2')
+    """
+    family = syntax.family
+    if family in ("raw", "deflated"):
+        return _plain(data, family, layout, name), layout.photometric
+    if family == "rle":
+        return _rle(data, syntax, layout), layout.photometric
+    if family == "jpeg-xl":
+        samples = _library("imagecodecs", syntax).jpegxl_decode(data)
+        return _checked(samples, layout, name), _transformed(layout.photometric)
+    if family == "jpeg2000":
+        return _jpeg2000(data, syntax, layout, name)
+    return _jpeg(data, syntax, layout, name)
+
+
+def _library(module: str, syntax: Syntax) -> Any:
+    wheels = {"openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle", "jpeg_ls": "pyjpegls", "gdcm": "python-gdcm"}
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        wheel = wheels.get(module, module)
+        raise SourceError(
+            f'{syntax.name} needs the package {wheel}, which is not installed; run pip install "osler[dicom]"',
+            code="missing_decoder",
+        ) from None
+
+
+def _checked(samples: NDArray[Any], layout: Layout, name: str) -> NDArray[Any]:
+    if samples.shape != layout.shape:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (samples.shape, layout.shape))
+        raise SourceError(f"{name} states {wanted} samples a frame and holds {found}", code="bad_header")
+    return samples
+
+
+def _transformed(photometric: str) -> str:
+    return "RGB" if photometric.startswith("YBR") or photometric == "XYB" else photometric
+
+
+def _signed(samples: NDArray[Any], precision: int, is_signed: bool, signed: bool) -> NDArray[Any]:
+    """Read samples of some precision again with the sign that the header states."""
+    if is_signed == signed:
+        return samples
+    shift = 8 * samples.dtype.itemsize - precision
+    turned = samples.view(f"{'i' if signed else 'u'}{samples.dtype.itemsize}")
+    return (turned << shift) >> shift if shift > 0 else turned
+
+
+def _plain(data: bytes, family: Family, layout: Layout, name: str) -> NDArray[Any]:
+    count = layout.rows * layout.columns * layout.samples
+    size = -(-count // 8) if layout.bits_allocated == 1 else count * layout.bits_allocated // 8
+    if family == "deflated":
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+    if len(data) < size:
+        raise SourceError(f"{name} has a frame of {len(data)} bytes, {size} are expected", code="truncated")
+    if layout.bits_allocated == 1:
+        return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[:count].reshape(layout.shape)
+    samples = np.frombuffer(data[:size], layout.dtype.newbyteorder("<")).astype(layout.dtype)
+    if layout.samples > 1 and layout.planar:
+        return samples.reshape(layout.samples, layout.rows, layout.columns).transpose(1, 2, 0)
+    return samples.reshape(layout.shape)
+
+
+def _rle(data: bytes, syntax: Syntax, layout: Layout) -> NDArray[Any]:
+    plain = _library("rle", syntax).utils.decode_frame(
+        bytes(data), layout.rows * layout.columns, layout.bits_allocated, "<"
+    )
+    samples = np.frombuffer(bytes(plain), layout.dtype.newbyteorder("<")).astype(layout.dtype)
+    # Planes follow each other whatever the planar configuration says (PS3.5 annex G).
+    planes = samples.reshape(layout.samples, layout.rows, layout.columns)
+    return planes[0] if layout.samples == 1 else planes.transpose(1, 2, 0)
+
+
+def _size(height: int, width: int, components: int, layout: Layout, name: str) -> None:
+    if (height, width, components) != (layout.rows, layout.columns, layout.samples):
+        raise SourceError(
+            f"{name} states {layout.rows} x {layout.columns} x {layout.samples} samples a frame and its code stream "
+            f"{height} x {width} x {components}",
+            code="bad_header",
+        )
+
+
+def _jpeg2000(data: bytes, syntax: Syntax, layout: Layout, name: str) -> tuple[NDArray[Any], str]:
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(data) < start + 43:
+        raise SourceError(f"{name} has a frame that is no JPEG 2000 code stream", code="decode_failed")
+    width, height, left, top = (int.from_bytes(data[start + i : start + i + 4], "big") for i in (8, 12, 16, 20))
+    components = int.from_bytes(data[start + 40 : start + 42], "big")
+    _size(height - top, width - left, components, layout, name)
+    depth = data[start + 42]
+    samples = _library("openjpeg", syntax).utils.decode(BytesIO(data))
+    precision, is_signed = (depth & 0x7F) + 1, bool(depth & 0x80)
+    samples = _signed(_checked(samples, layout, name), precision, is_signed, layout.signed)
+    inverse = layout.photometric in ("YBR_RCT", "YBR_ICT")
+    return samples, "RGB" if inverse else layout.photometric
+
+
+def _start_of_frame(data: bytes) -> tuple[int, int, int, int, int, list[int], int | None, bool] | None:
+    """Walk the markers of a JPEG or JPEG-LS stream to its frame header.
+
+    Returns the marker, precision, height, width, number of components, their ids, the colour transform that an Adobe
+    marker states, and whether there is a JFIF marker.
+    """
+    at, adobe, jfif = 2, None, False
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : at + 2 + length]
+        if marker in (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7):
+            if len(body) < 6 + 3 * body[5] if len(body) > 5 else True:
+                return None
+            height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            return marker, body[0], height, width, body[5], list(body[6 : 6 + 3 * body[5] : 3]), adobe, jfif
+        if marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
+            adobe = body[11]
+        jfif = jfif or (marker == 0xE0 and body[:5] == b"JFIF\0")
+        at += 2 + length
+    return None
+
+
+def _jpeg(data: bytes, syntax: Syntax, layout: Layout, name: str) -> tuple[NDArray[Any], str]:
+    frame = _start_of_frame(data) if data[:2] == b"\xff\xd8" else None
+    if frame is None:
+        raise SourceError(f"{name} has a frame that is no JPEG code stream", code="decode_failed")
+    marker, precision, height, width, components, ids, adobe, jfif = frame
+    _size(height, width, components, layout, name)
+    if marker == 0xF7:
+        return _jpeg_ls(data, syntax, layout, name), layout.photometric
+    if marker == 0xC3:
+        return _jpeg_lossless(data, syntax, layout), layout.photometric
+    if syntax.family != "jpeg":
+        raise SourceError(f"{name} has a lossy JPEG frame under {syntax.name}", code="bad_header")
+    if precision > 8:
+        return _checked(_library("imagecodecs", syntax).jpeg_decode(data), layout, name), layout.photometric
+    from PIL import JpegImagePlugin
+
+    image = JpegImagePlugin.JpegImageFile(BytesIO(data))
+    # libjpeg takes three components for YCbCr unless a marker or their ids say otherwise; only a header that says
+    # RGB, with nothing in the stream against it, means that no transform was made.
+    as_stored = layout.samples == 3 and layout.photometric == "RGB" and adobe is None and not jfif
+    as_stored = as_stored and ids not in ([82, 71, 66], [114, 103, 98])
+    if as_stored:
+        image.draft("YCbCr", image.size)
+    return _checked(np.array(image), layout, name), _transformed(layout.photometric)
+
+
+def _jpeg_ls(data: bytes, syntax: Syntax, layout: Layout, name: str) -> NDArray[Any]:
+    plain, info = _library("jpeg_ls", syntax).decode_pixel_data(data)
+    precision = int(info["bits_per_sample"])
+    samples = np.frombuffer(bytes(plain), np.dtype("u1" if precision <= 8 else "<u2"))
+    if layout.samples > 1 and info["interleave_mode"] == 0:
+        samples = samples.reshape(layout.samples, layout.rows, layout.columns).transpose(1, 2, 0)
+    samples = samples.reshape(layout.shape)
+    # The code stream has no sign of its own.
+    return _signed(_checked(samples, layout, name), precision, False, layout.signed)
+
+
+def _jpeg_lossless(data: bytes, syntax: Syntax, layout: Layout) -> NDArray[Any]:
+    gdcm = _library("gdcm", syntax)
+    gdcm.Trace.DebugOff()
+    gdcm.Trace.WarningOff()
+    gdcm.Trace.ErrorOff()
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_decoder
+
+    samples, _ = get_decoder("1.2.840.10008.1.2.4.57" if syntax.family != "jpeg-lossless" else syntax.uid).as_array(
+        encapsulate([data]),
+        index=0,
+        raw=True,
+        decoding_plugin="gdcm",
+        rows=layout.rows,
+        columns=layout.columns,
+        number_of_frames=1,
+        samples_per_pixel=layout.samples,
+        photometric_interpretation=layout.photometric,
+        bits_allocated=layout.bits_allocated,
+        bits_stored=layout.bits_stored,
+        pixel_representation=int(layout.signed),
+        planar_configuration=layout.planar,
+        pixel_keyword="PixelData",
+    )
+    return np.asarray(samples)
