@@ -106,7 +106,7 @@ def recall(
     allowed: np.ndarray | None = None,
     epsilon: float = 1e-6,
 ) -> np.ndarray:
-    """Return each query's share of the k returned rows whose true score reaches the true k-th, so ties are no misses."""
+    """Return each query's share of k returned rows whose true score reaches the true k-th, so ties are no misses."""
     k = found_keys.shape[1]
     row_of = np.full(int(keys.max()) + 1, -1, np.int64)
     row_of[keys.astype(np.int64)] = np.arange(len(keys))
