@@ -1,0 +1,329 @@
+"""Encoder: pictures and texts to unit vectors, in batches, reading the next ones while the model runs.
+
+Holds one open tower for each modality and process; opens nothing before the first use.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osler.encoders.files import locate
+from osler.encoders.manifest import Manifest
+from osler.encoders.registry import Description, describe
+from osler.encoders.session import Device, check_device, thread_count
+from osler.encoders.tokenize import Tokens, TruncatedTextWarning
+from osler.encoders.tower import OpenTower, open_tower
+from osler.errors import EncoderError
+from osler.progress import Callback, track
+
+__all__ = ["Encoder", "load_encoder"]
+
+_READERS = 8  # decoding gains little beyond this, and each holds a picture
+
+
+class _Opened:
+    """What belongs to one process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.towers: dict[str, OpenTower] = {}
+
+
+# ending a session joins its threads, which do not exist in a forked child: what a child inherits is never ended
+_inherited: list[_Opened] = []
+
+
+class Encoder:
+    """Images and texts to unit vectors of one space; made by `load_encoder`.
+
+    May be used from any number of threads. A forked child opens sessions of its own; pickling stores the address and
+    the device.
+
+    Attributes
+    ----------
+    name : str
+    dim : int
+    modalities : tuple of str
+        "image", "text" or both.
+    fingerprint : str
+        SHA-256 over all that shapes a vector; equal fingerprints give vectors that may be compared.
+    manifest : Manifest
+    logit_scale, logit_bias : float or None
+        For a softmax over texts; None where the encoder is no image-text pair.
+
+    Examples
+    --------
+    >>> import osler
+    >>> encoder = osler.load_encoder("minilm")
+    >>> a, b, c = encoder.encode_texts(["pneumothorax", "collapsed lung", "broken leg"])
+    >>> bool(a @ b > a @ c)
+    True
+    """
+
+    def __init__(self, description: Description, device: Device = "auto") -> None:
+        self._description = description
+        self._asked = device
+        self._opened = _Opened()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_encoder, (self._description.address, self._asked)
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return f"<osler.Encoder {manifest.name}: {' and '.join(manifest.modalities)}, dim {manifest.dim}>"
+
+    @property
+    def name(self) -> str:
+        """Name in the registry, or in the folder's manifest."""
+        return self.manifest.name
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.manifest.dim
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Which of "image" and "text" it takes."""
+        return self.manifest.modalities
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that shapes a vector, in hexadecimal."""
+        return self._description.fingerprint
+
+    @property
+    def manifest(self) -> Manifest:
+        """What manifest.json says."""
+        return self._description.manifest
+
+    @property
+    def folder(self) -> Path:
+        """Where manifest.json lies."""
+        return self._description.folder
+
+    @property
+    def logit_scale(self) -> float | None:
+        """Factor of the cosine before a softmax over texts."""
+        return self.manifest.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Added after `logit_scale`, for a sigmoid."""
+        return self.manifest.logit_bias
+
+    @property
+    def device(self) -> str:
+        """What really runs, "cpu" or "cuda"; opens the model if it is not open yet."""
+        return self._tower(self.modalities[0]).session.device
+
+    def encode_images(
+        self, images: Iterable[Any], batch_size: int | None = None, progress: bool | Callback = False
+    ) -> np.ndarray:
+        """Encode pictures.
+
+        Parameters
+        ----------
+        images : iterable
+            Paths (DICOM, PNG, JPEG, TIFF, each of one frame), PIL images, or arrays (H, W) or (H, W, 3) of uint8, uint16
+            (0..65535) or float (0..1; other ranges are spread between their extremes). The same picture gives the same
+            vector in each form.
+        batch_size : int, optional
+            Pictures in one run of the model; by default the manifest's.
+        progress : bool or callable
+            See `osler.progress.track`.
+
+        Returns
+        -------
+        ndarray
+            (n, dim) float32, unit rows in the order given.
+
+        Raises
+        ------
+        ValueError
+            The encoder has no image tower; or a picture has several frames, a wrong shape or type, no pixels, or NaN.
+        TypeError
+            One picture was passed instead of several, or something else.
+        FileNotFoundError, SourceError
+            A file is missing or cannot be read; the message says which by its position.
+        EncoderError
+            The model cannot be opened or fails.
+
+        Examples
+        --------
+        >>> import numpy as np, osler
+        >>> encoder = osler.load_encoder("efficientnet-lite0")
+        >>> encoder.encode_images([np.zeros((64, 48), dtype=np.uint8)]).shape
+        (1, 1280)
+        """
+        if isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "getexif"):
+            raise TypeError("images is a single picture; pass a list, as encode_images([picture])")
+        if isinstance(images, np.ndarray) and images.ndim < 4:
+            raise TypeError(f"images is one array of shape {images.shape}; pass a list of arrays (H, W) or (H, W, 3)")
+        return self._encode("image", _sequence(images), batch_size, progress)
+
+    def encode_texts(
+        self, texts: Iterable[str], batch_size: int | None = None, progress: bool | Callback = False
+    ) -> np.ndarray:
+        """Encode texts.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            A text longer than the encoder takes is cut, with one `TruncatedTextWarning` for the call.
+        batch_size : int, optional
+            Texts in one run of the model; by default the manifest's.
+        progress : bool or callable
+            See `osler.progress.track`.
+
+        Returns
+        -------
+        ndarray
+            (n, dim) float32, unit rows in the order given.
+
+        Raises
+        ------
+        ValueError
+            The encoder has no text tower, or a text is empty, too large, or not valid Unicode.
+        TypeError
+            One text was passed instead of several, or something else.
+        EncoderError
+            The model cannot be opened or fails.
+
+        Examples
+        --------
+        >>> import osler
+        >>> osler.load_encoder("minilm").encode_texts(["chest X-ray", "ultrasound of the heart"]).shape
+        (2, 384)
+        """
+        if isinstance(texts, (str, bytes)):
+            raise TypeError("texts is a single text; pass a list, as encode_texts([text])")
+        return self._encode("text", _sequence(texts), batch_size, progress)
+
+    def _tower(self, kind: str) -> OpenTower:
+        opened = self._opened
+        if opened.pid != os.getpid():
+            _inherited.append(opened)
+            opened = self._opened = _Opened()
+        with opened.lock:
+            tower = opened.towers.get(kind)
+            if tower is None:
+                placed = getattr(self._description, kind)
+                tower = opened.towers[kind] = open_tower(placed, self._asked)
+        return tower
+
+    def _encode(
+        self, kind: str, values: Sequence[Any], batch_size: int | None, progress: bool | Callback
+    ) -> np.ndarray:
+        if kind not in self.modalities:
+            raise ValueError(
+                f"the encoder {self.name} has no {kind} tower; it takes {' and '.join(self.modalities)} only"
+            )
+        if batch_size is not None and (
+            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+        ):
+            raise ValueError(f"batch_size is {batch_size!r:.40}; it must be a whole number of at least 1")
+        total = len(values)
+        vectors = np.empty((total, self.dim), dtype=np.float32)
+        if total == 0:
+            return vectors
+        tower = self._tower(kind)
+        size = tower.batch_size(batch_size)
+        cut: list[int] = []
+        with track(progress, f"encoding {kind}s", total) as step:
+            done = 0
+            for batch in _batches(tower, kind, values, size):
+                cut += [done + i for i, one in enumerate(batch) if isinstance(one, Tokens) and one.cut]
+                rows = tower.run(batch)
+                if rows.shape[1] != self.dim:
+                    raise EncoderError(
+                        f"the {kind} tower of {self.name} gives {rows.shape[1]} numbers, its manifest says {self.dim}"
+                    )
+                vectors[done : done + len(batch)] = rows
+                done += len(batch)
+                step(done, total)
+        if cut:
+            limit = getattr(tower.placed.tower, "max_length", None)
+            warnings.warn(
+                f"{len(cut)} of {total} texts are longer than {limit} tokens and were cut, the first is text {cut[0]}; "
+                "split long texts into passages",
+                TruncatedTextWarning,
+                stacklevel=3,
+            )
+        return vectors
+
+
+def _sequence(values: Iterable[Any]) -> Sequence[Any]:
+    if hasattr(values, "__len__") and hasattr(values, "__getitem__") and not isinstance(values, (dict, set)):
+        return values  # type: ignore[return-value]
+    return list(values)
+
+
+def _batches(tower: OpenTower, kind: str, values: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """Yield prepared inputs in order; pictures are read ahead in threads by up to two batches."""
+    total = len(values)
+    if kind == "text" or total == 1:
+        for start in range(0, total, size):
+            stop = min(start + size, total)
+            yield [tower.prepare(values[i], f"{kind} {i}") for i in range(start, stop)]
+        return
+    pool = ThreadPoolExecutor(min(thread_count(), _READERS), thread_name_prefix="osler-read")
+    try:
+        ahead: deque[Future[Any]] = deque()
+        asked = 0
+        for start in range(0, total, size):
+            while asked < min(start + 2 * size, total):
+                ahead.append(pool.submit(tower.prepare, values[asked], f"{kind} {asked}"))
+                asked += 1
+            yield [ahead.popleft().result() for _ in range(min(size, total - start))]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load_encoder(name_or_folder: str | os.PathLike[str], device: Device = "auto") -> Encoder:
+    """Find an encoder, and make sure that it can run here, before any work begins.
+
+    Nothing is downloaded. Weights come from installed packages or from the folder; the files' hashes are checked when
+    the model is first used.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        A name of `list_encoders`, or a folder with manifest.json; a registry name wins.
+    device : {"auto", "cpu", "cuda"}
+        "auto" takes CUDA where it runs; "cuda" fails where it does not. `Encoder.device` says what runs.
+
+    Returns
+    -------
+    Encoder
+
+    Raises
+    ------
+    EncoderError
+        The name is unknown, the manifest is wrong, a package or file is missing, ONNX Runtime is missing or installed
+        twice, or CUDA was asked and is not there.
+    ValueError
+        `device` is no known name.
+
+    Examples
+    --------
+    >>> import osler
+    >>> osler.load_encoder("minilm")
+    <osler.Encoder minilm: text, dim 384>
+    """
+    description = describe(name_or_folder)
+    check_device(device)
+    for placed in (description.image, description.text):
+        for file, folder in placed.files if placed is not None else ():
+            locate(file, folder)
+    return Encoder(description, device)

@@ -1,0 +1,451 @@
+"""What an encoder is, as data: manifest.json as pydantic models, and the fingerprint over all that shapes a vector.
+
+Reads manifest.json and nothing else; other files are named here and opened by `files`. The recipe's steps cover the 2-D
+preprocessings of the medical image-text encoders (short side and crop, squash, canvas, pad to square).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from osler.errors import EncoderError
+
+__all__ = [
+    "VERSION",
+    "BorrowedTower",
+    "FolderFile",
+    "ImageTower",
+    "Manifest",
+    "PackageFile",
+    "Projection",
+    "TextTower",
+    "fingerprint",
+    "read_manifest",
+]
+
+VERSION = 1
+_BIGGEST_MANIFEST = 1 << 20
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Words = Annotated[str, Field(min_length=1, max_length=2000)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _File(_Strict):
+    path: str = Field(min_length=1, max_length=255)
+    sha256: Sha256
+    size: int = Field(gt=0)
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if path.startswith("/") or "\\" in path or "\0" in path or ".." in parts or path != "/".join(parts):
+            raise ValueError("must be a plain relative path inside the folder")
+        return path
+
+
+class FolderFile(_File):
+    """A file beside manifest.json; `size` is in bytes."""
+
+
+class PackageFile(_File):
+    """A file of an installed Python package, found by the package's own file list; the package is never imported.
+
+    Attributes
+    ----------
+    package, version : str
+        Distribution name and the version that the manifest's author saw; the hash decides, not the version.
+    """
+
+    package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: Words
+
+
+def _file_kind(value: Any) -> str:
+    package = "package" in value if isinstance(value, dict) else isinstance(value, PackageFile)
+    return "package" if package else "folder"
+
+
+AnyFile = Annotated[
+    Annotated[PackageFile, Tag("package")] | Annotated[FolderFile, Tag("folder")], Discriminator(_file_kind)
+]
+
+
+class Window(_Strict):
+    """Maps every input that is not 8-bit to 0..255 in float32; 8-bit input passes unchanged.
+
+    ``percentile`` takes two percentiles of the picture as black and white, ``minmax`` its extremes, ``full`` the range
+    of the type (0..65535; 0..1 for floats).
+    """
+
+    op: Literal["window"]
+    rule: Literal["percentile", "minmax", "full"]
+    low: float = Field(default=0.0, ge=0, le=100)
+    high: float = Field(default=100.0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Window:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
+class Rgb(_Strict):
+    """Repeats one channel to three; three channels pass unchanged."""
+
+    op: Literal["rgb"]
+
+
+class Grey(_Strict):
+    """Turns three channels to one by the ITU-R 601 luma; one channel passes unchanged."""
+
+    op: Literal["grey"]
+
+
+class Resize(_Strict):
+    """Changes the size of the picture.
+
+    ``squash`` to height x width; ``shortest`` and ``longest`` bring that side to `height` (equal to `width`) and keep
+    the shape, the other side being rounded or truncated. With antialias the filter is widened when shrinking, as Pillow
+    does; without, it samples as PyTorch's ``interpolate`` does with half-pixel centres.
+    """
+
+    op: Literal["resize"]
+    mode: Literal["squash", "shortest", "longest"]
+    height: Side
+    width: Side
+    filter: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"]
+    antialias: bool = True
+    rounding: Literal["round", "truncate"] = "truncate"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Resize:
+        if self.mode != "squash" and self.height != self.width:
+            raise ValueError(f"mode {self.mode} needs height equal to width")
+        if not self.antialias and self.filter not in ("nearest", "bilinear", "bicubic"):
+            raise ValueError(f"filter {self.filter} exists with antialias only")
+        return self
+
+
+class Crop(_Strict):
+    """Cuts height x width from the centre; a smaller picture is an error of the recipe."""
+
+    op: Literal["crop"]
+    height: Side
+    width: Side
+
+
+class Pad(_Strict):
+    """Pads to height x width, or to a square over the longer side where both are 0, with one value."""
+
+    op: Literal["pad"]
+    height: int = Field(ge=0, le=4096)
+    width: int = Field(ge=0, le=4096)
+    anchor: Literal["centre", "top_left"]
+    value: float = 0.0
+
+
+class Normalise(_Strict):
+    """(x * scale - mean) / std, channel by channel, in float32."""
+
+    op: Literal["normalise"]
+    scale: float = 1.0
+    mean: tuple[float, ...] = Field(default=(0.0,), min_length=1, max_length=3)
+    std: tuple[float, ...] = Field(default=(1.0,), min_length=1, max_length=3)
+
+    @model_validator(mode="after")
+    def _no_zero(self) -> Normalise:
+        if not all(value > 0 for value in self.std) or self.scale == 0:
+            raise ValueError("scale and std must not be zero")
+        return self
+
+
+Step = Annotated[Window | Rgb | Grey | Resize | Crop | Pad | Normalise, Field(discriminator="op")]
+
+
+class Converter(_Strict):
+    """Which converter of this package turns the source file into ONNX; its version changes when its output does."""
+
+    name: Literal["efficientnet-lite0"]
+    version: int = Field(ge=1)
+
+
+class Projection(_Strict):
+    """An npz file with any of ``centre`` (in,), ``matrix`` (in, out) and ``bias`` (out,).
+
+    A pooled vector x becomes ``(x / |x| - centre) @ matrix + bias``; the result is normalised again. ``centre`` removes
+    what all vectors of one modality share, which would otherwise drown the differences between two modalities.
+    """
+
+    file: FolderFile
+
+
+class _Tower(_Strict):
+    file: AnyFile
+    converter: Converter | None = None
+    external: tuple[FolderFile, ...] = ()
+    output: Words
+    pooling: Literal["none", "mean", "cls"] = "none"
+    projection: Projection | None = None
+    precision: Literal["fp32", "fp16", "int8"]
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    rows_interact: bool = False
+
+    @model_validator(mode="after")
+    def _convertible(self) -> _Tower:
+        if self.converter is not None and self.external:
+            raise ValueError("a converted model has no external data")
+        if self.external and isinstance(self.file, PackageFile):
+            raise ValueError("external data lies beside a model in the folder only")
+        return self
+
+
+class ImageTower(_Tower):
+    """Pictures to vectors.
+
+    Attributes
+    ----------
+    file : FolderFile or PackageFile
+        The ONNX model, or the checkpoint that `converter` turns into one.
+    external : tuple of FolderFile
+        Every file that holds tensors of the model.
+    input, output : str
+        Names in the ONNX graph.
+    layout : {"NCHW", "NHWC"}
+    recipe : tuple of steps
+        In this order; see `preprocess`.
+    pooling : {"none", "mean", "cls"}
+        The output is (n, d) already, or (n, tokens, d) to be averaged or cut to its first token.
+    rows_interact : bool
+        A vector depends on the rest of its batch (dynamic quantisation takes one scale for it), so pictures run singly.
+    """
+
+    input: Words
+    layout: Literal["NCHW", "NHWC"]
+    recipe: tuple[Step, ...] = Field(min_length=1)
+
+
+class TextInputs(_Strict):
+    """Names of the graph's inputs; the mask or the token types may not exist."""
+
+    ids: Words
+    mask: Words | None = None
+    types: Words | None = None
+
+
+class TextTower(_Tower):
+    """Texts to vectors; `pooling` ``mean`` counts only the tokens under the mask.
+
+    Attributes
+    ----------
+    tokenizer : FolderFile
+        A ``tokenizer.json``.
+    max_length : int
+        In tokens, special ones included; a longer text is cut with a warning.
+    """
+
+    inputs: TextInputs
+    tokenizer: FolderFile
+    max_length: int = Field(ge=4, le=65536)
+    pad_to_max: bool = False
+
+
+class BorrowedTower(_Strict):
+    """The tower of another encoder of the registry, followed by a projection of one's own."""
+
+    encoder: Name
+    projection: Projection | None = None
+
+
+def _tower_kind(value: Any) -> str:
+    borrowed = "encoder" in value if isinstance(value, dict) else isinstance(value, BorrowedTower)
+    return "borrowed" if borrowed else "own"
+
+
+class Golden(_Strict):
+    """Inputs and the vectors they must give.
+
+    The npz file has ``image_0``, ``image_1``, ... with ``image_vectors``, and ``texts`` with ``text_vectors``; `cosine`
+    is the least that passes.
+    """
+
+    file: FolderFile
+    cosine: float = Field(gt=0, le=1)
+
+
+class Licence(_Strict):
+    """Terms of the weights: an SPDX expression, or ``LicenseRef-...`` with `note` saying what it asks."""
+
+    id: Words
+    note: str = ""
+
+
+class Manifest(_Strict):
+    """All of manifest.json.
+
+    Attributes
+    ----------
+    version : int
+        Of this format.
+    purpose : str
+        What the encoder may be used for, in words for a person.
+    gate : str or None
+        What a user must accept or ask for before the weights may be had.
+    dim : int
+        Length of the vectors of every tower.
+    logit_scale, logit_bias : float or None
+        Softmax over texts takes ``logit_scale * cosine + logit_bias``; None where the encoder has no such pair.
+
+    Examples
+    --------
+    >>> import osler
+    >>> manifest = osler.load_encoder("minilm").manifest
+    >>> manifest.modalities, manifest.dim, manifest.licence.id
+    (('text',), 384, 'Apache-2.0')
+    """
+
+    version: Literal[1]
+    name: Name
+    title: Words
+    purpose: Words
+    licence: Licence
+    gate: str | None = None
+    citation: Words
+    dim: int = Field(ge=1, le=65536)
+    image: (
+        Annotated[
+            Annotated[ImageTower, Tag("own")] | Annotated[BorrowedTower, Tag("borrowed")], Discriminator(_tower_kind)
+        ]
+        | None
+    ) = None
+    text: (
+        Annotated[
+            Annotated[TextTower, Tag("own")] | Annotated[BorrowedTower, Tag("borrowed")], Discriminator(_tower_kind)
+        ]
+        | None
+    ) = None
+    logit_scale: float | None = Field(default=None, gt=0)
+    logit_bias: float | None = None
+    golden: Golden | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Manifest:
+        if self.image is None and self.text is None:
+            raise ValueError("needs an image tower, a text tower or both")
+        tower = self.image
+        if isinstance(tower, ImageTower) and tower.converter is not None and self.golden is None:
+            raise ValueError("a converted model needs golden vectors")
+        return self
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Which of "image" and "text" the encoder takes."""
+        return tuple(kind for kind in ("image", "text") if getattr(self, kind) is not None)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.json`` of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Manifest
+
+    Raises
+    ------
+    EncoderError
+        The file is missing, a symbolic link, too big, not JSON, of an unknown version, or says what it may not.
+
+    Examples
+    --------
+    >>> from osler.encoders.manifest import read_manifest
+    >>> from osler.encoders.registry import shipped
+    >>> read_manifest(shipped()["efficientnet-lite0"]).dim
+    1280
+    """
+    path = folder / "manifest.json"
+    if path.is_symlink() or not path.is_file():
+        raise EncoderError("the encoder's folder has no manifest.json; see models/README.md for what it holds")
+    if path.stat().st_size > _BIGGEST_MANIFEST:
+        raise EncoderError("manifest.json is larger than 1 MiB; weights and vectors belong in files of their own")
+    text = path.read_bytes()
+    try:
+        version = json.loads(text)["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise EncoderError("manifest.json is not a JSON object with a version") from None
+    if version != VERSION or isinstance(version, bool):
+        raise EncoderError(
+            f"manifest.json has version {version!r:.20}, this release of osler reads version {VERSION}; "
+            "use a release that matches"
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise EncoderError(f"manifest.json: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """Say the first finding with its place; the tags of unions are not part of the file."""
+    finding = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in finding["loc"] if part not in ("own", "borrowed", "package", "folder"))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    message = finding["msg"].removeprefix("Value error, ")
+    return f"{place or 'as a whole'}: {message[:1].lower()}{message[1:]}{more}"
+
+
+def _essence(tower: ImageTower | TextTower, projections: tuple[Projection, ...]) -> dict[str, Any]:
+    """Return what shapes a vector; names, sizes, places and batch sizes do not."""
+    essence: dict[str, Any] = {
+        "weights": [tower.file.sha256, *(file.sha256 for file in tower.external)],
+        "converter": None if tower.converter is None else [tower.converter.name, tower.converter.version],
+        "output": tower.output,
+        "pooling": tower.pooling,
+        "projections": [projection.file.sha256 for projection in projections],
+    }
+    if isinstance(tower, ImageTower):
+        essence["recipe"] = [step.model_dump(mode="json") for step in tower.recipe]
+        essence["layout"] = tower.layout
+    else:
+        essence["tokenizer"] = tower.tokenizer.sha256
+        essence["max_length"] = tower.max_length
+        essence["pad_to_max"] = tower.pad_to_max
+    return essence
+
+
+def fingerprint(
+    image: tuple[ImageTower, tuple[Projection, ...]] | None, text: tuple[TextTower, tuple[Projection, ...]] | None
+) -> str:
+    """Return the SHA-256 over all that shapes the vectors of an encoder, as 64 hexadecimal digits.
+
+    Parameters
+    ----------
+    image, text : tuple or None
+        A tower and the projections that follow it, borrowed towers being resolved.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import osler
+    >>> len(osler.load_encoder("minilm").fingerprint)
+    64
+    """
+    essence = {"image": image and _essence(*image), "text": text and _essence(*text), "unit": True}
+    canonical = json.dumps(essence, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(b"osler encoder 1\n" + canonical.encode()).hexdigest()

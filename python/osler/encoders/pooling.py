@@ -1,0 +1,119 @@
+"""From a model's output to one unit vector a row: pooling over tokens, projection, normalisation.
+
+Arithmetic on arrays only. Rows are projected one by one, so that a vector does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from osler.errors import EncoderError
+
+__all__ = ["Map", "pool", "unit"]
+
+
+def pool(output: np.ndarray, kind: str, mask: np.ndarray | None) -> np.ndarray:
+    """Return one vector a row.
+
+    Parameters
+    ----------
+    output : ndarray
+        (n, d) for kind "none", else (n, tokens, d).
+    kind : {"none", "mean", "cls"}
+    mask : ndarray or None
+        (n, tokens); None counts every token.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from osler.encoders.pooling import pool
+    >>> output = np.array([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]], dtype=np.float32)
+    >>> pool(output, "mean", np.array([[1, 1, 0]])).tolist()
+    [[2.0, 3.0]]
+    """
+    if kind == "none":
+        return output
+    if kind == "cls":
+        return output[:, 0]
+    if mask is None:
+        return output.mean(axis=1, dtype=np.float32)
+    weights = mask[:, :, None].astype(np.float32)
+    return (output * weights).sum(axis=1, dtype=np.float32) / weights.sum(axis=1)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows at length 1.
+
+    Raises
+    ------
+    EncoderError
+        A row is zero or not finite, so the model or its projection is broken.
+    """
+    norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1))
+    if not np.isfinite(norms).all() or (norms == 0).any():
+        raise EncoderError("the model gave a zero or non-finite vector; run its golden vectors, and export it again")
+    return (vectors / norms[:, None]).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """The content of a projection file; see `manifest.Projection`."""
+
+    centre: np.ndarray | None
+    matrix: np.ndarray | None
+    bias: np.ndarray | None
+
+    @classmethod
+    def from_npz(cls, content: bytes) -> Map:
+        """Read a projection file.
+
+        Raises
+        ------
+        EncoderError
+            It is no npz, or its arrays are of other names, shapes or types, or not finite.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except Exception:  # a damaged zip shows as one of many exceptions
+            raise EncoderError("the projection is not an npz file of plain arrays, or is damaged") from None
+        ranks = {"centre": 1, "matrix": 2, "bias": 1}
+        if not arrays or any(
+            name not in ranks or array.ndim != ranks[name] or array.dtype.kind != "f" or not np.isfinite(array).all()
+            for name, array in arrays.items()
+        ):
+            raise EncoderError(
+                "the projection must hold finite float arrays centre (in,), matrix (in, out), bias (out,)"
+            )
+        read = cls(
+            *(arrays[name].astype(np.float32) if name in arrays else None for name in ("centre", "matrix", "bias"))
+        )
+        sides = [len(array) for array in (read.centre, read.matrix) if array is not None]
+        width = read.matrix.shape[1] if read.matrix is not None else None
+        if len(set(sides)) > 1 or (read.bias is not None and width not in (None, len(read.bias))):
+            raise EncoderError("centre, matrix and bias of the projection do not fit one another")
+        return read
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the mapped rows at length 1; `vectors` are unit rows.
+
+        Raises
+        ------
+        EncoderError
+            Their length is not what the projection takes.
+        """
+        for part in (self.centre, self.matrix):
+            if part is not None and len(part) != vectors.shape[1]:
+                raise EncoderError(f"the projection takes {len(part)} numbers, the model gives {vectors.shape[1]}")
+        if self.centre is not None:
+            vectors = vectors - self.centre
+        if self.matrix is not None:
+            vectors = np.stack([row @ self.matrix for row in vectors])
+        if self.bias is not None:
+            if self.bias.shape[0] != vectors.shape[1]:
+                raise EncoderError(f"the projection's bias has {len(self.bias)} numbers, its input {vectors.shape[1]}")
+            vectors = vectors + self.bias
+        return unit(vectors)

@@ -1,0 +1,186 @@
+"""One tower of an encoder, open in this process: prepares single inputs, runs batches of them.
+
+Opens the files of its manifest, checked, and one session. `prepare` may run in any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from osler.encoders.check import golden_cosines
+from osler.encoders.convert import cached_model
+from osler.encoders.files import read_checked
+from osler.encoders.manifest import ImageTower, TextTower
+from osler.encoders.pooling import Map, pool, unit
+from osler.encoders.preprocess import apply_recipe, read_picture
+from osler.encoders.registry import Placed
+from osler.encoders.session import Device, Session
+from osler.encoders.tokenize import Tokenizer, Tokens
+from osler.errors import EncoderError
+
+__all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "open_tower"]
+
+
+class OpenTower:
+    """What both kinds of tower share: the session, the projections, the rows of a run."""
+
+    def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
+        tower = placed.tower
+        external = {file.path: read_checked(file, placed.folder) for file in tower.external}
+        self.placed = placed
+        self.session = Session(content, device, external)
+        self.maps = [Map.from_npz(read_checked(projection.file, folder)) for projection, folder in placed.projections]
+
+    def batch_size(self, asked: int | None) -> int:
+        """Return how many rows a run takes."""
+        tower = self.placed.tower
+        return 1 if tower.rows_interact else asked or tower.batch_size
+
+    def prepare(self, value: Any, place: str) -> Any:
+        """Turn one input into what `run` takes."""
+        raise NotImplementedError
+
+    def run(self, prepared: Sequence[Any]) -> np.ndarray:
+        """Return unit rows (n, d) for prepared inputs."""
+        raise NotImplementedError
+
+    def _fill(self, rows: int, fixed: int | None) -> int:
+        """Return how many rows must be fed for `rows` to come out, where the graph may fix the batch."""
+        if fixed is not None and rows > fixed:
+            raise EncoderError(f"the model takes batches of {fixed}; pass batch_size={fixed} or less")
+        return fixed or rows
+
+    def _vectors(self, feeds: dict[str, np.ndarray], rows: int, mask: np.ndarray | None) -> np.ndarray:
+        tower = self.placed.tower
+        output = self.session.run(feeds, tower.output)
+        if output.ndim == 4:  # (n, d, 1, 1) of a global pooling that keeps its axes
+            output = output.reshape(output.shape[0], -1)
+        vectors = unit(pool(output, tower.pooling, mask)[:rows])
+        for projection in self.maps:
+            vectors = projection(vectors)
+        return vectors
+
+
+class OpenImageTower(OpenTower):
+    """Pictures to vectors."""
+
+    def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
+        super().__init__(placed, device, content)
+        tower = placed.tower
+        assert isinstance(tower, ImageTower)
+        self.tower = tower
+        self.session.require({tower.input}, tower.output, (2, 4) if tower.pooling == "none" else (3,))
+        self._shape = self.session.shape(tower.input, 4)
+
+    def batch_size(self, asked: int | None) -> int:
+        """Return how many rows a run takes; a graph may fix it."""
+        return self._shape[0] or super().batch_size(asked)
+
+    def prepare(self, value: Any, place: str) -> np.ndarray:
+        """Read one picture and run the recipe; (C, H, W) or (H, W, C) as the layout says."""
+        array = apply_recipe(self.tower.recipe, read_picture(value, place), place)
+        if self.tower.layout == "NCHW":
+            array = np.ascontiguousarray(array.transpose(2, 0, 1))
+        if any(side not in (None, given) for side, given in zip(self._shape[1:], array.shape, strict=True)):
+            raise EncoderError(
+                f"the recipe gives {array.shape}, the model takes {tuple(self._shape[1:])}; correct manifest.json"
+            )
+        return array
+
+    def run(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Return unit rows (n, d)."""
+        if len({array.shape for array in prepared}) > 1:
+            return np.concatenate([self.run([array]) for array in prepared])
+        rows = len(prepared)
+        batch = np.zeros((self._fill(rows, self._shape[0]), *prepared[0].shape), dtype=prepared[0].dtype)
+        np.stack(prepared, out=batch[:rows])
+        return self._vectors({self.tower.input: batch}, rows, None)
+
+
+class OpenTextTower(OpenTower):
+    """Texts to vectors."""
+
+    def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
+        super().__init__(placed, device, content)
+        tower = placed.tower
+        assert isinstance(tower, TextTower)
+        self.tower = tower
+        self._tokenizer = Tokenizer(read_checked(tower.tokenizer, placed.folder), tower.max_length)
+        names = {name for name in (tower.inputs.ids, tower.inputs.mask, tower.inputs.types) if name is not None}
+        self.session.require(names, tower.output, (2,) if tower.pooling == "none" else (3,))
+        self._shapes = [self.session.shape(name, 2) for name in sorted(names)]
+
+    def batch_size(self, asked: int | None) -> int:
+        """Return how many rows a run takes; a graph may fix it."""
+        return self._shapes[0][0] or super().batch_size(asked)
+
+    def prepare(self, value: Any, place: str) -> Tokens:
+        """Tokenize one text."""
+        return self._tokenizer(value, place)
+
+    def run(self, prepared: Sequence[Tokens]) -> np.ndarray:
+        """Return unit rows (n, d)."""
+        rows, inputs = len(prepared), self.tower.inputs
+        fed = self._fill(rows, self._shapes[0][0])
+        longest = max(len(tokens.ids) for tokens in prepared)
+        width = self._shapes[0][1] or (self.tower.max_length if self.tower.pad_to_max else longest)
+        if longest > width:
+            raise EncoderError(
+                f"the model takes {width} tokens, max_length in manifest.json allows {longest}; correct it"
+            )
+        ids = np.full((fed, width), self._tokenizer.pad_id, dtype=np.int64)
+        mask, types = np.zeros((fed, width), dtype=np.int64), np.zeros((fed, width), dtype=np.int64)
+        mask[rows:, 0] = 1  # rows that only fill a fixed batch must not divide by zero
+        for row, tokens in enumerate(prepared):
+            ids[row, : len(tokens.ids)] = tokens.ids
+            mask[row, : len(tokens.ids)] = 1
+            types[row, : len(tokens.ids)] = tokens.types
+        named = ((inputs.ids, ids), (inputs.mask, mask), (inputs.types, types))
+        return self._vectors({name: array for name, array in named if name is not None}, rows, mask)
+
+
+def open_tower(placed: Placed, device: Device) -> OpenTower:
+    """Open a tower, converting its model first if it must be.
+
+    Parameters
+    ----------
+    placed : Placed
+    device : {"auto", "cpu", "cuda"}
+
+    Returns
+    -------
+    OpenTower
+
+    Raises
+    ------
+    EncoderError
+        A file is missing or changed, a converted model fails its golden vectors, or the session cannot be opened.
+    """
+    kind = OpenImageTower if isinstance(placed.tower, ImageTower) else OpenTextTower
+
+    def verify(content: bytes) -> dict[str, float]:
+        lender = Placed(placed.tower, placed.manifest, placed.folder)
+        candidate = kind(lender, "cpu", content)
+        name = "image" if isinstance(placed.tower, ImageTower) else "text"
+
+        def encode(inputs: list[Any]) -> np.ndarray:
+            return np.concatenate([candidate.run([candidate.prepare(x, f"{name} {i}")]) for i, x in enumerate(inputs)])
+
+        found = min(golden_cosines(placed.manifest, placed.folder, name, encode))
+        needed = placed.manifest.golden.cosine if placed.manifest.golden else 1.0
+        if found < needed:
+            raise EncoderError(
+                f"the converted model of {placed.manifest.name} has cosine {found:.6f} with its golden vectors, "
+                f"{needed} is needed; please report it with the versions of onnx and onnxruntime",
+                code="golden_mismatch",
+            )
+        return {"golden_cosine": found}
+
+    if placed.tower.converter is None:
+        content = read_checked(placed.tower.file, placed.folder)
+    else:
+        content = cached_model(placed.tower, placed.folder, placed.manifest.name, verify)
+    return kind(placed, device, content)
