@@ -21,7 +21,7 @@ from osler.errors import SourceError
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = ["RECIPE", "picture_frames"]
+__all__ = ["RECIPE", "image_array", "picture_frames"]
 
 T = TypeVar("T")
 
@@ -82,6 +82,37 @@ def picture_frames(data: bytes, kind: str, *, name: str = "the file") -> Sequenc
         frame = _guarded(lambda: _array(image), kind, name)
     frame.setflags(write=False)
     return (frame,)
+
+
+def image_array(image: Any, *, name: str = "the picture") -> NDArray[Any]:
+    """Turn a PIL image that is already open into the array that `picture_frames` gives for its file.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of several frames the current one is taken.
+    name : str
+        How messages call it.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    SourceError
+        ``too_large``, ``no_pixels``, ``truncated`` or ``decode_failed``.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from osler.decode.pictures import image_array
+    >>> image_array(Image.new("RGBA", (2, 1), (255, 0, 0, 255))).tolist()
+    [[[255, 0, 0], [255, 0, 0]]]
+    """
+    with quiet():
+        _check_size(image, name)
+        return _guarded(lambda: _array(image), image.format or "PIL", name)
 
 
 def _open(data: bytes, kind: str) -> ImageFile:
