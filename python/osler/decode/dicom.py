@@ -52,9 +52,10 @@ class DicomFile:
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> from pydicom.data import get_testdata_file
     >>> from osler.decode.dicom import DicomFile
-    >>> file = DicomFile(open(get_testdata_file("CT_small.dcm", download=False), "rb").read())
+    >>> file = DicomFile(Path(get_testdata_file("CT_small.dcm", download=False)).read_bytes())
     >>> file.encoding, file.frames()[0].shape, file.frames()[0].dtype
     ('Explicit VR Little Endian', (128, 128), dtype('uint16'))
     """
@@ -65,6 +66,17 @@ class DicomFile:
             self.dataset = self._parse(data)
             self._cut = any("end of file" in text.lower() for text in heard)
             self.encoding = self._encoding()
+
+    @property
+    def photometric(self) -> str | None:
+        """The stored photometric interpretation, if it is one that is known."""
+        text = str(self.value("PhotometricInterpretation") or "").strip().upper()
+        return text if text in _PHOTOMETRIC else None
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is an element that holds pixels."""
+        return any(keyword in self.dataset for keyword in _PIXELS)
 
     def value(self, keyword: str) -> Any:
         """Return an element's value by keyword, or None where it is absent or cannot be read."""

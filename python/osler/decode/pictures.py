@@ -239,9 +239,11 @@ def _eight_bit(image: Any) -> NDArray[Any]:
         straight = image.convert("LA" if image.mode == "La" else "RGBA" if image.mode == "RGBa" else image.mode)
         layer = straight.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-        return np.asarray(image.convert("RGB"))[..., 0] if grey else np.asarray(image.convert("RGB"))
+        layers: NDArray[Any] = np.asarray(image.convert("RGB"))
+        return layers[..., 0] if grey else layers
     if image.mode == "P":
         colours = np.asarray(image.convert("RGB"))
         palette = np.asarray(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
         return colours[..., 0] if (palette == palette[:, :1]).all() else colours
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    shown: NDArray[Any] = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    return shown

@@ -1,0 +1,213 @@
+"""What users have, as items: files, folders, lists of them, tables that name pictures, DICOM files and series.
+
+Reads files below the paths that it is given; knows no encoder and no collection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from osler.decode import format_of, read_bytes
+from osler.items import Item
+from osler.sources.images import Entry, check_link, list_files, picture_item, relative, size_of
+from osler.sources.tables import PSEUDONYMISED, Join, is_table, table_entries
+
+__all__ = ["Entry", "Source", "open_source"]
+
+Path_ = str | os.PathLike[str]
+
+
+class Source:
+    """Entries in a fixed order, each read into an item or refused with a code and a sentence.
+
+    Attributes
+    ----------
+    entries : sequence of Entry
+    root : Path
+        Absolute folder that the locators are relative to.
+    items : {"file", "series"}
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        entries: Sequence[Entry],
+        *,
+        roots: Sequence[Path] = (),
+        items: Literal["file", "series"] = "file",
+        keep: Sequence[str] = (),
+        keys: Sequence[str | None] = (),
+        rows: Sequence[dict[str, Any]] = (),
+        join: Join | None = None,
+    ) -> None:
+        self.root = root
+        self.entries = tuple(entries)
+        self.items = items
+        self._roots = tuple(roots)
+        self._keep = tuple(keep)
+        self._keys = keys
+        self._rows = rows
+        self._join = join
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __repr__(self) -> str:
+        return f"<osler Source with {len(self.entries)} entries>"
+
+    @property
+    def unmatched_rows(self) -> int:
+        """Rows of the metadata that fit no entry; when joined on SOPInstanceUID, none that was read so far."""
+        return self._join.unmatched if self._join else 0
+
+    def read(self, entry: Entry) -> Item:
+        """Read one entry.
+
+        A plain picture's key is its locator, a table's row has the key that it gives, and a DICOM file has none: its
+        key is to be made from `content`. Cells of a table and of the metadata come after the file's own columns and
+        replace them.
+
+        Raises
+        ------
+        SourceError
+            Its `code` is the outcome; its message names no value of the file and no path.
+
+        Examples
+        --------
+        >>> from pydicom.data import get_testdata_file
+        >>> from osler.sources import open_source
+        >>> source = open_source(get_testdata_file("CT_small.dcm", download=False))
+        >>> item = source.read(source.entries[0])
+        >>> item.metadata["modality"], item.metadata["rows"], item.key
+        ('CT', 128, None)
+        """
+        key = self._keys[entry.number] if entry.number < len(self._keys) else None
+        if entry.members:
+            from osler.sources.dicom import series_item
+
+            item = series_item(entry, self._keep, key=key)
+        else:
+            check_link(entry.path, self._roots)
+            data = read_bytes(entry.path)
+            if format_of(data) == "dicom":
+                from osler.sources.dicom import dicom_item
+
+                item = dicom_item(data, entry, self._keep, key=key)
+            else:
+                item = picture_item(data, entry, key=key)
+        cells = dict(self._rows[entry.number]) if entry.number < len(self._rows) else {}
+        if self._join:
+            uid = item.identifiers.get("instance_id")
+            cells |= self._join.cells(entry, (uid,) if uid else ())
+        return _with(item, cells) if cells else item
+
+
+def _with(item: Item, cells: dict[str, Any]) -> Item:
+    named = {name: str(cells[name]) for name in PSEUDONYMISED if cells.get(name) not in (None, "")}
+    columns = {name: value for name, value in cells.items() if name not in PSEUDONYMISED}
+    return Item(
+        key=item.key,
+        locator=item.locator,
+        content=item.content,
+        values=item.values,
+        parts=item.parts,
+        metadata=MappingProxyType({**item.metadata, **columns}),
+        identifiers=MappingProxyType({**item.identifiers, **named}),
+    )
+
+
+def open_source(
+    source: Path_ | Sequence[Path_],
+    *,
+    keep: Sequence[str] = (),
+    metadata: Any = None,
+    items: Literal["file", "series"] = "file",
+) -> Source:
+    """List what a source holds, without reading pixels.
+
+    Parameters
+    ----------
+    source : path or sequence of paths
+        A file; a folder, with every file below it; or a table (CSV, TSV, Parquet) whose column path, file or filename
+        names pictures relative to it, with an optional column key. Of several, locators are relative to the folder
+        that they have in common, and a file that is named twice is read once.
+    keep : sequence of str
+        DICOM keywords to store as they are under their keyword, and columns of tables to accept although their names
+        are those of identifiers.
+    metadata : path or data frame, optional
+        More columns, joined on key, path, file, filename or SOPInstanceUID: the first of these that is there.
+    items : {"file", "series"}
+        One item a file, or one item a DICOM series, its parts in the order of its slices.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    FileNotFoundError
+        A path is not there.
+    ValueError
+        A table or the metadata cannot be used as they are, a name in `keep` is not known, or `items` is neither.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from osler.sources import open_source
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.fromarray(np.zeros((4, 6), dtype=np.uint8)).save(pathlib.Path(folder) / "a.png")
+    ...     source = open_source(folder)
+    ...     item = source.read(source.entries[0])
+    >>> item.key, dict(item.metadata)
+    ('a.png', {'format': 'png', 'rows': 4, 'columns': 6, 'frames': 1})
+    """
+    if items not in ("file", "series"):
+        raise ValueError(f"items is {items!r}; use 'file' or 'series'")
+    paths = _paths(source)
+    keys: list[str | None] = []
+    rows: list[dict[str, Any]] = []
+    if len(paths) == 1 and paths[0].is_file() and is_table(paths[0]):
+        root = paths[0].parent
+        entries, keys, rows = table_entries(paths[0], keep)
+        roots = [Path("/")]
+    else:
+        root, entries = _list(paths)
+        roots = [path if path.is_dir() else path.parent for path in paths]
+    join = Join(metadata, entries, keys, keep) if metadata is not None else None
+    columns = {name for row in rows[:1] for name in row} | (join.columns if join else set())
+    tags: Sequence[str] = ()
+    if keep:
+        from osler.sources.dicom import check_keep
+
+        tags = check_keep(keep, sorted(columns))
+    if items == "series":
+        from osler.sources.dicom import group_series
+
+        entries = group_series(entries)
+    return Source(root, entries, roots=roots, items=items, keep=tags, keys=keys, rows=rows, join=join)
+
+
+def _paths(source: Path_ | Sequence[Path_]) -> list[Path]:
+    named = [source] if isinstance(source, str | os.PathLike) else list(source)
+    if not named:
+        raise ValueError("no source is named; give a file, a folder or a table")
+    paths = [Path(os.path.abspath(path)) for path in named]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"the source {path.name!r} is not there; check its path")
+    if len(paths) > 1 and any(path.is_file() and is_table(path) for path in paths):
+        raise ValueError("a table that names pictures must be the only source; add the others in another call")
+    return paths
+
+
+def _list(paths: Sequence[Path]) -> tuple[Path, list[Entry]]:
+    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
+    found = dict.fromkeys(file for path in paths for file in list_files(path))
+    entries = [Entry(relative(file, root), file, size_of(file), number) for number, file in enumerate(found)]
+    return root, entries

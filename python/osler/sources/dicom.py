@@ -1,0 +1,368 @@
+"""A DICOM file or series as an item: its pixels, the allow-listed columns, and raw identifiers to be pseudonymised.
+
+Reads only the tags that are listed here or named in `keep`; every stored value is checked and brought to a fixed form.
+The list is that of the project's privacy rules; DICOM PS3.15, annex E, says why the rest stays behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osler.decode import format_of, read_bytes
+from osler.decode.dicom import DicomFile
+from osler.decode.frames import KEPT_BYTES, Frames
+from osler.decode.quiet import quiet
+from osler.errors import SourceError
+from osler.items import Item
+from osler.sources.images import Entry, parts_of
+
+__all__ = ["age_in_years", "check_keep", "code", "dicom_item", "group_series", "series_item", "year_of"]
+
+_IDENTIFIERS = {
+    "patient_id": "PatientID",
+    "study_id": "StudyInstanceUID",
+    "series_id": "SeriesInstanceUID",
+    "instance_id": "SOPInstanceUID",
+}
+# PS3.15 calls for a look at the pixels of these kinds where the header does not say that there is no text in them.
+_TEXT_IN_PIXELS = ("US", "SC", "XC", "ES", "OT")
+_NO_TEXT_VR = ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW")
+_OLDEST_YEAR = 1895
+
+
+def code(value: Any, longest: int = 16) -> str | None:
+    """Bring a code string to upper-case letters, digits and single spaces; None if it is empty or too long for one.
+
+    Examples
+    --------
+    >>> from osler.sources.dicom import code
+    >>> code("c-spine "), code("a sentence that someone typed here")
+    ('C SPINE', None)
+    """
+    text = "" if value is None else str(value).strip()
+    if len(text) > longest:
+        return None
+    return re.sub(r"[^A-Z0-9]+", " ", text.upper()).strip() or None
+
+
+def year_of(value: Any) -> int | None:
+    """Return the year of a DICOM date (YYYYMMDD, or the old YYYY.MM.DD), or None if it is no date.
+
+    Examples
+    --------
+    >>> from osler.sources.dicom import year_of
+    >>> year_of("20040119"), year_of("2004.01.19"), year_of("someday")
+    (2004, 2004, None)
+    """
+    day = _day(value)
+    return day.year if day else None
+
+
+def _day(value: Any) -> date | None:
+    found = re.fullmatch(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})", "" if value is None else str(value).strip())
+    if not found or not _OLDEST_YEAR <= int(found[1]) <= 2200:
+        return None
+    try:
+        return date(int(found[1]), int(found[3]), int(found[4]))
+    except ValueError:
+        return None
+
+
+def age_in_years(age: Any, born: Any = None, studied: Any = None) -> int | None:
+    """Return an age in whole years, 90 for everyone of 90 or more.
+
+    Parameters
+    ----------
+    age : str
+        DICOM age string: three digits and D, W, M or Y.
+    born, studied : str
+        DICOM dates, used where `age` is absent.
+
+    Examples
+    --------
+    >>> from osler.sources.dicom import age_in_years
+    >>> age_in_years("018M"), age_in_years("097Y"), age_in_years(None, "19700102", "20040101")
+    (1, 90, 33)
+    """
+    found = re.fullmatch(r"([0-9]{1,3})([DWMY])", "" if age is None else str(age).strip().upper())
+    if found:
+        number = int(found[1])
+        years = {"D": number // 365, "W": number // 52, "M": number // 12, "Y": number}[found[2]]
+    else:
+        birth, day = _day(born), _day(studied)
+        if birth is None or day is None or day < birth:
+            return None
+        years = day.year - birth.year - ((day.month, day.day) < (birth.month, birth.day))
+    return min(years, 90) if years <= 150 else None
+
+
+def check_keep(keep: Sequence[str], columns: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the DICOM keywords among the names to keep; the others must be columns of a table.
+
+    Raises
+    ------
+    ValueError
+        A name is neither, or its tag holds no text; the message names the nearest.
+
+    Examples
+    --------
+    >>> from osler.sources.dicom import check_keep
+    >>> check_keep(["PatientID"])
+    ('PatientID',)
+    >>> check_keep(["PatientsID"])
+    Traceback (most recent call last):
+    ValueError: keep names 'PatientsID', which is no DICOM keyword and no column of a table; did you mean 'PatientID'?
+    """
+    if isinstance(keep, str):
+        raise TypeError(f"keep is the text {keep!r}; give a list of names")
+    wanted = [name for name in keep if name not in columns]
+    if not wanted:
+        return ()
+    try:
+        from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
+    except ImportError:
+        raise SourceError(
+            'keep names DICOM tags, which need the package pydicom; run pip install "osler[dicom]"',
+            code="missing_decoder",
+        ) from None
+    for name in wanted:
+        tag = tag_for_keyword(name)
+        if tag is None:
+            known = [*columns, *(entry[4] for entry in DicomDictionary.values() if entry[4])]
+            near = get_close_matches(str(name), known, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else "; use a keyword such as 'PatientID'"
+            raise ValueError(f"keep names {name!r}, which is no DICOM keyword and no column of a table{hint}")
+        if dictionary_VR(tag) in _NO_TEXT_VR:
+            raise ValueError(f"keep names {name!r}, which holds no single value; name tags of text or numbers")
+    return tuple(wanted)
+
+
+def dicom_item(
+    data: bytes,
+    entry: Entry,
+    keep: Sequence[str] = (),
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+    key: str | None = None,
+) -> Item:
+    """Return a DICOM file as an item: key None, the allow-listed columns, the tags of `keep` under their keywords.
+
+    Columns, each absent where the header lacks it or it does not have the right form: modality, body_part, view,
+    laterality, photometric, rows, columns, frames, spacing (of rows, mm), slice_thickness (mm), manufacturer, year
+    (of the study), age (years, 90 for 90 or more), sex (M, F or O), encoding (name of the transfer syntax), and
+    pixel_phi, "possible" where the pixels may hold text.
+
+    Raises
+    ------
+    SourceError
+        As `osler.decode.read_pixels`.
+    """
+    file = DicomFile(data)
+    frames = file.frames()
+    own = _columns(file, frames[0].shape, len(frames))
+    own.update(_kept(file, keep))
+    return Item(
+        key=key,
+        locator=entry.locator,
+        content=data,
+        values=frames,
+        parts=parts_of(len(frames)),
+        metadata=MappingProxyType({**own, **metadata}),
+        identifiers=MappingProxyType(_identifiers(file)),
+    )
+
+
+def _columns(file: DicomFile, shape: Sequence[int], frames: int) -> dict[str, Any]:
+    studied = next((day for day in map(file.value, ("StudyDate", "SeriesDate", "AcquisitionDate")) if _day(day)), None)
+    modality = code(file.value("Modality"))
+    burned_in = code(file.value("BurnedInAnnotation"))
+    sex = code(file.value("PatientSex"))
+    maker = re.sub(r"[^A-Z0-9]+", " ", str(file.value("Manufacturer") or "").upper()).strip()
+    columns: dict[str, Any] = {
+        "modality": modality,
+        "body_part": code(file.value("BodyPartExamined")),
+        "view": code(file.value("ViewPosition")),
+        "laterality": code(file.value("ImageLaterality")) or code(file.value("Laterality")),
+        "photometric": file.photometric,
+        "rows": int(shape[0]),
+        "columns": int(shape[1]),
+        "frames": frames,
+        "spacing": _spacing(file),
+        "slice_thickness": _positive(_measure(file, "SliceThickness")),
+        "manufacturer": maker if 0 < len(maker) <= 64 else None,
+        "year": year_of(studied),
+        "age": age_in_years(file.value("PatientAge"), file.value("PatientBirthDate"), studied),
+        "sex": sex if sex in ("M", "F", "O") else None,
+        "encoding": file.encoding,
+    }
+    if burned_in == "YES" or (burned_in is None and modality in _TEXT_IN_PIXELS):
+        columns["pixel_phi"] = "possible"
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+def _measure(file: DicomFile, keyword: str) -> Any:
+    """Return a value from the header or, in an enhanced file, from the measures that frames share or the first has."""
+    value = file.value(keyword)
+    for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        if value is None:
+            with quiet():
+                try:
+                    value = file.dataset[sequence].value[0].PixelMeasuresSequence[0][keyword].value
+                except Exception:
+                    value = None
+    return value
+
+
+def _spacing(file: DicomFile) -> float | None:
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        spacing = _positive(_measure(file, keyword))
+        if spacing is not None:
+            return spacing
+    return None
+
+
+def _positive(value: Any) -> float | None:
+    try:
+        number = float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
+    except (IndexError, TypeError, ValueError):
+        return None
+    return number if 0.0 < number < 1e6 else None
+
+
+def _identifiers(file: DicomFile) -> dict[str, str]:
+    texts = {name: str(file.value(keyword) or "").strip() for name, keyword in _IDENTIFIERS.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _kept(file: DicomFile, keep: Sequence[str]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for keyword in keep:
+        value = file.value(keyword)
+        if value is None or value == "":
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            kept[keyword] = int(value) if isinstance(value, int) else float(value)
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            kept[keyword] = "\\".join(str(part) for part in value)
+        else:
+            kept[keyword] = str(value)
+    return kept
+
+
+def group_series(entries: Sequence[Entry]) -> list[Entry]:
+    """Join the entries of each DICOM series; what is no DICOM file with pixels stays an entry of its own."""
+    series: dict[str, list[tuple[Any, Entry]]] = {}
+    alone: list[Entry] = []
+    for entry in entries:
+        try:
+            data = read_bytes(entry.path)
+            if format_of(data) != "dicom":
+                raise SourceError(code="not_an_image")
+            file = DicomFile(data)
+            uid = str(file.value("SeriesInstanceUID") or "").strip()
+            if not uid or not file.has_pixels:
+                raise SourceError(code="no_pixels")
+        except SourceError:
+            alone.append(entry)
+            continue
+        series.setdefault(uid, []).append((_place(file), entry))
+    joined = [_join(members) for members in series.values()]
+    return sorted([*alone, *joined], key=lambda entry: entry.locator)
+
+
+def _place(file: DicomFile) -> tuple[tuple[float, ...], float | None, float]:
+    """Return a slice's orientation, its position along the normal, and its instance number."""
+    number = _float(file.value("InstanceNumber"))
+    try:
+        orientation = tuple(round(float(x), 3) for x in file.value("ImageOrientationPatient"))
+        position = np.array([float(x) for x in file.value("ImagePositionPatient")])
+        normal = np.cross(orientation[:3], orientation[3:])
+        return orientation, float(normal @ position), number
+    except (TypeError, ValueError):
+        return (), None, number
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("inf")
+
+
+def _join(members: list[tuple[Any, Entry]]) -> Entry:
+    stack = len({place[0] for place, _ in members}) == 1 and all(place[1] is not None for place, _ in members)
+    ordered = sorted(members, key=lambda member: (member[0][1] if stack else 0.0, member[0][2], member[1].locator))
+    head = min((entry for _, entry in members), key=lambda entry: entry.locator)
+    return Entry(
+        head.locator,
+        head.path,
+        sum(entry.size for _, entry in members),
+        head.number,
+        tuple(entry.path for _, entry in ordered),
+    )
+
+
+def series_item(
+    entry: Entry, keep: Sequence[str] = (), metadata: Mapping[str, Any] = MappingProxyType({}), key: str | None = None
+) -> Item:
+    """Return a series as one item, its parts the frames of its files by position along the normal, else by number.
+
+    Its content is the sorted digests of its files, its columns those on which all files agree, with frames in total.
+    Equal files count once.
+
+    Raises
+    ------
+    SourceError
+        A file of it cannot be read: the code is that file's, the message says how many of how many.
+    """
+    digests: list[bytes] = []
+    frames: list[NDArray[Any]] = []
+    places: list[tuple[Path, int]] = []
+    columns: list[dict[str, Any]] = []
+    identifiers: list[dict[str, str]] = []
+    held = 0
+    for number, path in enumerate(entry.members, start=1):
+        try:
+            data = read_bytes(path)
+            digest = hashlib.sha256(data).digest()
+            if digest in digests:
+                continue
+            file = DicomFile(data)
+            own = file.frames()
+        except SourceError as error:
+            raise SourceError(
+                f"file {number} of the {len(entry.members)} files of a series fails: {error}", code=error.code
+            ) from None
+        digests.append(digest)
+        columns.append({**_columns(file, own[0].shape, 0), **_kept(file, keep)})
+        identifiers.append(_identifiers(file))
+        places.extend((path, i) for i in range(len(own)))
+        held += len(own) * own[0].nbytes
+        if held <= KEPT_BYTES:
+            frames.extend(own)
+    values: Sequence[NDArray[Any]] = tuple(frames)
+    if len(frames) < len(places):
+        frames.clear()
+        values = Frames(len(places), lambda i: np.array(DicomFile(read_bytes(places[i][0])).frames()[places[i][1]]))
+    return Item(
+        key=key,
+        locator=entry.locator,
+        content=b"".join(sorted(digests)),
+        values=values,
+        parts=parts_of(len(places)),
+        metadata=MappingProxyType({**_agreed(columns), "frames": len(places), **metadata}),
+        identifiers=MappingProxyType({k: v for k, v in _agreed(identifiers).items() if k != "instance_id"}),
+    )
+
+
+def _agreed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
