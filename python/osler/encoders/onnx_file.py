@@ -6,6 +6,7 @@ Works on bytes in memory; needs no package. Follows the field numbers of onnx.pr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from osler.errors import EncoderError
 
@@ -56,7 +57,7 @@ class _Walk:
     """Collects operator domains and external files over the nested messages."""
 
     # message -> field number -> nested message; "domain" and "external" are collected
-    fields: dict[str, dict[int, str]] = {
+    fields: ClassVar[dict[str, dict[int, str]]] = {
         "model": {7: "graph", 8: "opset", 25: "function"},
         "graph": {1: "node", 5: "tensor", 15: "sparse"},
         "function": {7: "node", 9: "opset", 10: "domain", 11: "attribute"},

@@ -38,10 +38,9 @@ def pool(output: np.ndarray, kind: str, mask: np.ndarray | None) -> np.ndarray:
         return output
     if kind == "cls":
         return output[:, 0]
-    if mask is None:
-        return output.mean(axis=1, dtype=np.float32)
-    weights = mask[:, :, None].astype(np.float32)
-    return (output * weights).sum(axis=1, dtype=np.float32) / weights.sum(axis=1)
+    weights = np.ones(output.shape[:2]) if mask is None else mask
+    totals = np.einsum("ntd,nt->nd", output, weights.astype(np.float32))
+    return np.asarray(totals / weights.sum(axis=1, dtype=np.float32)[:, None])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -55,7 +54,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1))
     if not np.isfinite(norms).all() or (norms == 0).any():
         raise EncoderError("the model gave a zero or non-finite vector; run its golden vectors, and export it again")
-    return (vectors / norms[:, None]).astype(np.float32)
+    return np.asarray(vectors / norms[:, None], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

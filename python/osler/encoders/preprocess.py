@@ -147,7 +147,7 @@ def _window(step: Window, picture: np.ndarray) -> np.ndarray:
         low, high = least, most
     if low >= high:
         return np.zeros_like(values)
-    return np.clip((values - np.float32(low)) * np.float32(255.0 / (high - low)), 0, 255)
+    return np.asarray(np.clip((values - np.float32(low)) * np.float32(255.0 / (high - low)), 0, 255))
 
 
 def _rgb(step: Rgb, picture: np.ndarray) -> np.ndarray:
@@ -180,7 +180,7 @@ def _resize(step: Resize, picture: np.ndarray) -> np.ndarray:
     if not step.antialias:
         rows = _sampling(picture.shape[0], height, step.filter)
         columns = _sampling(picture.shape[1], width, step.filter)
-        return np.einsum("oi,ij...,pj->op...", rows, picture.astype(np.float32), columns, optimize=True)
+        return np.asarray(np.einsum("oi,ij...,pj->op...", rows, picture.astype(np.float32), columns, optimize=True))
     from PIL import Image
 
     kernel = Image.Resampling[step.filter.upper()]
@@ -216,7 +216,7 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     a = -0.75
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return np.where(distance <= 1, near, far)
+    return np.asarray(np.where(distance <= 1, near, far))
 
 
 def _crop(step: Crop, picture: np.ndarray) -> np.ndarray:
@@ -248,7 +248,7 @@ def _pad(step: Pad, picture: np.ndarray) -> np.ndarray:
 def _normalise(step: Normalise, picture: np.ndarray) -> np.ndarray:
     channels = picture if picture.ndim == 3 else picture[:, :, None]
     mean, std = (np.array(values, dtype=np.float32) for values in (step.mean, step.std))
-    return (channels.astype(np.float32) * np.float32(step.scale) - mean) / std
+    return np.asarray((channels.astype(np.float32) * np.float32(step.scale) - mean) / std)
 
 
 _STEPS: dict[type[Any], Callable[[Any, np.ndarray], np.ndarray]] = {

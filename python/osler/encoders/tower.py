@@ -163,7 +163,7 @@ def open_tower(placed: Placed, device: Device) -> OpenTower:
 
     def verify(content: bytes) -> dict[str, float]:
         lender = Placed(placed.tower, placed.manifest, placed.folder)
-        candidate = kind(lender, "cpu", content)
+        candidate: OpenTower = kind(lender, "cpu", content)
         name = "image" if isinstance(placed.tower, ImageTower) else "text"
 
         def encode(inputs: list[Any]) -> np.ndarray:
