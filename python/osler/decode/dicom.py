@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from osler.config import LIMITS
 from osler.decode.colour import Palette, expand, upsampled, ybr_to_rgb
-from osler.decode.display import Greys, Lut, Rule, Window, first
+from osler.decode.display import Greys, Lut, Rule, Window
+from osler.decode.formats import format_of
 from osler.decode.frames import Frames, full_range
 from osler.decode.quiet import cause, quiet
 from osler.decode.transfer import SYNTAXES, Layout, Syntax, decode_frame, syntax_of
@@ -67,16 +69,31 @@ class DicomFile:
             self._cut = any("end of file" in text.lower() for text in heard)
             self.encoding = self._encoding()
 
+    @classmethod
+    def header(cls, path: Path, *, name: str = "the file") -> DicomFile | None:
+        """Parse a file up to its pixels, or return None where it is no DICOM file that states rows and columns."""
+        try:
+            with open(path, "rb") as stream:
+                head = stream.read(1024)
+                if format_of(head) != "dicom":
+                    return None
+                from pydicom import dcmread
+
+                stream.seek(0)
+                with quiet():
+                    file = cls.__new__(cls)
+                    file._name, file._cut = name, False
+                    file.dataset = dcmread(stream, stop_before_pixels=True, force=True)
+                    file.encoding = file._encoding()
+                    return file if file.value("Rows") and file.value("Columns") else None
+        except Exception:
+            return None
+
     @property
     def photometric(self) -> str | None:
         """The stored photometric interpretation, if it is one that is known."""
         text = str(self.value("PhotometricInterpretation") or "").strip().upper()
         return text if text in _PHOTOMETRIC else None
-
-    @property
-    def has_pixels(self) -> bool:
-        """Whether there is an element that holds pixels."""
-        return any(keyword in self.dataset for keyword in _PIXELS)
 
     def value(self, keyword: str) -> Any:
         """Return an element's value by keyword, or None where it is absent or cannot be read."""
@@ -212,7 +229,7 @@ class DicomFile:
 
     def _whole(self, keyword: str, words: str, default: int | None = None) -> int:
         raw = _value(self.dataset, keyword)
-        values = first(raw)
+        values = _listed(raw)
         if not values or values[0] in ("", None):
             if keyword in self.dataset and raw is None:
                 raise self._bad(f"{words} is not a whole number")
@@ -238,7 +255,8 @@ class DicomFile:
             photometric=photometric or ("MONOCHROME2" if samples == 1 else ""),
             bits_allocated=allocated,
             bits_stored=stored if 0 < stored <= allocated else allocated,
-            signed=self._whole("PixelRepresentation", "Pixel Representation", 0) == 1,
+            # Colour samples have no sign.
+            signed=samples == 1 and self._whole("PixelRepresentation", "Pixel Representation", 0) == 1,
             planar=self._whole("PlanarConfiguration", "Planar Configuration", 0),
         )
         self._check(layout)
@@ -354,8 +372,8 @@ class DicomFile:
     def _grey(
         self, layout: Layout, samples: Callable[[int], tuple[NDArray[Any], str]]
     ) -> Callable[[NDArray[Any], int], NDArray[Any]]:
-        shared = (first(_value(self.dataset, "SharedFunctionalGroupsSequence")) or [None])[0]
-        groups = first(_value(self.dataset, "PerFrameFunctionalGroupsSequence"))
+        shared = (_listed(_value(self.dataset, "SharedFunctionalGroupsSequence")) or [None])[0]
+        groups = _listed(_value(self.dataset, "PerFrameFunctionalGroupsSequence"))
         seen: dict[Any, Lut] = {}
 
         def rule(i: int) -> Rule:
@@ -381,7 +399,7 @@ class DicomFile:
     def _palette(self, layout: Layout) -> Palette:
         tables, firsts, depths = [], [], []
         for colour in ("Red", "Green", "Blue"):
-            descriptor = first(_value(self.dataset, f"{colour}PaletteColorLookupTableDescriptor"))
+            descriptor = _listed(_value(self.dataset, f"{colour}PaletteColorLookupTableDescriptor"))
             if len(descriptor) != 3:
                 raise self._bad("the palette has no descriptor of three numbers")
             count, start, bits = (int(number) for number in descriptor)
@@ -412,15 +430,26 @@ class DicomFile:
 
 def _value(dataset: Any, keyword: str) -> Any:
     try:
-        element = dataset[keyword]
-        return element.value
+        return dataset[keyword].value
     except Exception:
         return None
 
 
+def _listed(values: Any) -> Sequence[Any]:
+    """Return an element's value as a sequence, whether it has one or several."""
+    if values is None:
+        return ()
+    if isinstance(values, str | bytes | int | float):
+        return (values,)
+    try:
+        return list(values)
+    except TypeError:
+        return (values,)
+
+
 def _number(dataset: Any, keyword: str) -> float | None:
     try:
-        number = float(first(_value(dataset, keyword))[0])
+        number = float(_listed(_value(dataset, keyword))[0])
     except (IndexError, TypeError, ValueError):
         return None
     return number if np.isfinite(number) else None
@@ -441,7 +470,7 @@ def _used_bits(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
 def _words(data: Any, count: int | None, bits: int, big: bool) -> NDArray[Any]:
     """Return table entries, which come as numbers, as 16-bit words or as bytes."""
     if not isinstance(data, bytes | bytearray | memoryview):
-        return np.array(first(data), dtype=np.int64).astype(np.uint16)
+        return np.array(_listed(data), dtype=np.int64).astype(np.uint16)
     if bits <= 8 and (count is None or len(data) <= count + 1):
         return _swapped(bytes(data), big)
     return np.frombuffer(bytes(data)[: len(data) // 2 * 2], ">u2" if big else "<u2")
@@ -460,7 +489,7 @@ def _padding(dataset: Any, layout: Layout) -> tuple[int, int] | None:
 
 
 def _lut(item: Any, layout: Layout, big: bool) -> Lut | None:
-    descriptor = first(_value(item, "LUTDescriptor"))
+    descriptor = _listed(_value(item, "LUTDescriptor"))
     data = _value(item, "LUTData")
     if len(descriptor) != 3 or data is None:
         return None
@@ -477,13 +506,13 @@ def _lut(item: Any, layout: Layout, big: bool) -> Lut | None:
 def _rule(dataset: Any, shared: Any, own: Any, layout: Layout, seen: dict[Any, Lut]) -> Rule:
     def macro(sequence: str) -> Any:
         for group in (own, shared):
-            items = first(_value(group, sequence)) if group is not None else ()
+            items = _listed(_value(group, sequence)) if group is not None else ()
             if items:
                 return items[0]
         return dataset
 
     def table(holder: Any, sequence: str) -> Lut | None:
-        items = first(_value(holder, sequence))
+        items = _listed(_value(holder, sequence))
         if not items:
             return None
         key = (id(holder), sequence)

@@ -5,7 +5,7 @@ Works on arrays and on plain numbers taken from a header; reads no file. DICOM P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -118,7 +118,7 @@ class Greys:
         inverted: bool,
         padding: tuple[int, int] | None,
         rules: Callable[[int], Rule],
-        frames: Any,
+        frames: Iterable[NDArray[Any]],
     ) -> None:
         self._bits = bits
         self._signed = signed
@@ -212,15 +212,3 @@ def _every(dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return each value of a type of one or two bytes, in the order of its bits."""
     size = dtype.itemsize
     return np.arange(1 << (8 * size), dtype=f"u{size}" if size == 2 else "u1").view(dtype)
-
-
-def first(values: Any) -> Sequence[Any]:
-    """Return a header's value as a sequence, whether it has one or several."""
-    if values is None:
-        return ()
-    if isinstance(values, str | bytes | int | float):
-        return (values,)
-    try:
-        return list(values)
-    except TypeError:
-        return (values,)

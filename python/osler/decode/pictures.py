@@ -223,7 +223,8 @@ def _spread(values: NDArray[Any]) -> NDArray[Any]:
         return np.zeros(values.shape, dtype=np.float32)
     low, high = float(finite.min()), float(finite.max())
     if values.dtype.kind == "f" and low >= 0.0 and high <= 1.0:
-        return np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0).astype(np.float32)
+        kept: NDArray[Any] = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0).astype(np.float32)
+        return kept
     span = high - low or 1.0
     shown = (np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) - low) / span
     scaled: NDArray[Any] = shown.astype(np.float32)

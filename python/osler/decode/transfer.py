@@ -165,6 +165,7 @@ def decode_frame(data: bytes, syntax: Syntax, layout: Layout, *, name: str = "th
         return _rle(data, syntax, layout), layout.photometric
     if family == "jpeg-xl":
         samples = _library("imagecodecs", syntax).jpegxl_decode(data)
+        samples = _signed(samples, min(layout.bits_stored, 8 * samples.dtype.itemsize), False, layout.signed)
         return _checked(samples, layout, name), _transformed(layout.photometric)
     if family == "jpeg2000":
         return _jpeg2000(data, syntax, layout, name)
@@ -269,7 +270,7 @@ def _start_of_frame(data: bytes) -> tuple[int, int, int, int, int, list[int], in
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         body = data[at + 4 : at + 2 + length]
         if marker in (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7):
-            if len(body) < 6 + 3 * body[5] if len(body) > 5 else True:
+            if len(body) < 6 or len(body) < 6 + 3 * body[5]:
                 return None
             height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
             return marker, body[0], height, width, body[5], list(body[6 : 6 + 3 * body[5] : 3]), adobe, jfif
@@ -293,7 +294,8 @@ def _jpeg(data: bytes, syntax: Syntax, layout: Layout, name: str) -> tuple[NDArr
     if syntax.family != "jpeg":
         raise SourceError(f"{name} has a lossy JPEG frame under {syntax.name}", code="bad_header")
     if precision > 8:
-        return _checked(_library("imagecodecs", syntax).jpeg_decode(data), layout, name), layout.photometric
+        wide = _checked(_library("imagecodecs", syntax).jpeg_decode(data), layout, name)
+        return _signed(wide, precision, False, layout.signed), layout.photometric
     from PIL import JpegImagePlugin
 
     image = JpegImagePlugin.JpegImageFile(BytesIO(data))
@@ -303,7 +305,8 @@ def _jpeg(data: bytes, syntax: Syntax, layout: Layout, name: str) -> tuple[NDArr
     as_stored = as_stored and ids not in ([82, 71, 66], [114, 103, 98])
     if as_stored:
         image.draft("YCbCr", image.size)
-    return _checked(np.array(image), layout, name), _transformed(layout.photometric)
+    samples = _signed(np.array(image), precision, False, layout.signed)
+    return _checked(samples, layout, name), _transformed(layout.photometric)
 
 
 def _jpeg_ls(data: bytes, syntax: Syntax, layout: Layout, name: str) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from osler.decode import format_of, read_bytes
 from osler.items import Item
-from osler.sources.images import Entry, check_link, list_files, picture_item, relative, size_of
+from osler.sources.images import Entry, agreed, check_link, list_files, picture_item, relative, size_of
 from osler.sources.tables import PSEUDONYMISED, Join, is_table, table_entries
 
 __all__ = ["Entry", "Source", "open_source"]
@@ -67,9 +67,9 @@ class Source:
     def read(self, entry: Entry) -> Item:
         """Read one entry.
 
-        A plain picture's key is its locator, a table's row has the key that it gives, and a DICOM file has none: its
-        key is to be made from `content`. Cells of a table and of the metadata come after the file's own columns and
-        replace them.
+        A plain picture's key is its locator, a table's row has the key that it gives (a series that of its first
+        file), and a DICOM file has none: its key is to be made from `content`. Cells of a table and of the metadata
+        replace columns of the file; of a series, those on which its files agree.
 
         Raises
         ------
@@ -86,10 +86,11 @@ class Source:
         ('CT', 128, None)
         """
         key = self._keys[entry.number] if entry.number < len(self._keys) else None
+        uids: list[str] = []
         if entry.members:
             from osler.sources.dicom import series_item
 
-            item = series_item(entry, self._keep, key=key)
+            item, uids = series_item(entry, self._keep, key=key)
         else:
             check_link(entry.path, self._roots)
             data = read_bytes(entry.path)
@@ -99,10 +100,11 @@ class Source:
                 item = dicom_item(data, entry, self._keep, key=key)
             else:
                 item = picture_item(data, entry, key=key)
-        cells = dict(self._rows[entry.number]) if entry.number < len(self._rows) else {}
+            uids = [item.identifiers["instance_id"]] if "instance_id" in item.identifiers else []
+        members = entry.members or (entry,)
+        cells = agreed([self._rows[member.number] for member in members]) if self._rows else {}
         if self._join:
-            uid = item.identifiers.get("instance_id")
-            cells |= self._join.cells(entry, (uid,) if uid else ())
+            cells |= agreed(self._join.cells(entry, uids))
         return _with(item, cells) if cells else item
 
 

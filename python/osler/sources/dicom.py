@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osler.decode import format_of, read_bytes
+from osler.decode import read_bytes
 from osler.decode.dicom import DicomFile
 from osler.decode.frames import KEPT_BYTES, Frames
 from osler.decode.quiet import quiet
 from osler.errors import SourceError
 from osler.items import Item
-from osler.sources.images import Entry, parts_of
+from osler.sources.images import Entry, agreed, parts_of
 
 __all__ = ["age_in_years", "check_keep", "code", "dicom_item", "group_series", "series_item", "year_of"]
 
@@ -125,18 +125,22 @@ def check_keep(keep: Sequence[str], columns: Sequence[str] = ()) -> tuple[str, .
     """
     if isinstance(keep, str):
         raise TypeError(f"keep is the text {keep!r}; give a list of names")
-    wanted = [name for name in keep if name not in columns]
-    if not wanted:
+    if not keep:
         return ()
     try:
         from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
     except ImportError:
+        if set(keep) <= set(columns):
+            return ()
         raise SourceError(
             'keep names DICOM tags, which need the package pydicom; run pip install "osler[dicom]"',
             code="missing_decoder",
         ) from None
-    for name in wanted:
+    tags = []
+    for name in keep:
         tag = tag_for_keyword(name)
+        if tag is None and name in columns:
+            continue
         if tag is None:
             known = [*columns, *(entry[4] for entry in DicomDictionary.values() if entry[4])]
             near = get_close_matches(str(name), known, n=1, cutoff=0.6)
@@ -144,7 +148,8 @@ def check_keep(keep: Sequence[str], columns: Sequence[str] = ()) -> tuple[str, .
             raise ValueError(f"keep names {name!r}, which is no DICOM keyword and no column of a table{hint}")
         if dictionary_VR(tag) in _NO_TEXT_VR:
             raise ValueError(f"keep names {name!r}, which holds no single value; name tags of text or numbers")
-    return tuple(wanted)
+        tags.append(name)
+    return tuple(tags)
 
 
 def dicom_item(
@@ -263,18 +268,12 @@ def group_series(entries: Sequence[Entry]) -> list[Entry]:
     series: dict[str, list[tuple[Any, Entry]]] = {}
     alone: list[Entry] = []
     for entry in entries:
-        try:
-            data = read_bytes(entry.path)
-            if format_of(data) != "dicom":
-                raise SourceError(code="not_an_image")
-            file = DicomFile(data)
-            uid = str(file.value("SeriesInstanceUID") or "").strip()
-            if not uid or not file.has_pixels:
-                raise SourceError(code="no_pixels")
-        except SourceError:
+        file = None if entry.path.is_symlink() else DicomFile.header(entry.path)
+        uid = str(file.value("SeriesInstanceUID") or "").strip() if file else ""
+        if file is None or not uid:
             alone.append(entry)
-            continue
-        series.setdefault(uid, []).append((_place(file), entry))
+        else:
+            series.setdefault(uid, []).append((_place(file), entry))
     joined = [_join(members) for members in series.values()]
     return sorted([*alone, *joined], key=lambda entry: entry.locator)
 
@@ -307,17 +306,15 @@ def _join(members: list[tuple[Any, Entry]]) -> Entry:
         head.path,
         sum(entry.size for _, entry in members),
         head.number,
-        tuple(entry.path for _, entry in ordered),
+        tuple(entry for _, entry in ordered),
     )
 
 
-def series_item(
-    entry: Entry, keep: Sequence[str] = (), metadata: Mapping[str, Any] = MappingProxyType({}), key: str | None = None
-) -> Item:
-    """Return a series as one item, its parts the frames of its files by position along the normal, else by number.
+def series_item(entry: Entry, keep: Sequence[str] = (), key: str | None = None) -> tuple[Item, list[str]]:
+    """Return a series as one item, and the SOPInstanceUIDs of its files.
 
-    Its content is the sorted digests of its files, its columns those on which all files agree, with frames in total.
-    Equal files count once.
+    Its parts are the frames of its files by position along the normal, else by instance number. Its content is the
+    sorted digests of its files, its columns those on which all files agree, with frames in total. Equal files count once.
 
     Raises
     ------
@@ -330,9 +327,9 @@ def series_item(
     columns: list[dict[str, Any]] = []
     identifiers: list[dict[str, str]] = []
     held = 0
-    for number, path in enumerate(entry.members, start=1):
+    for number, member in enumerate(entry.members, start=1):
         try:
-            data = read_bytes(path)
+            data = read_bytes(member.path)
             digest = hashlib.sha256(data).digest()
             if digest in digests:
                 continue
@@ -345,7 +342,7 @@ def series_item(
         digests.append(digest)
         columns.append({**_columns(file, own[0].shape, 0), **_kept(file, keep)})
         identifiers.append(_identifiers(file))
-        places.extend((path, i) for i in range(len(own)))
+        places.extend((member.path, i) for i in range(len(own)))
         held += len(own) * own[0].nbytes
         if held <= KEPT_BYTES:
             frames.extend(own)
@@ -353,16 +350,13 @@ def series_item(
     if len(frames) < len(places):
         frames.clear()
         values = Frames(len(places), lambda i: np.array(DicomFile(read_bytes(places[i][0])).frames()[places[i][1]]))
-    return Item(
+    item = Item(
         key=key,
         locator=entry.locator,
         content=b"".join(sorted(digests)),
         values=values,
         parts=parts_of(len(places)),
-        metadata=MappingProxyType({**_agreed(columns), "frames": len(places), **metadata}),
-        identifiers=MappingProxyType({k: v for k, v in _agreed(identifiers).items() if k != "instance_id"}),
+        metadata=MappingProxyType({**agreed(columns), "frames": len(places)}),
+        identifiers=MappingProxyType({k: v for k, v in agreed(identifiers).items() if k != "instance_id"}),
     )
-
-
-def _agreed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
+    return item, [row["instance_id"] for row in identifiers if "instance_id" in row]

@@ -16,7 +16,7 @@ from osler.decode import read_pixels
 from osler.errors import SourceError
 from osler.items import Item, Locator, Part
 
-__all__ = ["Entry", "list_files", "parts_of", "picture_item", "relative"]
+__all__ = ["Entry", "agreed", "check_link", "list_files", "parts_of", "picture_item", "relative", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class Entry:
         Bytes, of a series in total.
     number : int
         Position in the source.
-    members : tuple of Path
-        The files of a series; empty for everything else.
+    members : tuple of Entry
+        The files of a series in the order of their slices; empty for everything else.
     """
 
     locator: str
     path: Path
     size: int
     number: int = 0
-    members: tuple[Path, ...] = field(default=(), repr=False)
+    members: tuple[Entry, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         return f"<osler Entry {self.number}, {self.size} bytes>"
@@ -152,3 +152,19 @@ def picture_item(
         parts=parts_of(len(pixels.frames)),
         metadata=MappingProxyType({**own, **metadata}),
     )
+
+
+def agreed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what is the same in all rows.
+
+    Examples
+    --------
+    >>> from osler.sources.images import agreed
+    >>> agreed([{"a": 1, "b": 2}, {"a": 1, "b": 3}])
+    {'a': 1}
+    """
+    return {
+        name: value
+        for name, value in (rows[0] if rows else {}).items()
+        if all(name in row and row[name] == value for row in rows)
+    }

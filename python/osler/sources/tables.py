@@ -224,15 +224,15 @@ class Join:
         """Rows that no entry has matched; under SOPInstanceUID, none of those read so far."""
         return len(self._cells) - len(self._matched)
 
-    def cells(self, entry: Entry, uids: Sequence[str] = ()) -> dict[str, Any]:
-        """Return the cells of an entry's row, or nothing."""
-        row = self._of_entry.get(entry.number)
+    def cells(self, entry: Entry, uids: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return the cells of the row of an entry, or of each of its files, as far as there are any."""
         if self.kind == "sopinstanceuid":
-            row = next((self._rows[uid] for uid in uids if uid in self._rows), None)
-        if row is None:
-            return {}
-        self._matched.add(row)
-        return self._cells[row]
+            rows = [self._rows[uid] for uid in uids if uid in self._rows]
+        else:
+            members = entry.members or (entry,)
+            rows = [self._of_entry[member.number] for member in members if member.number in self._of_entry]
+        self._matched.update(rows)
+        return [self._cells[row] for row in rows]
 
     def _match(self, entries: Sequence[Entry], keys: Sequence[str | None], column: str) -> None:
         owners: dict[int, int] = {}
