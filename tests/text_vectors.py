@@ -52,16 +52,21 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def load(cache: Path, *, folder: str | None = None) -> TextVectors:
-    """Return vectors of `folder` (by default `$OSLER_TEST_VECTORS`); without one, made once and kept under `cache`."""
+def load(
+    cache: Path, *, folder: str | Path | None = None, rows: int = MADE_ROWS, queries: int = MADE_QUERIES
+) -> TextVectors:
+    """Return vectors of `folder` (by default `$OSLER_TEST_VECTORS`); without one, made once and kept under `cache`.
+
+    `rows` and `queries` count what is made; a folder gives all it has.
+    """
     folder = folder or os.environ.get("OSLER_TEST_VECTORS")
     if folder:
-        base, queries = (np.load(Path(folder) / f"text_{part}.npy") for part in ("base", "queries"))
-        return TextVectors(_unit(base), _unit(queries), "text_base.npy and text_queries.npy of $OSLER_TEST_VECTORS")
+        base, asked = (_unit(np.load(Path(folder) / f"text_{part}.npy")) for part in ("base", "queries"))
+        return TextVectors(base, asked, "text_base.npy and text_queries.npy")
     import osler
 
     encoder = osler.load_encoder("minilm", device="cpu")
-    texts = medical_terms()[: MADE_ROWS + MADE_QUERIES]
+    texts = medical_terms()[: rows + queries]
     mark = hashlib.sha256("\n".join([encoder.fingerprint, *texts]).encode()).hexdigest()[:16]
     path = cache / f"text-{mark}.npy"
     if not path.is_file():
@@ -72,4 +77,4 @@ def load(cache: Path, *, folder: str | None = None) -> TextVectors:
             np.save(file, vectors)
         partial.rename(path)
     vectors = _unit(np.load(path))
-    return TextVectors(vectors[MADE_QUERIES:], vectors[:MADE_QUERIES], "terms of pydicom through minilm")
+    return TextVectors(vectors[queries:], vectors[:queries], "terms of pydicom through minilm")
