@@ -1,0 +1,314 @@
+"""`osler index`: build a collection, add to it, delete from it, look into it, check it.
+
+Each command is one call on a collection, after every check that can be made before work starts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from osler.cli import Commands, output
+from osler.cli.options import (
+    check_encoder,
+    check_where,
+    device_option,
+    encoder_option,
+    existing,
+    load_encoder,
+    open_collection,
+    style_options,
+)
+from osler.cli.output import Interrupted, UsageProblem
+
+if TYPE_CHECKING:
+    from osler.collection import AddReport, Collection
+
+__all__ = ["command"]
+
+_metadata_option = click.option("--metadata", metavar="FILE", help="CSV or Parquet: more columns, joined by file name.")
+_keep_option = click.option("--keep", metavar="TAG", multiple=True, help="Store this DICOM tag as it is; repeatable.")
+_items_option = click.option(
+    "--items", type=click.Choice(["file", "series"]), default="file", show_default=True, help="What is one item."
+)
+_strict_option = click.option("--strict", is_flag=True, help="Exit with 3 if a file was skipped.")
+_dry_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and touch nothing.")
+
+
+@click.group("index", cls=Commands)
+def command() -> None:
+    """Build a collection, add to it, look into it, exchange it."""
+
+
+@command.command("build")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("-o", "--out", metavar="DIR", help="The collection to make, such as cases.osler.")
+@encoder_option
+@_metadata_option
+@_keep_option
+@_items_option
+@device_option
+@click.option("--resume", is_flag=True, help="Go on with a collection that is there already.")
+@_dry_option
+@_strict_option
+@style_options
+def build(
+    sources: tuple[str, ...],
+    out: str | None,
+    encoder: str | None,
+    metadata: str | None,
+    keep: tuple[str, ...],
+    items: str,
+    device: str,
+    resume: bool,
+    dry_run: bool,
+    strict: bool,
+    style: str,
+) -> int:
+    """Make a collection from pictures and DICOM files.
+
+    A SOURCE is a file, a folder, or a CSV or Parquet table that names pictures.
+    """
+    if out is None:
+        raise UsageProblem("--out is missing; name the collection to make, as in --out cases.osler")
+    target = Path(out)
+    if target.exists() and not resume:
+        raise UsageProblem(f'"{out}" exists; go on with --resume, or choose another name')
+    if not target.absolute().parent.is_dir():
+        raise UsageProblem(f'the folder of "{out}" does not exist; make it first')
+    files = _check_sources(sources, metadata, keep, items)
+    if dry_run:
+        named = check_encoder(encoder)
+        return _plan(style, files, {"encoder": named, "collection": out, "keep": list(keep), "items": items})
+    if target.exists():
+        with open_collection(out, "a", encoder=encoder, device=device) as cases:
+            return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items)
+    found = load_encoder(encoder, device)
+    from osler.collection import Collection
+
+    with _whole_or_gone(target), Collection.create(target, encoder=found) as cases:
+        return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items)
+
+
+@command.command("add")
+@click.argument("collection")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@_metadata_option
+@_keep_option
+@_items_option
+@device_option
+@_dry_option
+@_strict_option
+@style_options
+def add(
+    collection: str,
+    sources: tuple[str, ...],
+    metadata: str | None,
+    keep: tuple[str, ...],
+    items: str,
+    device: str,
+    dry_run: bool,
+    strict: bool,
+    style: str,
+) -> int:
+    """Add pictures and DICOM files; what is there already is left as it is."""
+    with open_collection(collection, "r" if dry_run else "a", device=device) as cases:
+        files = _check_sources(sources, metadata, keep, items)
+        if dry_run:
+            named = cases.info().encoder
+            return _plan(style, files, {"encoder": named, "collection": collection, "keep": list(keep), "items": items})
+        return _add(cases, sources, collection, style, strict, metadata=metadata, keep=keep, items=items)
+
+
+@command.command("delete")
+@click.argument("collection")
+@click.option("--key", "keys", metavar="KEY", multiple=True, help="An item to delete; repeatable.")
+@click.option("--where", metavar="EXPR", help="Delete the items for which this holds.")
+@_dry_option
+@style_options
+def delete(collection: str, keys: tuple[str, ...], where: str | None, dry_run: bool, style: str) -> None:
+    """Delete items; what they left on disk goes with the next `osler index compact`."""
+    if bool(keys) == (where is not None):
+        raise UsageProblem("give either --key, once or more, or --where")
+    with open_collection(collection, "r" if dry_run else "a") as cases:
+        if where is not None:
+            count = check_where(cases, where, collection)
+            if not dry_run:
+                count = cases.delete(where=where)
+        else:
+            count = sum(key in cases for key in set(keys)) if dry_run else cases.delete(keys)
+        done = "would_delete" if dry_run else "deleted"
+        output.show(style, {done: count, "items": len(cases)}, [done, "items"], [[count, len(cases)]])
+
+
+@command.command("compact")
+@click.argument("collection")
+@style_options
+def compact(collection: str, style: str) -> None:
+    """Write the live items together and drop what only deleted ones held."""
+    with open_collection(collection, "a") as cases:
+        before = cases.info().bytes
+        cases.compact()
+        after = cases.info().bytes
+    output.show(style, {"bytes_before": before, "bytes": after}, ["bytes_before", "bytes"], [[before, after]])
+
+
+@command.command("info")
+@click.argument("collection")
+@style_options
+def info(collection: str, style: str) -> None:
+    """Say what a collection, or an index file, holds and how it was made."""
+    if existing(collection).is_file():
+        from osler.index import Index
+
+        document = dict(Index.open(collection).stats())
+    else:
+        with open_collection(collection) as cases:
+            document = cases.info().to_dict()
+    output.show(style, document, ["name", "value"], [[name, value] for name, value in _flat(document)])
+
+
+@command.command("verify")
+@click.argument("collection")
+@style_options
+def verify(collection: str, style: str) -> int:
+    """Read every byte again; exit with 1 if anything is damaged."""
+    from osler.errors import CorruptIndexError
+
+    findings: Sequence[Any] = ()
+    try:
+        if existing(collection).is_file():
+            from osler.index import Index
+
+            Index.open(collection).verify()
+        else:
+            with open_collection(collection) as cases:
+                cases.verify()
+    except CorruptIndexError as error:
+        findings = error.findings
+        output.fail(str(error))
+    columns = ["file", "section", "offset", "problem"]
+    document = {"sound": not findings, "findings": list(findings)}
+    output.show(style, document, columns, [[found.get(column) for column in columns] for found in findings])
+    if style == "table" and not findings:
+        output.say("every byte is as it was written")
+    return output.FAILED if findings else output.DONE
+
+
+def _check_sources(sources: Sequence[str], metadata: str | None, keep: Sequence[str], items: str) -> Counter[str]:
+    """Return how many files of each kind there are, after all checks that need no pixel."""
+    if not sources:
+        raise UsageProblem("SOURCE is missing; name a folder, a file, or a table of pictures")
+    paths = [existing(source) for source in sources]
+    table = existing(metadata) if metadata is not None else None
+    from osler.sources import open_source
+
+    try:
+        source = open_source(paths, keep=keep, metadata=table, items=items)  # type: ignore[arg-type]
+    except (ValueError, KeyError) as error:
+        raise UsageProblem(str(error.args[0] if error.args else error)) from None
+    if not source.entries:
+        raise UsageProblem(f'there is no file in "{sources[0]}"; name a folder with pictures or DICOM files')
+    files = Counter(entry.path.suffix.lower() or "no suffix" for entry in source.entries)
+    files["bytes"] = sum(entry.size for entry in source.entries)
+    return files
+
+
+def _plan(style: str, files: Counter[str], settings: dict[str, Any]) -> int:
+    size = files.pop("bytes")
+    kinds = dict(sorted(files.items(), key=lambda pair: (-pair[1], pair[0])))
+    plan = {"files": files.total(), "bytes": size, "kinds": kinds, **settings}
+    shown = {**plan, "kinds": ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())}
+    shown["keep"] = ", ".join(settings["keep"]) or "no identifier"
+    output.show(style, {"plan": plan}, ["plan", "value"], [[name, value] for name, value in shown.items()])
+    if style == "table":
+        output.say("nothing was read or written; run without --dry-run to do it")
+    return output.DONE
+
+
+def _add(cases: Collection, sources: Sequence[str], name: str, style: str, strict: bool, **options: Any) -> int:
+    """Add, and report each file's outcome; an interruption says what is kept."""
+    before = len(cases)
+    try:
+        report = cases.add([Path(source) for source in sources], **options)
+    except KeyboardInterrupt:
+        kept = len(cases) - before
+        if not kept and not before:
+            raise Interrupted("nothing was committed, and nothing was left behind") from None
+        raise Interrupted(
+            f'{kept:,} items were added and are safe in "{name}"; run the same command '
+            f"{'again' if before else 'with --resume'} to go on"
+        ) from None
+    if not len(cases):
+        raise ValueError(_nothing(report))
+    _report(style, report, name)
+    return output.SKIPPED if strict and report.skipped else output.DONE
+
+
+def _nothing(report: AddReport) -> str:
+    codes = Counter(failure.code for failure in report.failures)
+    why = ", ".join(f"{count:,} {code}" for code, count in codes.most_common(3))
+    return (
+        f"none of the {report.skipped:,} files could be read as a picture ({why}); nothing was made; "
+        "give PNG, JPEG, TIFF or DICOM files"
+    )
+
+
+def _report(style: str, report: AddReport, name: str) -> None:
+    document = {**report.to_dict(), "collection": name}
+    columns = ["added", "skipped", "duplicates", "collection"]
+    output.show(style, document, columns, [[document[column] for column in columns]])
+    if style != "table" or not report.failures:
+        return
+    reasons = {failure.code: failure.message for failure in reversed(report.failures)}
+    for code, count in Counter(failure.code for failure in report.failures).most_common():
+        output.say(f"skipped {count:,} ({code}): {reasons[code]}")
+    output.say("--json names each file that was skipped")
+
+
+@contextmanager
+def _whole_or_gone(target: Path) -> Iterator[None]:
+    """Remove a collection made in this run that never got an item, so that the same command can be run again."""
+    from osler.collection.privacy import secret_path
+    from osler.errors import CommitUnknownError
+
+    secret = secret_path(target)
+    had_secret = secret.exists()
+    try:
+        yield
+    except CommitUnknownError:
+        raise
+    except BaseException:
+        if _is_empty(target):
+            shutil.rmtree(target, ignore_errors=True)
+            if not had_secret:
+                secret.unlink(missing_ok=True)
+        raise
+
+
+def _is_empty(target: Path) -> bool:
+    from osler.collection import Collection
+    from osler.errors import Error
+
+    if not target.is_dir():
+        return False
+    try:
+        with Collection.open(target) as cases:
+            return len(cases) == 0
+    except (Error, OSError):
+        return False
+
+
+def _flat(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if isinstance(value, dict):
+            for inner, one in _flat(value):
+                yield f"{name}.{inner}", one
+        else:
+            yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,157 @@
+"""Options that several commands share, and the checks on what was typed, made before any work starts.
+
+Opens collections and loads encoders; prints one line on stderr at most.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from osler.cli.output import UsageProblem, nearest, say
+
+if TYPE_CHECKING:
+    from osler.collection import Collection
+    from osler.encoders import Encoder
+
+__all__ = [
+    "DEFAULT_ENCODER",
+    "check_column",
+    "check_encoder",
+    "check_output",
+    "check_where",
+    "device_option",
+    "encoder_option",
+    "existing",
+    "load_encoder",
+    "open_collection",
+    "style_options",
+    "where_option",
+]
+
+DEFAULT_ENCODER = "reference"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+where_option = click.option("--where", metavar="EXPR", help="Only items for which this SQL-style expression holds.")
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to encode."
+)
+encoder_option = click.option("--encoder", metavar="NAME|DIR", help="A name of `osler encoder list`, or a folder.")
+
+
+def style_options(command: _Command) -> _Command:
+    """Add --format and --json; the command gets `style`."""
+
+    def merge(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if parameter.name == "as_json":
+            if value and ctx.params.get("style") in ("table", "csv"):
+                raise UsageProblem(f"--json and --format {ctx.params['style']} exclude each other; give one")
+            if value:
+                ctx.params["style"] = "json"
+            elif ctx.params.get("style") is None:
+                ctx.params["style"] = "table"
+            return None
+        return value
+
+    json_option = click.option(
+        "--json", "as_json", is_flag=True, expose_value=False, callback=merge, help="As --format json."
+    )
+    format_option = click.option(
+        "--format", "style", type=click.Choice(["table", "json", "csv"]), is_eager=True, help="How to print the result."
+    )
+    return format_option(json_option(command))
+
+
+def existing(path: str) -> Path:
+    """Return the path if something is there."""
+    found = Path(path)
+    if not found.exists():
+        siblings: Sequence[str] = ()
+        if found.parent.is_dir():
+            siblings = [one.name for one in found.parent.iterdir()]
+        raise UsageProblem(f'no such file or folder: "{path}"{nearest(found.name, siblings)}')
+    return found
+
+
+def check_output(path: str | None, *suffixes: str) -> None:
+    """Refuse a file that cannot be written, before work that would be lost."""
+    if path is None:
+        return
+    target = Path(path)
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise UsageProblem(f'"{path}" ends in none of {", ".join(suffixes)}; choose one of them')
+    if target.is_dir():
+        raise UsageProblem(f'"{path}" is a folder; give the name of a file')
+    if not target.absolute().parent.is_dir():
+        raise UsageProblem(f'the folder of "{path}" does not exist; make it first')
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise UsageProblem(f'the folder of "{path}" cannot be written to; choose another place')
+
+
+@contextmanager
+def open_collection(
+    path: str, mode: Literal["r", "a"] = "r", *, encoder: str | None = None, device: str = "auto"
+) -> Iterator[Collection]:
+    """Open a collection and close it at the end; a path without one is wrong usage."""
+    found = existing(path)
+    if not found.is_dir():
+        raise UsageProblem(f'"{path}" is a file, not a collection; give the folder that `osler index build` made')
+    if not (found / "FORMAT").exists() and not (found / "manifests").exists():
+        raise UsageProblem(
+            f'"{path}" is not a collection; make one of it with: osler index build {path} -o cases.osler'
+        )
+    from osler.collection import Collection
+
+    with Collection.open(
+        found, mode, encoder=None if encoder is None else check_encoder(encoder), device=device
+    ) as cases:
+        yield cases
+
+
+def check_column(cases: Collection, option: str, column: str | None, path: str) -> None:
+    """Refuse a column that the collection does not have, naming the nearest one."""
+    if column is not None and column not in cases.schema:
+        raise UsageProblem(f'{option}: no column "{column}" in {path}{nearest(column, list(cases.schema))}')
+
+
+def check_where(cases: Collection, where: str | None, path: str) -> int:
+    """Return how many items an expression admits; one that cannot be read is wrong usage."""
+    try:
+        return int(cases.count(where=where))
+    except (ValueError, KeyError, TypeError) as error:
+        if where is None:
+            raise
+        message = error.args[0] if error.args else error
+        raise UsageProblem(f"--where: {message}") from None
+
+
+def check_encoder(name: str | None) -> str:
+    """Return the name or folder of an encoder that there is; the reference pair where none is named."""
+    from osler.encoders import list_encoders
+
+    if name is None:
+        return DEFAULT_ENCODER
+    names = [info.name for info in list_encoders()]
+    if name not in names:
+        folder = Path(name)
+        if not folder.is_dir():
+            hint = nearest(name, names) or f"; there are {', '.join(names)}, or give a folder with a manifest.json"
+            raise UsageProblem(f'no encoder "{name}"{hint}')
+        if not (folder / "manifest.json").is_file():
+            raise UsageProblem(f'the folder "{name}" has no manifest.json; see `osler encoder list` for names')
+    return name
+
+
+def load_encoder(name: str | None, device: str) -> Encoder:
+    """Load an encoder by name or folder; without a name the reference pair, said once on stderr."""
+    from osler.encoders import load_encoder as load
+
+    found = load(check_encoder(name), device=device)  # type: ignore[arg-type]
+    if name is None:
+        say(f"encoder: {DEFAULT_ENCODER}, a pair for demonstration and no medical model; --encoder chooses another")
+    return found
