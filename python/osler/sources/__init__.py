@@ -101,8 +101,8 @@ class Source:
             else:
                 item = picture_item(data, entry, key=key)
             uids = [item.identifiers["instance_id"]] if "instance_id" in item.identifiers else []
-        members = entry.members or (entry,)
-        cells = agreed([self._rows[member.number] for member in members]) if self._rows else {}
+        numbers = entry.numbers or (entry.number,)
+        cells = agreed([self._rows[number] for number in numbers]) if self._rows else {}
         if self._join:
             cells |= agreed(self._join.cells(entry, uids))
         return _with(item, cells) if cells else item

@@ -306,7 +306,8 @@ def _join(members: list[tuple[Any, Entry]]) -> Entry:
         head.path,
         sum(entry.size for _, entry in members),
         head.number,
-        tuple(entry for _, entry in ordered),
+        tuple(entry.path for _, entry in ordered),
+        tuple(entry.number for _, entry in ordered),
     )
 
 
@@ -314,7 +315,8 @@ def series_item(entry: Entry, keep: Sequence[str] = (), key: str | None = None) 
     """Return a series as one item, and the SOPInstanceUIDs of its files.
 
     Its parts are the frames of its files by position along the normal, else by instance number. Its content is the
-    sorted digests of its files, its columns those on which all files agree, with frames in total. Equal files count once.
+    sorted digests of its files, its columns those on which all files agree, with frames in total. Equal files count
+    once.
 
     Raises
     ------
@@ -327,9 +329,9 @@ def series_item(entry: Entry, keep: Sequence[str] = (), key: str | None = None) 
     columns: list[dict[str, Any]] = []
     identifiers: list[dict[str, str]] = []
     held = 0
-    for number, member in enumerate(entry.members, start=1):
+    for number, path in enumerate(entry.members, start=1):
         try:
-            data = read_bytes(member.path)
+            data = read_bytes(path)
             digest = hashlib.sha256(data).digest()
             if digest in digests:
                 continue
@@ -342,7 +344,7 @@ def series_item(entry: Entry, keep: Sequence[str] = (), key: str | None = None) 
         digests.append(digest)
         columns.append({**_columns(file, own[0].shape, 0), **_kept(file, keep)})
         identifiers.append(_identifiers(file))
-        places.extend((member.path, i) for i in range(len(own)))
+        places.extend((path, i) for i in range(len(own)))
         held += len(own) * own[0].nbytes
         if held <= KEPT_BYTES:
             frames.extend(own)

@@ -33,15 +33,18 @@ class Entry:
         Bytes, of a series in total.
     number : int
         Position in the source.
-    members : tuple of Entry
+    members : tuple of Path
         The files of a series in the order of their slices; empty for everything else.
+    numbers : tuple of int
+        Positions that the files of a series had before they were joined.
     """
 
     locator: str
     path: Path
     size: int
     number: int = 0
-    members: tuple[Entry, ...] = field(default=(), repr=False)
+    members: tuple[Path, ...] = field(default=(), repr=False)
+    numbers: tuple[int, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         return f"<osler Entry {self.number}, {self.size} bytes>"

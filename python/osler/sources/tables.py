@@ -229,8 +229,8 @@ class Join:
         if self.kind == "sopinstanceuid":
             rows = [self._rows[uid] for uid in uids if uid in self._rows]
         else:
-            members = entry.members or (entry,)
-            rows = [self._of_entry[member.number] for member in members if member.number in self._of_entry]
+            numbers = entry.numbers or (entry.number,)
+            rows = [self._of_entry[number] for number in numbers if number in self._of_entry]
         self._matched.update(rows)
         return [self._cells[row] for row in rows]
 
