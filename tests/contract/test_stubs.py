@@ -1,0 +1,55 @@
+"""The stubs of the compiled module say what the module has, and the package is marked as typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import osler
+
+PACKAGE = Path(osler.__file__).parent
+
+
+def test_stubs_agree_with_the_binary(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy.stubtest", "osler._native"],
+        cwd=tmp_path,
+        env={"MYPYPATH": str(PACKAGE.parent), "PATH": "", "MYPY_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_a_user_program_type_checks(tmp_path: Path) -> None:
+    """What a program outside the project sees under `mypy --strict`: right use passes, wrong use is reported."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import numpy as np\n"
+        "import osler\n"
+        "index = osler.Index.build(np.eye(4, dtype=np.float32), metric='l2')\n"
+        "found = index.search(np.ones(4, dtype=np.float32), k=2, recall=0.9)\n"
+        "keys, size, name = found.keys, len(index), index.metric\n"
+        "kept = index.bitmap([1]) & ~index.bitmap([2])\n"
+        "cases = osler.Collection.open('cases.osler')\n"
+        "for hit in cases.search(text='effusion', k=3):\n"
+        "    print(hit.key, hit.score, hit.metadata)\n"
+        "index.search(np.ones(4), top_k=3)\n"
+        "osler.Index(dim='4')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(program)],
+        cwd=tmp_path,
+        env={"MYPYPATH": str(PACKAGE.parent), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = [line for line in done.stdout.splitlines() if "program.py:" in line and ": error:" in line]
+    assert [line.split(":")[1] for line in lines] == ["10", "11"], done.stdout
