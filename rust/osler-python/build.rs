@@ -9,7 +9,10 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
             copy(&source, &target)?;
-        } else if source.extension().is_some_and(|e| ["json", "npz", "npy", "onnx"].iter().any(|w| e == *w)) {
+        } else if source
+            .extension()
+            .is_some_and(|e| ["json", "npz", "npy", "onnx"].iter().any(|w| e == *w))
+        {
             fs::create_dir_all(to)?;
             fs::copy(&source, &target)?;
         }

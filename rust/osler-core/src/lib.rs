@@ -1,1 +1,46 @@
-//! The engine.
+//! Osler's engine: vectors under keys, searched exactly or through an HNSW graph, in memory or in a mapped file.
+//!
+//! No Python, no network, no clock, no global state. The same input and seed give the same bytes in a saved file, at
+//! any number of threads and at any SIMD level. From the bottom: [`error`], [`metric`], [`random`], [`fs`]; [`file`]
+//! and [`chunks`] hold bytes and rows; [`vectors`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
+//! [`pool`] are the parts of a search; [`graph`] and [`exact`] are its two ways; [`calibrate`] turns a wanted recall into a width;
+//! [`state`] is one snapshot, [`stored`] its file, [`query`] a search over it; [`index`] is what callers use, beside
+//! [`join`].
+//!
+//! ```
+//! use osler_core::{index::Index, metric::Metric, pool::Control, query::Ask, state::Params, vectors::Codes};
+//!
+//! # fn main() -> osler_core::error::Result<()> {
+//! let index = Index::new(Params { dim: 2, metric: Metric::Cosine, codes: Codes::F32, seed: 0 })?;
+//! index.add(vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0], Some(&[7, 8, 9]), 1, &Control::default())?;
+//! let mut query = vec![2.0, 0.1];
+//! index.prepare(&mut query)?;
+//! let ask = Ask { k: 2, recall: 0.95, ef: None, exact: false, allowed: None, limit: None, exclude: None };
+//! let found = index.search(&index.snapshot(), &query, ask, 1, &Control::default())?;
+//! assert_eq!(found.keys, [7, 9]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod calibrate;
+pub mod chunks;
+pub mod error;
+pub mod exact;
+pub mod file;
+pub mod fs;
+pub mod graph;
+pub mod group;
+pub mod hash;
+pub mod index;
+pub mod join;
+pub mod keys;
+pub mod metric;
+pub mod pool;
+pub mod query;
+pub mod queue;
+pub mod random;
+pub mod scratch;
+pub mod select;
+pub mod state;
+pub mod stored;
+pub mod vectors;

@@ -1,8 +1,28 @@
-//! The compiled module.
-#![allow(missing_docs)]
+//! The compiled module `osler._native`: a list of exports, nothing else.
+#![allow(
+    missing_docs,
+    reason = "the public documentation is in the Python docstrings"
+)]
+
+mod arrays;
+mod enter;
+mod errors;
+mod functions;
+mod index;
+mod results;
+mod sets;
+
 use pyo3::prelude::*;
 
 #[pymodule]
-fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add("SIMD", "none")
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<index::Index>()?;
+    module.add_class::<results::Found>()?;
+    module.add_class::<results::Pairs>()?;
+    module.add_class::<sets::Bitmap>()?;
+    module.add_class::<sets::Groups>()?;
+    module.add_function(wrap_pyfunction!(functions::join, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::blake3, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::blake3_keyed, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::simd_level, module)?)
 }

@@ -1,0 +1,11 @@
+"""`Index` and what its searches take and return: arrays in, arrays out.
+
+The classes are compiled: a single query is native from the first argument to the result. Imports the compiled module
+only.
+"""
+
+from __future__ import annotations
+
+from osler._native import Bitmap, Found, Groups, Index, Pairs, join, simd_level
+
+__all__ = ["Bitmap", "Found", "Groups", "Index", "Pairs", "join", "simd_level"]

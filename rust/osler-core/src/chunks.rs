@@ -1,0 +1,305 @@
+//! Rows of equal width in chunks that are never edited while a reader can see them.
+//!
+//! A chunk is shared by all snapshots that hold it and copied when a writer changes it; or it is a block of a file.
+//! Allocates only when rows are added or changed.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::Read;
+use crate::file::Shape;
+use crate::file::blocks::Blocks;
+use crate::file::map::Line;
+
+/// A chunk is at most this long, unless one row is longer; also the unit of checksums.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Rows at least this long start on a cache line.
+const ALIGN_FROM_BYTES: usize = 256;
+
+#[derive(Clone)]
+enum Chunk {
+    Owned(Arc<[Line]>),
+    Stored(Arc<Blocks>, usize),
+}
+
+/// A growing table of rows of `width` elements; cloning is cheap and gives a snapshot.
+#[derive(Clone)]
+pub struct Rows<T> {
+    width: usize,
+    stride: usize,
+    shift: u32,
+    len: usize,
+    chunks: Vec<Chunk>,
+    element: PhantomData<T>,
+}
+
+impl<T: Pod> Rows<T> {
+    /// An empty table in chunks of the usual size.
+    pub fn new(width: usize) -> Self {
+        Self::with_chunk_bytes(width, CHUNK_BYTES)
+    }
+
+    /// An empty table whose chunks are at most `bytes` long, for rows that change often.
+    pub fn with_chunk_bytes(width: usize, bytes: usize) -> Self {
+        let size = size_of::<T>();
+        let stride = if width * size >= ALIGN_FROM_BYTES {
+            (width * size).next_multiple_of(Line::BYTES) / size
+        } else {
+            width.max(1)
+        };
+        let rows = (bytes / (stride * size)).max(1);
+        Rows {
+            width,
+            stride,
+            shift: rows.ilog2(),
+            len: 0,
+            chunks: Vec::new(),
+            element: PhantomData,
+        }
+    }
+
+    /// A table over a section of a file.
+    pub fn stored(blocks: Arc<Blocks>) -> Self {
+        let Shape {
+            rows,
+            width,
+            stride,
+            shift,
+            ..
+        } = blocks.shape();
+        let chunks = (0..blocks.count())
+            .map(|i| Chunk::Stored(blocks.clone(), i))
+            .collect();
+        Rows {
+            width,
+            stride,
+            shift,
+            len: rows,
+            chunks,
+            element: PhantomData,
+        }
+    }
+
+    /// Rows in the table.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// How the rows lie in a file.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            rows: self.len,
+            width: self.width,
+            stride: self.stride,
+            element: size_of::<T>(),
+            shift: self.shift,
+        }
+    }
+
+    /// Bytes that the rows take.
+    pub fn bytes(&self) -> usize {
+        self.chunks.len() * self.shape().block_bytes()
+    }
+
+    fn per_chunk(&self) -> usize {
+        1 << self.shift
+    }
+
+    fn chunk(&self, index: usize) -> Read<&[T]> {
+        match &self.chunks[index] {
+            Chunk::Owned(lines) => Ok(elements(bytemuck::cast_slice(lines))),
+            Chunk::Stored(blocks, i) => blocks.block(*i).map(elements),
+        }
+    }
+
+    /// One row, which must exist.
+    ///
+    /// # Errors
+    /// The damage, where the row lies in a damaged block of a file.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> Read<&[T]> {
+        debug_assert!(row < self.len, "row {row} of {}", self.len);
+        let chunk = self.chunk(row >> self.shift)?;
+        let at = (row & (self.per_chunk() - 1)) * self.stride;
+        Ok(&chunk[at..at + self.width])
+    }
+
+    /// One row of a table of width 1.
+    ///
+    /// # Errors
+    /// The damage, where the row lies in a damaged block of a file.
+    #[inline(always)]
+    pub fn value(&self, row: usize) -> Read<T> {
+        self.row(row).map(|row| row[0])
+    }
+
+    /// Asks the processor to fetch a row that will be read soon.
+    #[inline(always)]
+    pub fn prefetch(&self, row: usize) {
+        let bytes: Option<&[T]> = match &self.chunks[row >> self.shift] {
+            Chunk::Owned(lines) => Some(elements(bytemuck::cast_slice(lines))),
+            Chunk::Stored(blocks, i) => blocks.touched(*i).map(elements),
+        };
+        if let Some(chunk) = bytes {
+            let at = (row & (self.per_chunk() - 1)) * self.stride;
+            osler_kernels::prefetch(&chunk[at..at + self.width]);
+        }
+    }
+
+    /// Rows `start..` up to the end of their chunk, as one slice of `stride` elements a row, and their number.
+    ///
+    /// # Errors
+    /// The damage, where the rows lie in a damaged block of a file.
+    pub fn run(&self, start: usize) -> Read<(&[T], usize)> {
+        let first = start & (self.per_chunk() - 1);
+        let count = (self.per_chunk() - first).min(self.len - start);
+        let chunk = self.chunk(start >> self.shift)?;
+        Ok((
+            &chunk[first * self.stride..(first + count) * self.stride],
+            count,
+        ))
+    }
+
+    /// Elements from one row to the next in what [`Rows::run`] returns.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// The damage, where the last chunk is a damaged block of a file.
+    pub fn push(&mut self, row: &[T]) -> Read<()> {
+        assert_eq!(row.len(), self.width, "rows of one table have one width");
+        if self.len & (self.per_chunk() - 1) == 0 {
+            let lines = self.shape().block_bytes().div_ceil(Line::BYTES);
+            self.chunks.push(Chunk::Owned(
+                std::iter::repeat_n(Line::zeroed(), lines).collect(),
+            ));
+        }
+        self.len += 1;
+        self.row_mut(self.len - 1)?.copy_from_slice(row);
+        Ok(())
+    }
+
+    /// One row, to be changed; its chunk is copied if a snapshot or a file holds it.
+    ///
+    /// # Errors
+    /// The damage, where the row lies in a damaged block of a file.
+    pub fn row_mut(&mut self, row: usize) -> Read<&mut [T]> {
+        let full = self.shape().block_bytes().div_ceil(Line::BYTES);
+        let at = (row & (self.per_chunk() - 1)) * self.stride;
+        let (width, chunk) = (self.width, &mut self.chunks[row >> self.shift]);
+        if let Chunk::Stored(blocks, i) = chunk {
+            let bytes = blocks.block(*i)?;
+            let mut lines = vec![Line::zeroed(); full];
+            bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..bytes.len()].copy_from_slice(bytes);
+            *chunk = Chunk::Owned(lines.into());
+        }
+        let Chunk::Owned(lines) = chunk else {
+            unreachable!("a stored chunk was replaced above")
+        };
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(Arc::make_mut(lines));
+        let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+        Ok(&mut bytemuck::cast_slice_mut::<u8, T>(&mut bytes[..whole])[at..at + width])
+    }
+
+    /// The bytes of one block as they are written to a file; the last one ends with the last row.
+    ///
+    /// # Errors
+    /// The damage, where the block comes from a damaged file.
+    pub fn block_bytes(&self, index: usize) -> Read<&[u8]> {
+        let shape = self.shape();
+        let length = shape
+            .block_bytes()
+            .min(shape.bytes() - index * shape.block_bytes());
+        Ok(&bytemuck::cast_slice(self.chunk(index)?)[..length])
+    }
+
+    /// Every row's elements, one row after another.
+    ///
+    /// # Errors
+    /// The damage, where a row lies in a damaged block of a file.
+    pub fn to_vec(&self) -> Read<Vec<T>> {
+        let mut all = Vec::with_capacity(self.len * self.width);
+        for row in 0..self.len {
+            all.extend_from_slice(self.row(row)?);
+        }
+        Ok(all)
+    }
+
+    /// A table of width 1 from its values.
+    pub fn from_values(values: &[T]) -> Self {
+        let mut rows = Rows::new(1);
+        for value in values {
+            rows.push(std::slice::from_ref(value))
+                .expect("a table in memory has no damage");
+        }
+        rows
+    }
+}
+
+fn elements<T: Pod>(bytes: &[u8]) -> &[T] {
+    bytemuck::cast_slice(&bytes[..bytes.len() / size_of::<T>() * size_of::<T>()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_does_not_see_later_changes() {
+        let mut rows = Rows::<f32>::with_chunk_bytes(3, 24);
+        for i in 0..5 {
+            rows.push(&[i as f32; 3]).unwrap();
+        }
+        let before = rows.clone();
+        rows.row_mut(1).unwrap()[2] = 9.0;
+        rows.push(&[7.0; 3]).unwrap();
+        assert_eq!(
+            (before.len(), before.row(1).unwrap()),
+            (5, &[1.0_f32; 3][..])
+        );
+        assert_eq!(
+            (rows.len(), rows.row(1).unwrap()),
+            (6, &[1.0_f32, 1.0, 9.0][..])
+        );
+    }
+
+    #[test]
+    fn long_rows_start_on_a_cache_line() {
+        let mut rows = Rows::<u16>::new(130);
+        rows.push(&[1; 130]).unwrap();
+        rows.push(&[2; 130]).unwrap();
+        assert_eq!(rows.stride(), 160);
+        assert_eq!(rows.row(1).unwrap().as_ptr() as usize % 64, 0);
+    }
+
+    #[test]
+    fn runs_cover_all_rows_once() {
+        let mut rows = Rows::<u32>::with_chunk_bytes(2, 32);
+        for i in 0..11 {
+            rows.push(&[i, i]).unwrap();
+        }
+        let (mut at, mut seen) = (2, Vec::new());
+        while at < rows.len() {
+            let (run, count) = rows.run(at).unwrap();
+            seen.extend(run.chunks(rows.stride()).map(|row| row[0]));
+            at += count;
+        }
+        assert_eq!(seen, (2..11).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,103 @@
+//! The bytes of one file, mapped or owned, and the only unsafe code of this crate.
+//!
+//! Owned bytes lie in lines of 64 bytes, so both forms are aligned for every element type.
+
+#![allow(
+    unsafe_code,
+    reason = "memory mapping has no safe form; see the one block below"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Error, Result};
+use crate::fs;
+
+/// One cache line of bytes.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct Line([u8; 64]);
+
+impl Line {
+    /// Bytes in a line.
+    pub const BYTES: usize = 64;
+}
+
+enum Bytes {
+    Mapped(memmap2::Mmap),
+    Owned(Vec<Line>, usize),
+}
+
+/// Immutable bytes with a name for messages.
+#[derive(Clone)]
+pub struct Map {
+    bytes: Arc<Bytes>,
+    name: Arc<str>,
+    mapped: bool,
+}
+
+impl Map {
+    /// Maps a file, read-only.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened or mapped.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = fs::open(path)?;
+        let length = file
+            .metadata()
+            .map_err(|e| Error::io("read", path, e))?
+            .len();
+        if length == 0 {
+            return Ok(Map::owned(&[], &crate::error::file_name(path)));
+        }
+        // SAFETY: the map is read-only and only ever viewed as integers and floats, for which every bit pattern is a
+        // value; lengths and ids read from it are compared with its length before use. Files are written once and
+        // replaced by rename, never in place, so no writer of ours shortens a mapped file.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
+        Ok(Map {
+            bytes: Arc::new(Bytes::Mapped(map)),
+            name: crate::error::file_name(path).into(),
+            mapped: true,
+        })
+    }
+
+    /// Reads a whole file into memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        Ok(Map::owned(&fs::read(path)?, &crate::error::file_name(path)))
+    }
+
+    /// A copy of `bytes` in memory.
+    pub fn owned(bytes: &[u8], name: &str) -> Self {
+        let mut lines = vec![Line::zeroed(); bytes.len().div_ceil(Line::BYTES)];
+        bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..bytes.len()].copy_from_slice(bytes);
+        Map {
+            bytes: Arc::new(Bytes::Owned(lines, bytes.len())),
+            name: name.into(),
+            mapped: false,
+        }
+    }
+
+    /// All bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match &*self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(lines, length) => &bytemuck::cast_slice(lines)[..*length],
+        }
+    }
+
+    /// The file's name, without its folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the bytes are a mapped file rather than memory of this process.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+}

@@ -1,0 +1,119 @@
+//! Every file call there is: open, read, and replace a file in one step.
+//!
+//! The only module that names `std::fs`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the place where files are touched"
+)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io("open", path, e))
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|e| Error::io("read", path, e))
+}
+
+/// A file that is being written and has not yet got its name.
+pub struct NewFile<'a> {
+    file: BufWriter<File>,
+    path: &'a Path,
+}
+
+impl NewFile<'_> {
+    /// Writes at the end.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(|e| Error::io("write", self.path, e))
+    }
+
+    /// Writes over the first bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_start(&mut self, bytes: &[u8]) -> Result<()> {
+        let write = |file: &mut BufWriter<File>| {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(bytes)?;
+            file.flush()
+        };
+        write(&mut self.file).map_err(|e| Error::io("write", self.path, e))
+    }
+}
+
+/// Writes a file beside `path`, syncs it, and renames it to `path`; on any failure `path` is as it was.
+///
+/// # Errors
+/// [`Error::Io`], or what `write` returns.
+pub fn replace(path: &Path, write: &mut dyn FnMut(&mut NewFile<'_>) -> Result<()>) -> Result<()> {
+    let beside = temporary(path)?;
+    let result = (|| {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)
+            .map_err(|e| Error::io("write", path, e))?;
+        let mut new = NewFile {
+            file: BufWriter::with_capacity(1 << 20, file),
+            path,
+        };
+        write(&mut new)?;
+        let file = new
+            .file
+            .into_inner()
+            .map_err(|e| Error::io("write", path, e.into_error()))?;
+        file.sync_all().map_err(|e| Error::io("sync", path, e))?;
+        drop(file);
+        fs::rename(&beside, path).map_err(|e| Error::io("rename", path, e))?;
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        File::open(folder)
+            .and_then(|f| f.sync_all())
+            .map_err(|e| Error::io("sync", path, e))
+    })();
+    if result.is_err() {
+        // The error that matters is the first one; a file that was renamed already is simply not there.
+        let _ = fs::remove_file(&beside);
+    }
+    result
+}
+
+fn temporary(path: &Path) -> Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::input("the path has no file name; give the file to write"))?;
+    for attempt in 0..1000 {
+        let mut other = std::ffi::OsString::from(".");
+        other.push(name);
+        other.push(format!(".{}-{attempt}.tmp", std::process::id()));
+        let candidate = path.with_file_name(other);
+        if !candidate.exists() {
+            return Ok(candidate);
+        }
+    }
+    Err(Error::input(
+        "the folder is full of unfinished files; remove the ones that end in .tmp",
+    ))
+}

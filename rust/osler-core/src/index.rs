@@ -1,0 +1,753 @@
+//! `Index`: the parts of the engine behind one type, with one snapshot for readers and one writer at a time.
+//!
+//! A write clones the snapshot, changes the clone and publishes it at its end, so a call that fails or is stopped
+//! changes nothing, and a search sees one state from beginning to end.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use rayon::prelude::*;
+
+use crate::calibrate::{Calibration, ENOUGH, KS, Point, WIDTHS};
+use crate::error::{Damage, Error, Result};
+use crate::exact;
+use crate::file::{self, Reader, map::Map};
+use crate::graph::{Graph, repair, search};
+use crate::group::GroupId;
+use crate::pool::{Control, Pool};
+use crate::query::{self, Answers, Ask};
+use crate::queue::{MAX_ROWS, Top};
+use crate::random::Stream;
+use crate::scratch::Scratches;
+use crate::select::RowSet;
+use crate::state::{EXACT_BELOW, Params, Renumbering, State};
+use crate::stored;
+use crate::vectors::Probe;
+
+/// Deleted rows are dropped when they are more than one in this many.
+const COMPACT_SHARE: usize = 5;
+
+/// Rows that are kept out of the graph to measure recall: at most this many, and at most one in twenty.
+const HELD_OUT: usize = 1000;
+const HELD_OUT_SHARE: usize = 20;
+
+/// Unreachable rows are looked for when this share of the rows was inserted since the last time.
+const CONNECT_SHARE: usize = 20;
+
+/// Rows are inserted in random order from this many on, so that early batches see all of the data.
+const SHUFFLE_FROM: usize = 1000;
+
+/// A set of rows that the user prepared, in the numbering of one moment.
+#[derive(Clone)]
+pub struct Prepared<T> {
+    index: Arc<()>,
+    numbering: u64,
+    _users: Arc<()>,
+    /// The set, or one value a row.
+    pub value: T,
+}
+
+/// An index of vectors under keys.
+pub struct Index {
+    state: ArcSwap<State>,
+    writer: Mutex<usize>,
+    identity: Arc<()>,
+    pool: Pool,
+    scratches: Scratches,
+    read_only: bool,
+}
+
+/// Sizes and settings, for people.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// What never changes.
+    pub params: Params,
+    /// Live rows.
+    pub live: usize,
+    /// Rows that were deleted but still lead a walk.
+    pub deleted: usize,
+    /// Bytes of the vectors, of the graph and of the keys.
+    pub bytes: (usize, usize, usize),
+    /// Levels above the bottom; None: there is no graph and every search is exact.
+    pub height: Option<usize>,
+    /// What was measured.
+    pub calibration: Option<Arc<Calibration>>,
+    /// Whether it is a mapped file that cannot be changed.
+    pub read_only: bool,
+}
+
+impl Index {
+    fn with_state(state: State, read_only: bool) -> Self {
+        Index {
+            state: ArcSwap::from_pointee(state),
+            writer: Mutex::new(0),
+            identity: Arc::new(()),
+            pool: Pool::default(),
+            scratches: Scratches::default(),
+            read_only,
+        }
+    }
+
+    /// An empty index in memory.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `dim` is out of range.
+    pub fn new(params: Params) -> Result<Self> {
+        Ok(Self::with_state(State::empty(params.check()?), false))
+    }
+
+    /// Opens a file: mapped and read-only, or copied into memory and changeable.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Corrupt`], [`Error::Version`].
+    pub fn open(path: &Path, mapped: bool) -> Result<Self> {
+        if mapped {
+            return Ok(Self::with_state(
+                stored::load(Reader::new(Map::open(path)?)?)?,
+                true,
+            ));
+        }
+        Self::from_map(Map::read(path)?)
+    }
+
+    /// The index whose file has these bytes, in memory and changeable.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Version`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::from_map(Map::owned(bytes, "the pickled index"))
+    }
+
+    fn from_map(map: Map) -> Result<Self> {
+        let reader = Reader::new(map)?;
+        if let Some(damage) = reader.verify().into_iter().next() {
+            return Err(damage.into());
+        }
+        let state = stored::load(reader)?;
+        if let Some(graph) = &state.graph {
+            graph.validate("the index")?;
+        }
+        Ok(Self::with_state(state, false))
+    }
+
+    /// Today's snapshot.
+    pub fn snapshot(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// What never changes.
+    pub fn params(&self) -> Params {
+        self.state.load().params
+    }
+
+    fn write(&self) -> Result<MutexGuard<'_, usize>> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds `vectors` (row-major) under `keys`, or under the next default keys; returns the keys.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for vectors or keys that cannot be used, [`Error::ReadOnly`], [`Error::Cancelled`]; nothing was
+    /// changed then.
+    pub fn add(
+        &self,
+        mut vectors: Vec<f32>,
+        keys: Option<&[u64]>,
+        threads: usize,
+        control: &Control,
+    ) -> Result<Vec<u64>> {
+        let mut unchecked = self.write()?;
+        let mut state = State::clone(&self.state.load());
+        let Params { dim, metric, .. } = state.params;
+        let count = vectors.len() / dim;
+        let keys = match keys {
+            Some(keys) => keys.to_vec(),
+            None => state.keys.defaults(count)?,
+        };
+        if keys.len() != count {
+            return Err(Error::input(format!(
+                "{} keys were given for {count} vectors; give one for each",
+                keys.len()
+            )));
+        }
+        if state.rows() + count > MAX_ROWS as usize {
+            return Err(Error::input(format!(
+                "an index holds at most {MAX_ROWS} vectors; make a second one"
+            )));
+        }
+        if let Some(key) = keys.iter().find(|&&key| state.row(key).is_some()) {
+            return Err(Error::input(format!(
+                "key {key} is in the index already; delete it first or use another"
+            )));
+        }
+        for (at, vector) in vectors.chunks_exact_mut(dim).enumerate() {
+            metric.prepare(vector, "vectors", at)?;
+        }
+        if state.rows() == 0 {
+            let longest = vectors
+                .chunks_exact(dim)
+                .map(osler_kernels::sum_of_squares)
+                .fold(0.0, f32::max);
+            state.radius = longest.sqrt();
+        }
+        if state.graph.is_none() && state.dead > 0 && state.live() + count >= EXACT_BELOW {
+            state = compacted(&state, &self.scratches, control)?;
+        }
+        let first = state.rows() as u32;
+        state.keys.append(&keys)?;
+        for (at, vector) in vectors.chunks_exact(dim).enumerate() {
+            state.push(vector, at)?;
+        }
+        drop(vectors);
+        Arc::make_mut(&mut state.deleted).grow(first as usize + count);
+        if state.live() >= EXACT_BELOW {
+            let new: Vec<u32> = if state.graph.is_some() {
+                first..state.rows() as u32
+            } else {
+                0..state.rows() as u32
+            }
+            .collect();
+            *unchecked += new.len();
+            let connect = *unchecked * CONNECT_SHARE >= state.rows();
+            state = self.pool.run(threads, || {
+                linked(state, new, connect, &self.scratches, control)
+            })?;
+            if connect {
+                *unchecked = 0;
+            }
+        }
+        control.check()?;
+        self.state.store(Arc::new(state));
+        Ok(keys)
+    }
+
+    /// Deletes the rows of `keys`; returns how many were there.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Cancelled`], [`Error::Corrupt`]; nothing was changed then.
+    pub fn delete(&self, keys: &[u64], threads: usize, control: &Control) -> Result<usize> {
+        let mut unchecked = self.write()?;
+        let mut state = State::clone(&self.state.load());
+        let deleted = Arc::make_mut(&mut state.deleted);
+        deleted.grow(state.vectors.len());
+        let mut count = 0;
+        for &key in keys {
+            if let Some(row) = state.keys.row(key) {
+                count += usize::from(deleted.insert(row));
+            }
+        }
+        if count == 0 {
+            return Ok(0);
+        }
+        state.dead += count;
+        if state.dead * COMPACT_SHARE > state.rows() {
+            state = self
+                .pool
+                .run(threads, || compacted(&state, &self.scratches, control))?;
+            *unchecked = 0;
+        }
+        control.check()?;
+        self.state.store(Arc::new(state));
+        Ok(count)
+    }
+
+    /// Brings queries (row-major) into the form that searches take.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for values that cannot be scored.
+    pub fn prepare(&self, queries: &mut [f32]) -> Result<()> {
+        let Params { dim, metric, .. } = self.params();
+        queries
+            .chunks_exact_mut(dim)
+            .enumerate()
+            .try_for_each(|(at, query)| metric.prepare(query, "queries", at))
+    }
+
+    /// Answers prepared queries over one snapshot; one query runs on the caller's thread.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for options that make no sense, [`Error::Corrupt`], [`Error::Cancelled`].
+    pub fn search(
+        &self,
+        state: &State,
+        queries: &[f32],
+        ask: Ask<'_>,
+        threads: usize,
+        control: &Control,
+    ) -> Result<Answers> {
+        query::search(
+            state,
+            queries,
+            ask,
+            threads,
+            &self.pool,
+            &self.scratches,
+            control,
+        )
+    }
+
+    /// Every row that scores at least `threshold`, best first, for each prepared query.
+    ///
+    /// # Errors
+    /// [`Error::Input`], [`Error::Corrupt`], [`Error::Cancelled`].
+    pub fn search_range(
+        &self,
+        state: &State,
+        queries: &[f32],
+        threshold: f32,
+        allowed: Option<&RowSet>,
+        threads: usize,
+        control: &Control,
+    ) -> Result<Vec<Vec<(u64, f32)>>> {
+        query::search_range(
+            state, queries, threshold, allowed, threads, &self.pool, control,
+        )
+    }
+
+    /// The stored vectors of `keys`, row-major.
+    ///
+    /// # Errors
+    /// [`Error::MissingKey`] for the first that is not there, [`Error::Corrupt`].
+    pub fn get(&self, keys: &[u64]) -> Result<Vec<f32>> {
+        let state = self.state.load();
+        let dim = state.params.dim;
+        let rows = keys
+            .iter()
+            .map(|&key| state.row(key).ok_or(Error::MissingKey(key)))
+            .collect::<Result<Vec<u32>>>()?;
+        let mut out = vec![0.0; rows.len() * dim];
+        for (row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
+            state.vectors.read(*row, out)?;
+        }
+        Ok(out)
+    }
+
+    /// A set from a mask aligned with the live keys of a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the mask has another length.
+    pub fn mask(&self, state: &State, mask: &[bool]) -> Result<RowSet> {
+        if mask.len() != state.live() {
+            return Err(Error::input(format!(
+                "the mask has {} entries, this index has {} keys; align it with index.keys",
+                mask.len(),
+                state.live()
+            )));
+        }
+        let mut set = RowSet::empty(state.rows());
+        for (row, _) in state.live_rows().zip(mask).filter(|(_, keep)| **keep) {
+            set.insert(row);
+        }
+        Ok(set)
+    }
+
+    /// A set from keys; unknown ones are ignored.
+    pub fn keyed(&self, state: &State, keys: &[u64]) -> RowSet {
+        let mut set = RowSet::empty(state.rows());
+        for row in keys.iter().filter_map(|&key| state.row(key)) {
+            set.insert(row);
+        }
+        set
+    }
+
+    /// One group a row, from ids aligned with the live keys of a snapshot; deleted rows are in no group.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is another number of ids.
+    pub fn groups(&self, state: &State, ids: &[GroupId]) -> Result<Vec<GroupId>> {
+        if ids.len() != state.live() {
+            return Err(Error::input(format!(
+                "groups has {} entries, this index has {} keys; align it with index.keys",
+                ids.len(),
+                state.live()
+            )));
+        }
+        let mut groups = vec![GroupId::MIN; state.rows()];
+        for (row, &id) in state.live_rows().zip(ids) {
+            groups[row as usize] = id;
+        }
+        Ok(groups)
+    }
+
+    /// Binds a value of one snapshot to this index, to be used with later ones.
+    pub fn bind<T>(&self, state: &State, value: T) -> Prepared<T> {
+        Prepared {
+            index: self.identity.clone(),
+            numbering: state.numbering,
+            _users: state.users.clone(),
+            value,
+        }
+    }
+
+    fn moved<T, R>(
+        &self,
+        state: &State,
+        prepared: &Prepared<T>,
+        what: &str,
+        with: impl FnOnce(&dyn Fn(u32) -> Option<u32>) -> R,
+    ) -> Result<R> {
+        if !Arc::ptr_eq(&self.identity, &prepared.index) {
+            return Err(Error::input(format!(
+                "this {what} was prepared by another index; prepare it with this one"
+            )));
+        }
+        let translate = (prepared.numbering <= state.numbering)
+            .then(|| state.translate(prepared.numbering))
+            .flatten();
+        let translate = translate
+            .ok_or_else(|| Error::input(format!("this {what} is out of date; prepare it again")))?;
+        Ok(with(&translate))
+    }
+
+    /// A prepared set in the numbering of a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if another index prepared it.
+    pub fn prepared_set(&self, state: &State, set: &Prepared<RowSet>) -> Result<RowSet> {
+        self.moved(state, set, "bitmap", |translate| {
+            let live = |value: &RowSet| value.combine(&state.deleted, |a, gone| a & !gone);
+            if set.numbering == state.numbering {
+                return live(&set.value);
+            }
+            let mut moved = RowSet::empty(state.rows());
+            for row in set.value.iter().filter_map(translate) {
+                moved.insert(row);
+            }
+            live(&moved)
+        })
+    }
+
+    /// Prepared groups in the numbering of a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if another index prepared them.
+    pub fn prepared_groups(
+        &self,
+        state: &State,
+        groups: &Prepared<Arc<[GroupId]>>,
+    ) -> Result<Arc<[GroupId]>> {
+        self.moved(state, groups, "grouping", |translate| {
+            if groups.numbering == state.numbering {
+                return groups.value.clone();
+            }
+            let mut moved = Vec::new();
+            for (row, &id) in groups.value.iter().enumerate() {
+                if let Some(to) = translate(row as u32) {
+                    moved.resize(moved.len().max(to as usize + 1), GroupId::MIN);
+                    moved[to as usize] = id;
+                }
+            }
+            moved.into()
+        })
+    }
+
+    /// Measures the recall curve with these prepared queries, and keeps it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] without queries, [`Error::ReadOnly`], [`Error::Cancelled`].
+    pub fn calibrate(
+        &self,
+        queries: Option<&[f32]>,
+        threads: usize,
+        control: &Control,
+    ) -> Result<()> {
+        let _writer = self.write()?;
+        let mut state = State::clone(&self.state.load());
+        if state.graph.is_none() {
+            return Ok(());
+        }
+        let measured = match queries {
+            Some([]) => {
+                return Err(Error::input(
+                    "queries is empty; give some hundred that are like those to come",
+                ));
+            }
+            Some(queries) => self.pool.run(threads, || {
+                measure(&state, queries, None, &self.scratches, control)
+            })?,
+            None => {
+                let mut rows: Vec<u32> = state.live_rows().collect();
+                Stream::new(state.params.seed, 3, rows.len() as u64).shuffle(&mut rows);
+                rows.truncate(HELD_OUT);
+                self.pool.run(threads, || {
+                    measure_rows(&state, &rows, &self.scratches, control)
+                })?
+            }
+        };
+        state.calibration = Some(Arc::new(measured));
+        self.state.store(Arc::new(state));
+        Ok(())
+    }
+
+    fn settled(&self) -> Result<Arc<State>> {
+        let state = self.snapshot();
+        if state.dead == 0 {
+            return Ok(state);
+        }
+        let mut unchecked = self.write()?;
+        let state = Arc::new(compacted(
+            &self.state.load(),
+            &self.scratches,
+            &Control::default(),
+        )?);
+        *unchecked = 0;
+        self.state.store(state.clone());
+        Ok(state)
+    }
+
+    /// Writes the index to one file; rows that were deleted are dropped first, so no byte of them is in it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; a file that was at `path` is then as it was.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let state = self.settled()?;
+        let tables = stored::Tables::new(&state);
+        file::save(path, &tables.sections(&state))
+    }
+
+    /// The bytes that [`Index::save`] would write.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the file behind the index is damaged.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let state = self.settled()?;
+        let tables = stored::Tables::new(&state);
+        file::to_bytes(&tables.sections(&state))
+    }
+
+    /// Reads every byte again and checks every invariant; returns all that is wrong.
+    pub fn verify(&self) -> Vec<Damage> {
+        let state = self.snapshot();
+        let mut findings = state
+            .reader
+            .as_ref()
+            .map_or_else(Vec::new, |reader| reader.verify());
+        if findings.is_empty()
+            && let Some(graph) = &state.graph
+            && let Err(Error::Corrupt(damage)) = graph.validate("the index")
+        {
+            findings.push(*damage);
+        }
+        findings
+    }
+
+    /// Sizes and settings.
+    pub fn stats(&self) -> Stats {
+        let state = self.state.load();
+        Stats {
+            params: state.params,
+            live: state.live(),
+            deleted: state.dead,
+            bytes: (
+                state.vectors.bytes(),
+                state.graph.as_ref().map_or(0, Graph::bytes),
+                state.keys.rows().bytes(),
+            ),
+            height: state.graph.as_ref().map(Graph::height),
+            calibration: state.calibration.clone(),
+            read_only: self.read_only,
+        }
+    }
+}
+
+/// Inserts rows into the graph, measuring recall on some of them before they go in where that is due.
+fn linked(
+    mut state: State,
+    mut new: Vec<u32>,
+    connect: bool,
+    scratches: &Scratches,
+    control: &Control,
+) -> Result<State> {
+    let mut graph = state
+        .graph
+        .take()
+        .unwrap_or_else(|| Graph::new(0, state.params.seed));
+    graph.grow(state.rows());
+    let due = state
+        .calibration
+        .as_ref()
+        .is_none_or(|c| state.live() >= 2 * c.rows);
+    if new.len() >= SHUFFLE_FROM {
+        Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut new);
+    }
+    control.expect(new.len());
+    let held = if due {
+        HELD_OUT
+            .min(state.live() / HELD_OUT_SHARE)
+            .min(new.len() / 2)
+    } else {
+        0
+    };
+    let held = new.split_off(new.len() - held);
+    graph.insert(&state, &new, scratches, control)?;
+    if held.len() > 1 {
+        state.graph = Some(graph);
+        let calibration = measure_rows(&state, &held, scratches, control)?;
+        state.calibration = Some(Arc::new(calibration));
+        graph = state
+            .graph
+            .take()
+            .unwrap_or_else(|| unreachable!("it was put there above"));
+    }
+    graph.insert(&state, &held, scratches, control)?;
+    if connect {
+        graph.connect(&state, scratches)?;
+    }
+    state.graph = Some(graph);
+    Ok(state)
+}
+
+/// Recall of the graph for rows of the index as queries, each of which is kept out of its own answer.
+fn measure_rows(
+    state: &State,
+    rows: &[u32],
+    scratches: &Scratches,
+    control: &Control,
+) -> Result<Calibration> {
+    let dim = state.params.dim;
+    let mut queries = vec![0.0; rows.len() * dim];
+    for (&row, query) in rows.iter().zip(queries.chunks_exact_mut(dim)) {
+        state.vectors.read(row, query)?;
+    }
+    measure(state, &queries, Some(rows), scratches, control)
+}
+
+fn measure(
+    state: &State,
+    queries: &[f32],
+    held: Option<&[u32]>,
+    scratches: &Scratches,
+    control: &Control,
+) -> Result<Calibration> {
+    let Some(graph) = &state.graph else {
+        return Ok(Calibration::default());
+    };
+    let Params { dim, metric, .. } = state.params;
+    let mut answerable = state.live_set();
+    if let Some(held) = held {
+        answerable = {
+            let mut out = RowSet::empty(state.rows());
+            held.iter().for_each(|&row| {
+                out.insert(row);
+            });
+            answerable.combine(&out, |a, b| a & !b)
+        };
+    }
+    let most = KS[KS.len() - 1];
+    let probes: Vec<Probe<'_>> = queries
+        .chunks_exact(dim)
+        .map(|q| Probe::new(&state.vectors, metric, q))
+        .collect();
+    let truths: Vec<Vec<f32>> = probes
+        .par_chunks(16)
+        .map(|probes| {
+            control.check()?;
+            let mut tops: Vec<Top> = probes.iter().map(|_| Top::with_capacity(most)).collect();
+            exact::scan_batch(probes, answerable.iter(), |_, _| true, &mut tops)?;
+            Ok(tops
+                .iter()
+                .map(|top| top.entries().iter().map(|e| e.score()).collect())
+                .collect::<Vec<Vec<f32>>>())
+        })
+        .collect::<Result<Vec<_>>>()?
+        .concat();
+    let mut points = Vec::new();
+    for ef in WIDTHS {
+        let hits: Vec<Vec<f32>> = probes
+            .par_iter()
+            .map(|probe| {
+                control.check()?;
+                scratches.with(|scratch| {
+                    let Some(start) = graph.start(probe)? else {
+                        return Ok(Vec::new());
+                    };
+                    let mut top = Top::with_capacity(ef);
+                    let accept = |row| answerable.contains(row);
+                    search::filtered(graph, probe, start, accept, &mut top, usize::MAX, scratch)?;
+                    Ok(top.entries().iter().map(|e| e.score()).collect())
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for k in KS.into_iter().filter(|&k| k <= ef) {
+            let recalls: Vec<f64> = truths
+                .iter()
+                .zip(&hits)
+                .map(|(truth, hits)| {
+                    let k = k.min(truth.len());
+                    let found = hits
+                        .iter()
+                        .take(k)
+                        .filter(|&&score| score >= truth[k - 1])
+                        .count();
+                    found as f64 / k as f64
+                })
+                .collect();
+            points.push(Point::new(k, ef, &recalls));
+        }
+        if KS.iter().all(|&k| {
+            points
+                .iter()
+                .any(|p| p.k as usize == k && p.lower >= ENOUGH)
+        }) {
+            break;
+        }
+    }
+    points.sort_unstable_by_key(|p| (p.k, p.ef));
+    Ok(Calibration {
+        rows: state.live(),
+        queries: probes.len(),
+        points,
+    })
+}
+
+/// The snapshot without its deleted rows, under a new numbering.
+fn compacted(state: &State, scratches: &Scratches, control: &Control) -> Result<State> {
+    let new_row = repair::renumber(state.rows(), |row| state.is_live(row));
+    let mut next = State::empty(state.params);
+    next.vectors = match &state.vectors {
+        crate::vectors::Vectors::F32(rows) => {
+            crate::vectors::Vectors::F32(repair::kept(rows, &new_row)?)
+        }
+        crate::vectors::Vectors::F16(rows) => {
+            crate::vectors::Vectors::F16(repair::kept(rows, &new_row)?)
+        }
+    };
+    next.lifts = state
+        .lifts
+        .as_ref()
+        .map(|lifts| repair::kept(lifts, &new_row))
+        .transpose()?;
+    next.radius = state.radius;
+    next.keys = crate::keys::Keys::from_rows(
+        repair::kept(state.keys.rows(), &new_row)?,
+        state.keys.next(),
+    )?;
+    next.deleted = Arc::new(RowSet::empty(next.rows()));
+    if state.live() >= EXACT_BELOW {
+        if let Some(graph) = &state.graph {
+            let mut graph = graph.without(state, &new_row, control)?;
+            graph.connect(&next, scratches)?;
+            next.graph = Some(graph);
+        }
+        next.calibration = state.calibration.clone();
+    }
+    next.numbering = state.numbering + 1;
+    next.renumberings = state.renumberings.clone();
+    let users = Arc::downgrade(&state.users);
+    next.renumberings.push(Renumbering {
+        users,
+        new_row: new_row.into(),
+    });
+    let unused = next
+        .renumberings
+        .iter()
+        .take_while(|r| r.users.strong_count() <= 1)
+        .count();
+    // The snapshot that is replaced holds its own numbering once; any further holder is a prepared set.
+    next.renumberings.drain(..unused);
+    Ok(next)
+}

@@ -1,0 +1,122 @@
+//! What a score means, and which vectors can be scored.
+//!
+//! Works on one slice at a time; normalisation is done in f64, in order, so that it is the same on every machine.
+
+use crate::error::{Error, Result};
+
+/// How nearness is measured. A score is higher for nearer rows under each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// The cosine of the angle, in [-1, 1]; rows are stored at unit length.
+    Cosine,
+    /// The inner product.
+    Dot,
+    /// Minus the squared Euclidean distance.
+    L2,
+}
+
+impl Metric {
+    /// All metrics with their public names.
+    pub const NAMES: [(&'static str, Metric); 3] = [
+        ("cosine", Metric::Cosine),
+        ("dot", Metric::Dot),
+        ("l2", Metric::L2),
+    ];
+
+    /// The metric of a public name.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for any other name.
+    pub fn parse(name: &str) -> Result<Self> {
+        Self::NAMES
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|&(_, metric)| metric)
+            .ok_or_else(|| {
+                Error::input(format!(
+                    "metric is {name:?}; it can be \"cosine\", \"dot\" or \"l2\""
+                ))
+            })
+    }
+
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Cosine => "cosine",
+            Metric::Dot => "dot",
+            Metric::L2 => "l2",
+        }
+    }
+
+    /// Checks a vector and, under cosine, brings it to unit length.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming `what` and `at` for values that are not finite, for numbers whose squares overflow, and
+    /// for a zero vector under cosine.
+    pub fn prepare(self, vector: &mut [f32], what: &str, at: usize) -> Result<()> {
+        if !osler_kernels::all_finite(vector) {
+            let column = vector.iter().position(|x| !x.is_finite()).unwrap_or(0);
+            return Err(Error::input(format!(
+                "{what} row {at} has a value that is not finite in column {column}; remove or mend that vector"
+            )));
+        }
+        match self {
+            Metric::Cosine => {
+                let norm = vector
+                    .iter()
+                    .map(|&x| f64::from(x) * f64::from(x))
+                    .sum::<f64>()
+                    .sqrt();
+                if norm == 0.0 {
+                    return Err(Error::input(format!(
+                        "{what} row {at} is all zeros, which has no direction; remove it or use metric \"dot\" or \"l2\""
+                    )));
+                }
+                for x in vector {
+                    *x = (f64::from(*x) / norm) as f32;
+                }
+            }
+            Metric::Dot | Metric::L2 => {
+                // The sum of squares bounds every score; above this a score could overflow to infinity.
+                let squares = vector
+                    .iter()
+                    .map(|&x| f64::from(x) * f64::from(x))
+                    .sum::<f64>();
+                if squares > f64::from(f32::MAX) / 16.0 {
+                    return Err(Error::input(format!(
+                        "{what} row {at} is too large to score in float32; scale the vectors down"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cosine_rows_get_unit_length_even_when_tiny() {
+        let mut row = [3e-30_f32, 4e-30];
+        Metric::Cosine.prepare(&mut row, "vectors", 0).unwrap();
+        assert_eq!(row, [0.6, 0.8]);
+    }
+
+    #[test]
+    fn bad_rows_are_named() {
+        let message = |metric: Metric, mut row: [f32; 2]| {
+            metric
+                .prepare(&mut row, "queries", 7)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            message(Metric::L2, [0.0, f32::NAN])
+                .contains("queries row 7 has a value that is not finite in column 1")
+        );
+        assert!(message(Metric::Cosine, [0.0, 0.0]).contains("no direction"));
+        assert!(message(Metric::Dot, [1e30, 0.0]).contains("too large"));
+    }
+}

@@ -1,0 +1,292 @@
+//! Bounded lists of the best rows: the beam, the top k, and the top k with a limit per group.
+//!
+//! A row and its score are one `u64` that sorts by score, then by row, so the order is total and the same everywhere.
+
+use crate::group::GroupId;
+
+/// Rows are numbered below this.
+pub const MAX_ROWS: u32 = (1 << 31) - 1;
+
+/// A scored row; greater is better: a higher score, or the same score and a lower row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry(u64);
+
+const EXPANDED: u64 = 1;
+
+impl Entry {
+    /// Less than every real entry.
+    pub const NONE: Entry = Entry(0);
+
+    /// Packs a finite score and a row.
+    #[inline(always)]
+    pub fn new(score: f32, row: u32) -> Self {
+        // -0.0 and 0.0 are the same score, so they must be the same bits.
+        let bits = (score + 0.0).to_bits();
+        let ordered = if bits >> 31 == 0 {
+            bits | 0x8000_0000
+        } else {
+            !bits
+        };
+        Entry((u64::from(ordered) << 32) | (u64::from(MAX_ROWS - row) << 1))
+    }
+
+    /// The score.
+    #[inline(always)]
+    pub fn score(self) -> f32 {
+        let ordered = (self.0 >> 32) as u32;
+        f32::from_bits(if ordered >> 31 == 1 {
+            ordered & 0x7fff_ffff
+        } else {
+            !ordered
+        })
+    }
+
+    /// The row.
+    #[inline(always)]
+    pub fn row(self) -> u32 {
+        MAX_ROWS - ((self.0 >> 1) as u32 & MAX_ROWS)
+    }
+}
+
+/// What a search offers its finds to.
+pub trait Collect {
+    /// Takes an entry if it is good enough.
+    fn offer(&mut self, entry: Entry);
+    /// An entry at or below this changes nothing; [`Entry::NONE`] while there is room.
+    fn floor(&self) -> Entry;
+}
+
+/// The best `capacity` entries, best first.
+#[derive(Debug, Default)]
+pub struct Top {
+    entries: Vec<Entry>,
+    capacity: usize,
+}
+
+impl Top {
+    /// An empty list; `capacity` must not be 0.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Top {
+            entries: Vec::new(),
+            capacity,
+        }
+    }
+
+    /// Empties the list and sets its capacity, which must not be 0.
+    pub fn reset(&mut self, capacity: usize) {
+        self.entries.clear();
+        self.capacity = capacity;
+    }
+
+    /// The entries, best first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+impl Collect for Top {
+    #[inline]
+    fn offer(&mut self, entry: Entry) {
+        if self.entries.len() == self.capacity {
+            if entry <= self.entries[self.capacity - 1] {
+                return;
+            }
+            self.entries.pop();
+        }
+        let at = self.entries.partition_point(|&e| e > entry);
+        self.entries.insert(at, entry);
+    }
+
+    #[inline]
+    fn floor(&self) -> Entry {
+        if self.entries.len() == self.capacity {
+            self.entries[self.capacity - 1]
+        } else {
+            Entry::NONE
+        }
+    }
+}
+
+/// The best `capacity` entries of which at most `size` share a group, best first.
+#[derive(Debug)]
+pub struct GroupedTop<'a> {
+    entries: Vec<(Entry, GroupId)>,
+    capacity: usize,
+    size: usize,
+    groups: &'a [GroupId],
+}
+
+impl<'a> GroupedTop<'a> {
+    /// An empty list over rows whose groups are `groups`.
+    pub fn new(capacity: usize, size: usize, groups: &'a [GroupId]) -> Self {
+        GroupedTop {
+            entries: Vec::with_capacity(capacity + 1),
+            capacity,
+            size,
+            groups,
+        }
+    }
+
+    /// The entries, best first.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.entries.iter().map(|&(entry, _)| entry)
+    }
+}
+
+impl Collect for GroupedTop<'_> {
+    fn offer(&mut self, entry: Entry) {
+        if entry <= self.floor() {
+            return;
+        }
+        let group = self.groups[entry.row() as usize];
+        let mut of_group = 0;
+        let mut worst = None;
+        for (i, &(_, other)) in self.entries.iter().enumerate() {
+            if other == group {
+                of_group += 1;
+                worst = Some(i);
+            }
+        }
+        if let (true, Some(i)) = (of_group == self.size, worst) {
+            if entry <= self.entries[i].0 {
+                return;
+            }
+            self.entries.remove(i);
+        } else if self.entries.len() == self.capacity {
+            self.entries.pop();
+        }
+        let at = self.entries.partition_point(|&(e, _)| e > entry);
+        self.entries.insert(at, (entry, group));
+    }
+
+    fn floor(&self) -> Entry {
+        if self.entries.len() == self.capacity {
+            self.entries[self.capacity - 1].0
+        } else {
+            Entry::NONE
+        }
+    }
+}
+
+/// The candidates of a best-first walk, best first, each expanded at most once.
+#[derive(Debug, Default)]
+pub struct Beam {
+    entries: Vec<u64>,
+    capacity: usize,
+    next: usize,
+}
+
+impl Beam {
+    /// Empties the beam and sets its width, which must not be 0.
+    pub fn reset(&mut self, capacity: usize) {
+        self.entries.clear();
+        self.entries.reserve(capacity + 1);
+        self.capacity = capacity;
+        self.next = 0;
+    }
+
+    /// An entry at or below this changes nothing.
+    #[inline(always)]
+    pub fn floor(&self) -> Entry {
+        if self.entries.len() == self.capacity {
+            Entry(self.entries[self.capacity - 1] & !EXPANDED)
+        } else {
+            Entry::NONE
+        }
+    }
+
+    /// Takes an entry that is above the floor.
+    #[inline(always)]
+    pub fn push(&mut self, entry: Entry) {
+        if self.entries.len() == self.capacity {
+            self.entries.pop();
+        }
+        let at = self.entries.partition_point(|&e| e > entry.0);
+        self.entries.insert(at, entry.0);
+        self.next = self.next.min(at);
+    }
+
+    /// The best entry that was not expanded, which is marked as such now.
+    #[inline(always)]
+    pub fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.get_mut(self.next)?;
+        let found = Entry(*entry);
+        *entry |= EXPANDED;
+        self.next += 1;
+        while self
+            .entries
+            .get(self.next)
+            .is_some_and(|e| e & EXPANDED != 0)
+        {
+            self.next += 1;
+        }
+        Some(found)
+    }
+
+    /// The entry that `pop` would return next.
+    #[inline(always)]
+    pub fn peek(&self) -> Option<Entry> {
+        self.entries.get(self.next).map(|&e| Entry(e))
+    }
+
+    /// All entries, best first.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
+        self.entries.iter().map(|&e| Entry(e & !EXPANDED))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_sort_by_score_then_row_and_give_both_back() {
+        let mut entries: Vec<Entry> = [
+            (1.0, 5),
+            (-2.5, 0),
+            (1.0, 4),
+            (0.0, 7),
+            (-0.0, 6),
+            (f32::MIN, 1),
+            (f32::MAX, MAX_ROWS),
+        ]
+        .map(|(score, row)| Entry::new(score, row))
+        .to_vec();
+        entries.sort_unstable_by(|a, b| b.cmp(a));
+        let rows: Vec<u32> = entries.iter().map(|e| e.row()).collect();
+        assert_eq!(rows, [MAX_ROWS, 4, 5, 6, 7, 0, 1]);
+        assert_eq!(entries[5].score(), -2.5);
+        assert!(*entries.last().unwrap() > Entry::NONE);
+    }
+
+    #[test]
+    fn a_group_keeps_its_best_and_makes_room_for_others() {
+        let groups = [0, 0, 1, 0, 2].map(GroupId::from);
+        let mut top = GroupedTop::new(2, 1, &groups);
+        for (row, score) in [(0, 0.1), (1, 0.9), (2, 0.5), (3, 0.8), (4, 0.4)] {
+            top.offer(Entry::new(score, row));
+        }
+        assert_eq!(top.entries().map(|e| e.row()).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_beam_expands_each_entry_once_best_first() {
+        let mut beam = Beam::default();
+        beam.reset(3);
+        for (row, score) in [(0, 0.5), (1, 0.7)] {
+            beam.push(Entry::new(score, row));
+        }
+        assert_eq!(beam.pop().unwrap().row(), 1);
+        beam.push(Entry::new(0.9, 2));
+        beam.push(Entry::new(0.6, 3));
+        assert_eq!(beam.floor().row(), 3);
+        assert_eq!(
+            [beam.pop(), beam.pop(), beam.pop()].map(|e| e.map(Entry::row)),
+            [Some(2), Some(3), None]
+        );
+        assert_eq!(
+            beam.entries().map(Entry::row).collect::<Vec<_>>(),
+            [2, 1, 3]
+        );
+    }
+}

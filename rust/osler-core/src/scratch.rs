@@ -1,0 +1,83 @@
+//! Buffers of one search, kept between searches: the beam, the marks of visited rows, the rows to be scored.
+//!
+//! Marks are cleared by walking the list of what was marked, so a search costs nothing for the rows it did not visit.
+
+use std::sync::Mutex;
+
+use crate::queue::{Beam, Entry, Top};
+
+/// What was visited.
+#[derive(Debug, Default)]
+pub struct Visited {
+    words: Vec<u64>,
+    marked: Vec<u32>,
+}
+
+impl Visited {
+    /// Forgets all marks and makes room for `len` slots.
+    pub fn reset(&mut self, len: usize) {
+        for &slot in &self.marked {
+            self.words[slot as usize >> 6] = 0;
+        }
+        self.marked.clear();
+        if self.words.len() < len.div_ceil(64) {
+            self.words.resize(len.div_ceil(64), 0);
+        }
+    }
+
+    /// Marks a slot; whether it was new.
+    #[inline(always)]
+    pub fn insert(&mut self, slot: u32) -> bool {
+        let word = &mut self.words[slot as usize >> 6];
+        let bit = 1 << (slot & 63);
+        if *word & bit != 0 {
+            return false;
+        }
+        *word |= bit;
+        self.marked.push(slot);
+        true
+    }
+
+    /// How many slots are marked.
+    pub fn count(&self) -> usize {
+        self.marked.len()
+    }
+}
+
+/// The buffers of one search.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Candidates of a walk.
+    pub beam: Beam,
+    /// Finds of a scan or of a filtered walk.
+    pub top: Top,
+    /// Candidates of a walk without a bound, as a heap.
+    pub frontier: std::collections::BinaryHeap<Entry>,
+    /// Slots that were scored or will be.
+    pub visited: Visited,
+    /// Neighbours to be scored.
+    pub fresh: Vec<u32>,
+    /// A vector.
+    pub vector: Vec<f32>,
+}
+
+/// Scratch buffers that wait for their next use.
+#[derive(Debug, Default)]
+pub struct Scratches {
+    free: Mutex<Vec<Scratch>>,
+}
+
+impl Scratches {
+    /// Runs `work` with buffers that nobody else has.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
+        let lock = || {
+            self.free
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+        };
+        let mut scratch = lock().pop().unwrap_or_default();
+        let result = work(&mut scratch);
+        lock().push(scratch);
+        result
+    }
+}

@@ -1,0 +1,259 @@
+//! A snapshot to the sections of an index file and back. The only module that knows both.
+
+use std::sync::Arc;
+
+use crate::calibrate::{Calibration, Point};
+use crate::chunks::Rows;
+use crate::error::Result;
+use crate::file::{Reader, Section, kind};
+use crate::graph::Graph;
+use crate::keys::Keys;
+use crate::metric::Metric;
+use crate::select::RowSet;
+use crate::state::{Params, State};
+use crate::vectors::{Codes, Vectors};
+
+/// Numbers of the settings section, in order.
+const SETTINGS: usize = 10;
+
+/// Owns the tables that exist only for writing.
+pub struct Tables {
+    settings: Rows<u64>,
+    calibration: Option<Rows<f32>>,
+    levels: Vec<(Rows<u32>, Rows<u32>)>,
+}
+
+fn metric_number(metric: Metric) -> u64 {
+    match metric {
+        Metric::Cosine => 1,
+        Metric::Dot => 2,
+        Metric::L2 => 3,
+    }
+}
+
+fn codes_number(codes: Codes) -> u64 {
+    match codes {
+        Codes::F32 => 1,
+        Codes::F16 => 2,
+    }
+}
+
+impl Tables {
+    /// The tables of a snapshot without deleted rows.
+    pub fn new(state: &State) -> Self {
+        let Params {
+            dim,
+            metric,
+            codes,
+            seed,
+        } = state.params;
+        let calibration = state.calibration.as_deref();
+        let tables = state.graph.as_ref().map(Graph::tables);
+        let settings = [
+            dim as u64,
+            metric_number(metric),
+            codes_number(codes),
+            seed,
+            state.rows() as u64,
+            state.keys.next(),
+            u64::from(state.radius.to_bits()),
+            tables.as_ref().map_or(u64::MAX, |t| u64::from(t.entry)),
+            calibration.map_or(0, |c| c.rows as u64),
+            calibration.map_or(0, |c| c.queries as u64),
+        ];
+        let points = calibration.map(|c| {
+            let mut rows = Rows::new(4);
+            for p in &c.points {
+                rows.push(&[p.k as f32, p.ef as f32, p.recall, p.lower])
+                    .expect("a table in memory has no damage");
+            }
+            rows
+        });
+        let levels = tables.map(|t| {
+            t.levels
+                .into_iter()
+                .map(|(rows, down, _)| (rows, down))
+                .collect()
+        });
+        Tables {
+            settings: Rows::from_values(&settings),
+            calibration: points,
+            levels: levels.unwrap_or_default(),
+        }
+    }
+
+    /// The sections of the file, in order.
+    pub fn sections<'a>(&'a self, state: &'a State) -> Vec<Section<'a>> {
+        let mut sections = vec![Section::new(kind::SETTINGS, 0, &self.settings)];
+        match &state.vectors {
+            Vectors::F32(rows) => sections.push(Section::new(kind::VECTORS, 0, rows)),
+            Vectors::F16(rows) => sections.push(Section::new(kind::VECTORS, 0, rows)),
+        }
+        sections.push(Section::new(kind::KEYS, 0, state.keys.rows()));
+        if let Some(lifts) = &state.lifts {
+            sections.push(Section::new(kind::LIFTS, 0, lifts));
+        }
+        if let Some(graph) = &state.graph {
+            let tables = graph.tables();
+            sections.push(Section::new(kind::LINKS, 0, tables.base));
+            for (i, ((rows, down), (_, _, links))) in
+                self.levels.iter().zip(tables.levels).enumerate()
+            {
+                sections.push(Section::new(kind::LEVEL_ROWS, i as u32, rows));
+                sections.push(Section::new(kind::LEVEL_DOWN, i as u32, down));
+                sections.push(Section::new(kind::LEVEL_LINKS, i as u32, links));
+            }
+        }
+        if let Some(points) = &self.calibration {
+            sections.push(Section::new(kind::CALIBRATION, 0, points));
+        }
+        sections
+    }
+}
+
+/// The snapshot in a file. Vectors and links are read when they are touched.
+///
+/// # Errors
+/// [`crate::error::Error::Corrupt`] if the sections do not fit each other.
+pub fn load(reader: Reader) -> Result<State> {
+    let settings: Vec<u64> = reader.rows::<u64>(kind::SETTINGS, 0)?.to_vec()?;
+    let bad = |problem| reader.damage(kind::SETTINGS, problem);
+    let &[
+        dim,
+        metric,
+        codes,
+        seed,
+        rows,
+        next,
+        radius,
+        entry,
+        calibrated,
+        queries,
+    ] = &settings[..]
+    else {
+        return Err(bad("it has another number of settings"));
+    };
+    debug_assert_eq!(settings.len(), SETTINGS);
+    let metric = match metric {
+        1 => Metric::Cosine,
+        2 => Metric::Dot,
+        3 => Metric::L2,
+        _ => return Err(bad("the metric is unknown")),
+    };
+    let codes = match codes {
+        1 => Codes::F32,
+        2 => Codes::F16,
+        _ => return Err(bad("the codes are unknown")),
+    };
+    let params = Params {
+        dim: dim as usize,
+        metric,
+        codes,
+        seed,
+    }
+    .check()
+    .map_err(|_| bad("dim is out of range"))?;
+    let rows = usize::try_from(rows)
+        .ok()
+        .filter(|&n| n < crate::queue::MAX_ROWS as usize);
+    let rows = rows.ok_or_else(|| bad("there are too many rows"))?;
+    let sized = |kind: u32, have: (usize, usize), want: (usize, usize)| {
+        if have == want {
+            Ok(())
+        } else {
+            Err(reader.damage(kind, "it has another size than the settings say"))
+        }
+    };
+    let vectors = match codes {
+        Codes::F32 => {
+            let table = reader.rows::<f32>(kind::VECTORS, 0)?;
+            sized(
+                kind::VECTORS,
+                (table.len(), table.width()),
+                (rows, params.dim),
+            )?;
+            Vectors::F32(table)
+        }
+        Codes::F16 => {
+            let table = reader.rows::<u16>(kind::VECTORS, 0)?;
+            sized(
+                kind::VECTORS,
+                (table.len(), table.width()),
+                (rows, params.dim),
+            )?;
+            Vectors::F16(table)
+        }
+    };
+    let keys = reader.rows::<u64>(kind::KEYS, 0)?;
+    sized(kind::KEYS, (keys.len(), keys.width()), (rows, 1))?;
+    let keys = Keys::from_rows(keys, next).map_err(|e| match e {
+        crate::error::Error::Input(_) => reader.damage(kind::KEYS, "a key is there twice"),
+        other => other,
+    })?;
+    let lifts = match metric {
+        Metric::Dot => {
+            let lifts = reader.rows::<f32>(kind::LIFTS, 0)?;
+            sized(kind::LIFTS, (lifts.len(), lifts.width()), (rows, 1))?;
+            Some(lifts)
+        }
+        _ => None,
+    };
+    let graph = if reader.count(kind::LINKS) == 0 {
+        None
+    } else {
+        let base = reader.rows::<u32>(kind::LINKS, 0)?;
+        sized(
+            kind::LINKS,
+            (base.len(), base.width()),
+            (rows, base.width()),
+        )?;
+        let mut levels = Vec::new();
+        for i in 0..reader.count(kind::LEVEL_LINKS) {
+            let of_level =
+                |kind| Ok::<_, crate::error::Error>(reader.rows::<u32>(kind, i)?.to_vec()?);
+            let (rows, down) = (of_level(kind::LEVEL_ROWS)?, of_level(kind::LEVEL_DOWN)?);
+            levels.push((rows, down, reader.rows::<u32>(kind::LEVEL_LINKS, i)?));
+        }
+        let entry = u32::try_from(entry).map_err(|_| bad("the entry point is no row"))?;
+        Some(
+            Graph::from_tables(base, levels, entry, seed)
+                .map_err(|problem| reader.damage(kind::LINKS, problem))?,
+        )
+    };
+    let calibration = if reader.count(kind::CALIBRATION) == 0 {
+        None
+    } else {
+        let table = reader.rows::<f32>(kind::CALIBRATION, 0)?;
+        sized(
+            kind::CALIBRATION,
+            (table.len(), table.width()),
+            (table.len(), 4),
+        )?;
+        let points = table
+            .to_vec()?
+            .chunks_exact(4)
+            .map(|p| Point {
+                k: p[0] as u32,
+                ef: p[1] as u32,
+                recall: p[2],
+                lower: p[3],
+            })
+            .collect();
+        Some(Arc::new(Calibration {
+            rows: calibrated as usize,
+            queries: queries as usize,
+            points,
+        }))
+    };
+    Ok(State {
+        vectors,
+        lifts,
+        radius: f32::from_bits(radius as u32),
+        keys,
+        deleted: Arc::new(RowSet::empty(rows)),
+        graph,
+        calibration,
+        reader: Some(Arc::new(reader)),
+        ..State::empty(params)
+    })
+}

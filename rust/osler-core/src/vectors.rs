@@ -1,0 +1,252 @@
+//! The full vectors of all rows, as f32 or f16, and how a query is scored against them.
+//!
+//! Reads rows; allocates only when rows are added. The bits of a score do not depend on how many rows are scored at once.
+
+use half::f16;
+
+use crate::chunks::Rows;
+use crate::error::{Error, Read, Result};
+use crate::metric::Metric;
+
+/// How full vectors are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats, rounded to nearest even.
+    F16,
+}
+
+impl Codes {
+    /// The codes of a public name.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for any other name.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Codes::F32),
+            "f16" => Ok(Codes::F16),
+            _ => Err(Error::input(format!(
+                "codes is {name:?}; this version stores \"f32\" and \"f16\", and \"auto\" chooses between them"
+            ))),
+        }
+    }
+
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Codes::F32 => "f32",
+            Codes::F16 => "f16",
+        }
+    }
+
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Codes::F32 => 4,
+            Codes::F16 => 2,
+        }
+    }
+}
+
+/// A table of vectors.
+#[derive(Clone)]
+pub enum Vectors {
+    /// Stored as they came.
+    F32(Rows<f32>),
+    /// Stored rounded, as the bits of [`f16`].
+    F16(Rows<u16>),
+}
+
+impl Vectors {
+    /// An empty table.
+    pub fn new(codes: Codes, dim: usize) -> Self {
+        match codes {
+            Codes::F32 => Vectors::F32(Rows::new(dim)),
+            Codes::F16 => Vectors::F16(Rows::new(dim)),
+        }
+    }
+
+    /// How the vectors are stored.
+    pub fn codes(&self) -> Codes {
+        match self {
+            Vectors::F32(_) => Codes::F32,
+            Vectors::F16(_) => Codes::F16,
+        }
+    }
+
+    /// Rows in the table.
+    pub fn len(&self) -> usize {
+        match self {
+            Vectors::F32(rows) => rows.len(),
+            Vectors::F16(rows) => rows.len(),
+        }
+    }
+
+    /// Bytes that the rows take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Vectors::F32(rows) => rows.bytes(),
+            Vectors::F16(rows) => rows.bytes(),
+        }
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a number does not fit f16, [`Error::Corrupt`] if the last rows lie in a damaged file.
+    pub fn push(&mut self, vector: &[f32], at: usize) -> Result<()> {
+        match self {
+            Vectors::F32(rows) => rows.push(vector)?,
+            Vectors::F16(rows) => {
+                let mut row = vec![f16::ZERO; vector.len()];
+                osler_kernels::to_f16(vector, &mut row);
+                if !osler_kernels::all_finite_f16(&row) {
+                    return Err(Error::input(format!(
+                        "vectors row {at} has a number beyond 65504, which codes \"f16\" cannot hold; use codes \"f32\""
+                    )));
+                }
+                rows.push(bytemuck::cast_slice(&row))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a row into `out`.
+    ///
+    /// # Errors
+    /// The damage, where the row lies in a damaged block of a file.
+    pub fn read(&self, row: u32, out: &mut [f32]) -> Read<()> {
+        match self {
+            Vectors::F32(rows) => out.copy_from_slice(rows.row(row as usize)?),
+            Vectors::F16(rows) => {
+                osler_kernels::to_f32(bytemuck::cast_slice(rows.row(row as usize)?), out)
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the processor to fetch a row that will be scored soon.
+    #[inline(always)]
+    pub fn prefetch(&self, row: u32) {
+        match self {
+            Vectors::F32(rows) => rows.prefetch(row as usize),
+            Vectors::F16(rows) => rows.prefetch(row as usize),
+        }
+    }
+}
+
+/// What a probe measures.
+#[derive(Clone, Copy)]
+pub enum Measure<'a> {
+    /// The inner product.
+    Dot,
+    /// Minus the squared distance.
+    L2,
+    /// Minus the squared distance after a coordinate was added to every row (`lifts`) and to the query.
+    ///
+    /// With lifts `sqrt(R^2 - |x|^2)` all rows get one length, so that near means a large inner product with any
+    /// query (Bachrach et al., RecSys 2014, section 3).
+    Lifted(&'a Rows<f32>, f32),
+}
+
+/// A query against a table of vectors.
+#[derive(Clone, Copy)]
+pub struct Probe<'a> {
+    vectors: &'a Vectors,
+    query: &'a [f32],
+    measure: Measure<'a>,
+}
+
+impl<'a> Probe<'a> {
+    /// A user's query, which `metric` has prepared.
+    pub fn new(vectors: &'a Vectors, metric: Metric, query: &'a [f32]) -> Self {
+        let measure = if metric == Metric::L2 {
+            Measure::L2
+        } else {
+            Measure::Dot
+        };
+        Probe {
+            vectors,
+            query,
+            measure,
+        }
+    }
+
+    /// A query under another measure.
+    pub fn with_measure(vectors: &'a Vectors, query: &'a [f32], measure: Measure<'a>) -> Self {
+        Probe {
+            vectors,
+            query,
+            measure,
+        }
+    }
+
+    /// The score of one row.
+    ///
+    /// # Errors
+    /// The damage, where the row lies in a damaged block of a file.
+    #[inline(always)]
+    pub fn score(&self, row: u32) -> Read<f32> {
+        let at = row as usize;
+        let score = match (self.vectors, self.measure) {
+            (Vectors::F32(rows), Measure::Dot) => osler_kernels::dot(self.query, rows.row(at)?),
+            (Vectors::F32(rows), _) => -osler_kernels::l2(self.query, rows.row(at)?),
+            (Vectors::F16(rows), Measure::Dot) => {
+                osler_kernels::dot_f16(self.query, bytemuck::cast_slice(rows.row(at)?))
+            }
+            (Vectors::F16(rows), _) => {
+                -osler_kernels::l2_f16(self.query, bytemuck::cast_slice(rows.row(at)?))
+            }
+        };
+        self.lift(row, score)
+    }
+
+    /// The scores of four rows, the same bits as four single scores.
+    ///
+    /// # Errors
+    /// The damage, where a row lies in a damaged block of a file.
+    #[inline(always)]
+    pub fn score4(&self, four: [u32; 4]) -> Read<[f32; 4]> {
+        let mut scores = match self.vectors {
+            Vectors::F32(rows) => {
+                let [a, b, c, d] = four.map(|row| row as usize);
+                let rows = [rows.row(a)?, rows.row(b)?, rows.row(c)?, rows.row(d)?];
+                match self.measure {
+                    Measure::Dot => osler_kernels::dot4(self.query, rows),
+                    _ => osler_kernels::l2_4(self.query, rows).map(|x| -x),
+                }
+            }
+            Vectors::F16(rows) => {
+                let [a, b, c, d] = four.map(|row| row as usize);
+                let rows = [rows.row(a)?, rows.row(b)?, rows.row(c)?, rows.row(d)?]
+                    .map(bytemuck::cast_slice);
+                match self.measure {
+                    Measure::Dot => osler_kernels::dot4_f16(self.query, rows),
+                    _ => osler_kernels::l2_4_f16(self.query, rows).map(|x| -x),
+                }
+            }
+        };
+        for (score, row) in scores.iter_mut().zip(four) {
+            *score = self.lift(row, *score)?;
+        }
+        Ok(scores)
+    }
+
+    #[inline(always)]
+    fn lift(&self, row: u32, score: f32) -> Read<f32> {
+        match self.measure {
+            Measure::Lifted(lifts, own) => {
+                let difference = own - lifts.value(row as usize)?;
+                Ok(score - difference * difference)
+            }
+            _ => Ok(score),
+        }
+    }
+
+    /// Asks the processor to fetch a row that will be scored soon.
+    #[inline(always)]
+    pub fn prefetch(&self, row: u32) {
+        self.vectors.prefetch(row);
+    }
+}

@@ -1,0 +1,912 @@
+//! `_native.Index`: arguments in, one call of the engine, arrays out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use osler_core::index::{Index as Engine, Stats};
+use osler_core::metric::Metric;
+use osler_core::pool::Control;
+use osler_core::query::Ask;
+use osler_core::select::RowSet;
+use osler_core::state::{Params, State};
+use osler_core::vectors::Codes;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyType};
+
+use crate::results::{Found, Pairs};
+use crate::sets::{Bitmap, Groups};
+use crate::{arrays, enter, errors};
+
+/// Work on more numbers than this runs beside a watch for Ctrl-C.
+const LONG_FROM: usize = 1 << 16;
+
+/// An index of vectors under integer keys, searched exactly or through an HNSW graph.
+///
+/// Parameters
+/// ----------
+/// dim : int
+///     Numbers of a vector, 1 to 65,536.
+/// metric : {"cosine", "dot", "l2"}
+///     What a score means; a higher score is always nearer. ``cosine``: the cosine in [-1, 1], vectors are stored at
+///     unit length. ``dot``: the inner product. ``l2``: minus the squared Euclidean distance.
+/// codes : {"auto", "f32", "f16"}
+///     How vectors are stored. ``auto`` is ``f32``, or in `build` the widest that fits `memory`.
+/// keep_vectors : {"ram"}
+///     Where full vectors are kept.
+/// memory : int, optional
+///     Bytes that the index may take; None: no limit.
+/// seed : int
+///     Seed of every random choice. The same input and seed give the same bytes in a saved file, at any number of
+///     threads and any SIMD level.
+///
+/// Notes
+/// -----
+/// Below 2,000 vectors search is exact. From there on a graph is kept (HNSW, Malkov and Yashunin, arXiv 1603.09320), and
+/// the width of its beam for a wanted recall is measured on vectors of the index that are held out while it is built.
+/// Any number of threads may search while one adds or deletes: a call sees one state of the index.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, osler
+/// >>> index = osler.Index(dim=3, metric="cosine")
+/// >>> index.add(np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.float32))
+/// array([0, 1, 2], dtype=uint64)
+/// >>> found = index.search(np.array([1.0, 0.2, 0.0], dtype=np.float32), k=2)
+/// >>> found.keys
+/// array([0, 2], dtype=uint64)
+/// >>> found.scores.round(2)
+/// array([0.98, 0.83], dtype=float32)
+#[pyclass(frozen, subclass, module = "osler", name = "Index")]
+pub struct Index {
+    pub engine: Arc<Engine>,
+}
+
+/// The codes to store: what was asked, or the widest that fits the budget for `rows` vectors.
+fn choose_codes(
+    codes: &str,
+    keep: &str,
+    memory: Option<u64>,
+    dim: usize,
+    rows: usize,
+) -> PyResult<Codes> {
+    if keep != "ram" {
+        return Err(PyValueError::new_err(format!(
+            "keep_vectors is {keep:?}; this version keeps full vectors in memory: use \"ram\", and open a saved index \
+             with mmap=True to leave them on disk"
+        )));
+    }
+    // Links and keys of a row: two slots of the graph's M at the bottom, and some upper levels.
+    let need = |codes: Codes| (rows * (dim * codes.bytes() + 8 * osler_core::graph::M + 16)) as u64;
+    let fits = |codes: Codes| memory.is_none_or(|memory| need(codes) <= memory);
+    let chosen = match codes {
+        "auto" if fits(Codes::F32) => Codes::F32,
+        "auto" => Codes::F16,
+        named => Codes::parse(named).map_err(|error| PyValueError::new_err(error.to_string()))?,
+    };
+    if fits(chosen) {
+        Ok(chosen)
+    } else {
+        Err(PyValueError::new_err(format!(
+            "memory is {} bytes, but {rows} vectors of {dim} numbers need {} with codes {:?}; allow more or use fewer",
+            memory.unwrap_or(0),
+            need(chosen),
+            chosen.name()
+        )))
+    }
+}
+
+fn new_engine(
+    py: Python<'_>,
+    dim: usize,
+    metric: &str,
+    codes: Codes,
+    seed: u64,
+) -> PyResult<Arc<Engine>> {
+    enter::quick(py, || {
+        let metric = Metric::parse(metric)?;
+        Engine::new(Params {
+            dim,
+            metric,
+            codes,
+            seed,
+        })
+        .map(Arc::new)
+    })
+}
+
+/// A callback for progress: the user's own, or a bar.
+fn with_progress<R>(
+    py: Python<'_>,
+    progress: &Bound<'_, PyAny>,
+    verb: &str,
+    run: impl FnOnce(Option<&Bound<'_, PyAny>>) -> PyResult<R>,
+) -> PyResult<R> {
+    if progress.is_none() || (!progress.is_callable() && !progress.is_truthy()?) {
+        return run(None);
+    }
+    let bar = py
+        .import("osler.progress")?
+        .call_method1("track", (progress, verb, 0))?;
+    let callback = bar.call_method0("__enter__")?;
+    let result = run(Some(&callback));
+    bar.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+    result
+}
+
+impl Index {
+    fn run_long<R: Send>(
+        py: Python<'_>,
+        size: usize,
+        progress: Option<&Bound<'_, PyAny>>,
+        work: impl FnOnce(&Control) -> osler_core::error::Result<R> + Send,
+    ) -> PyResult<R> {
+        if size < LONG_FROM && progress.is_none() {
+            enter::quick(py, || work(&Control::default()))
+        } else {
+            enter::long(py, progress, work)
+        }
+    }
+
+    fn filter(
+        &self,
+        py: Python<'_>,
+        state: &State,
+        filter: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<RowSet>> {
+        let Some(filter) = filter else {
+            return Ok(None);
+        };
+        if let Ok(bitmap) = filter.cast::<Bitmap>() {
+            let set = &bitmap.get().set;
+            return enter::quick(py, || self.engine.prepared_set(state, set)).map(Some);
+        }
+        self.rows_of(py, state, filter, "filter").map(Some)
+    }
+
+    fn rows_of(
+        &self,
+        py: Python<'_>,
+        state: &State,
+        value: &Bound<'_, PyAny>,
+        name: &str,
+    ) -> PyResult<RowSet> {
+        if let Some(mask) = arrays::mask(value, name)? {
+            return enter::quick(py, || self.engine.mask(state, &mask));
+        }
+        let keys = arrays::keys(value, name)?;
+        enter::quick(py, || Ok(self.engine.keyed(state, &keys)))
+    }
+
+    fn grouping(
+        &self,
+        py: Python<'_>,
+        state: &State,
+        value: &Bound<'_, PyAny>,
+        name: &str,
+    ) -> PyResult<Arc<[i64]>> {
+        if let Ok(groups) = value.cast::<Groups>() {
+            let groups = &groups.get().groups;
+            return enter::quick(py, || self.engine.prepared_groups(state, groups));
+        }
+        let ids = arrays::ids(value, name)?;
+        enter::quick(py, || Ok(self.engine.groups(state, &ids)?.into()))
+    }
+}
+
+#[pymethods]
+impl Index {
+    #[new]
+    #[pyo3(signature = (dim, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=0))]
+    fn new(
+        py: Python<'_>,
+        dim: i64,
+        metric: &str,
+        codes: &str,
+        keep_vectors: &str,
+        memory: Option<u64>,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let size = usize::try_from(dim).map_err(|_| {
+            PyValueError::new_err(format!("dim is {dim}; it must be between 1 and 65536"))
+        })?;
+        let codes = choose_codes(codes, keep_vectors, memory, size, 0)?;
+        Ok(Index {
+            engine: new_engine(py, size, metric, codes, seed)?,
+        })
+    }
+
+    /// Make an index of all `vectors` at once.
+    ///
+    /// Parameters
+    /// ----------
+    /// vectors : array of shape (n, dim), float32 or float16
+    /// keys : array of uint64 of shape (n,), optional
+    ///     By default 0, 1, 2, ...
+    /// metric, codes, keep_vectors, memory, seed
+    ///     As for `Index`.
+    /// threads : int, optional
+    ///     None: the CPU set and the cgroup's quota.
+    /// progress : bool or callable
+    ///     A bar on stderr, or a function that gets (done, total).
+    ///
+    /// Returns
+    /// -------
+    /// Index
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     For shapes, values that are not finite, zero vectors under cosine, and keys given twice.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index.build(np.eye(3, dtype=np.float32), keys=[10, 20, 30])
+    /// >>> len(index), 20 in index
+    /// (3, True)
+    #[classmethod]
+    #[pyo3(signature = (vectors, keys=None, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None,
+                        threads=None, seed=0, progress=None))]
+    #[allow(clippy::too_many_arguments, reason = "the public signature")]
+    fn build<'py>(
+        cls: &Bound<'py, PyType>,
+        vectors: &Bound<'py, PyAny>,
+        keys: Option<&Bound<'py, PyAny>>,
+        metric: &str,
+        codes: &str,
+        keep_vectors: &str,
+        memory: Option<u64>,
+        threads: Option<i64>,
+        seed: u64,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = cls.py();
+        let matrix = arrays::matrix(vectors, "vectors", None, false)?;
+        let codes = choose_codes(codes, keep_vectors, memory, matrix.dim, matrix.rows)?;
+        let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
+        let threads = arrays::threads(threads)?;
+        let options = (
+            matrix.dim,
+            metric,
+            codes.name(),
+            keep_vectors,
+            py.None(),
+            seed,
+        );
+        let index = cls.call1(options)?;
+        let engine = index.cast::<Index>()?.get().engine.clone();
+        let none = py.None().into_bound(py);
+        with_progress(py, progress.unwrap_or(&none), "index", |callback| {
+            let size = matrix.values.len();
+            Self::run_long(py, size, callback, |control| {
+                engine.add(matrix.values, keys.as_deref(), threads, control)
+            })
+        })?;
+        Ok(index)
+    }
+
+    /// Open a saved index.
+    ///
+    /// Parameters
+    /// ----------
+    /// path : str or os.PathLike
+    /// mmap : bool
+    ///     True: mapped, read-only, ready in milliseconds; a block is verified when it is first touched. False: a
+    ///     verified copy in memory that can be changed.
+    ///
+    /// Returns
+    /// -------
+    /// Index
+    ///
+    /// Raises
+    /// ------
+    /// FileNotFoundError
+    /// CorruptIndexError
+    ///     Naming file, section and offset.
+    /// FormatVersionError
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler, tempfile, os
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "cases.index")
+    /// >>> osler.Index.build(np.eye(3, dtype=np.float32)).save(path)
+    /// >>> osler.Index.open(path)
+    /// <osler.Index 3 x 3, cosine, f32, exact, read-only>
+    #[staticmethod]
+    #[pyo3(signature = (path, *, mmap=true))]
+    fn open(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<Self> {
+        let open = |_: &Control| Engine::open(&path, mmap);
+        let engine = if mmap {
+            enter::quick(py, || open(&Control::default()))
+        } else {
+            enter::long(py, None, open)
+        }?;
+        Ok(Index {
+            engine: Arc::new(engine),
+        })
+    }
+
+    /// Add vectors.
+    ///
+    /// Parameters
+    /// ----------
+    /// vectors : array of shape (n, dim), float32 or float16, any layout
+    /// keys : array of uint64 of shape (n,), optional
+    ///     By default the next unused integers. A key that was deleted may be used again.
+    /// threads : int, optional
+    ///
+    /// Returns
+    /// -------
+    /// array of uint64 of shape (n,)
+    ///     The keys of the vectors.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     For shapes, NaN or infinity, zero vectors under cosine, keys given twice or in use; nothing was added.
+    /// ReadOnlyError
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index(dim=2)
+    /// >>> index.add(np.array([[3.0, 4.0]], dtype=np.float32), keys=[7])
+    /// array([7], dtype=uint64)
+    #[pyo3(signature = (vectors, keys=None, *, threads=None))]
+    fn add<'py>(
+        &self,
+        py: Python<'py>,
+        vectors: &Bound<'py, PyAny>,
+        keys: Option<&Bound<'py, PyAny>>,
+        threads: Option<i64>,
+    ) -> PyResult<Bound<'py, PyArray1<u64>>> {
+        let matrix = arrays::matrix(vectors, "vectors", Some(self.engine.params().dim), false)?;
+        let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
+        let threads = arrays::threads(threads)?;
+        let size = matrix.values.len();
+        let keys = Self::run_long(py, size, None, |control| {
+            self.engine
+                .add(matrix.values, keys.as_deref(), threads, control)
+        })?;
+        Ok(PyArray1::from_vec(py, keys))
+    }
+
+    /// Delete keys; they are not returned again unless they are added again.
+    ///
+    /// Parameters
+    /// ----------
+    /// keys : array of uint64 of shape (n,)
+    ///     Keys that are not there are ignored.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    ///     How many were there.
+    ///
+    /// Raises
+    /// ------
+    /// ReadOnlyError
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index.build(np.eye(3, dtype=np.float32))
+    /// >>> index.delete([1, 99]), index.keys
+    /// (1, array([0, 2], dtype=uint64))
+    fn delete(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let keys = arrays::keys(keys, "keys")?;
+        let threads = arrays::threads(None)?;
+        enter::long(py, None, |control| {
+            self.engine.delete(&keys, threads, control)
+        })
+    }
+
+    /// Find the nearest vectors.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries : array of shape (m, dim) or (dim,)
+    /// k : int
+    ///     Hits wanted; fewer are a normal answer.
+    /// recall : float
+    ///     Share of the exact answer wanted, in (0, 1]; 1 means exact.
+    /// ef : int, optional
+    ///     Width of the beam instead of the measured one, for experts.
+    /// filter : array of bool aligned with `keys`, array of allowed keys, or Bitmap, optional
+    ///     Unknown keys are ignored.
+    /// groups : array of int64 aligned with `keys`, or Groups, optional
+    ///     At most `group_size` hits come from a group.
+    /// group_size : int or None
+    ///     None: no limit.
+    /// exclude_groups : array of int64 of shape (m,), optional
+    ///     The group in `exclude_by`, or in `groups`, whose members each query does not get; -1: none.
+    /// exclude_by : array of int64 aligned with `keys`, or Groups, optional
+    /// exact : bool
+    ///     Score every vector.
+    /// threads : int, optional
+    ///     A single query runs on the caller's thread.
+    ///
+    /// Returns
+    /// -------
+    /// Found
+    ///     ``keys`` uint64 (m, k), ``scores`` float32 (m, k) descending, ``counts`` int64 (m,): how many are real; the
+    ///     rest are key 2**64-1 and score -inf. A query of shape (dim,) gives (k,), (k,) and an int.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     For shapes, values that are not finite, k < 1, and a mask or groups of another length.
+    /// CorruptIndexError
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index.build(np.eye(4, dtype=np.float32))
+    /// >>> index.search(np.eye(4, dtype=np.float32)[:2], k=1).keys
+    /// array([[0],
+    ///        [1]], dtype=uint64)
+    /// >>> index.search(np.ones(4, dtype=np.float32), k=3, filter=[2, 3]).counts
+    /// 2
+    #[pyo3(signature = (queries, k=10, *, recall=0.95, ef=None, filter=None, groups=None, group_size=Some(1),
+                        exclude_groups=None, exclude_by=None, exact=false, threads=None))]
+    #[allow(clippy::too_many_arguments, reason = "the public signature")]
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        k: i64,
+        recall: f32,
+        ef: Option<i64>,
+        filter: Option<&Bound<'py, PyAny>>,
+        groups: Option<&Bound<'py, PyAny>>,
+        group_size: Option<i64>,
+        exclude_groups: Option<&Bound<'py, PyAny>>,
+        exclude_by: Option<&Bound<'py, PyAny>>,
+        exact: bool,
+        threads: Option<i64>,
+    ) -> PyResult<Found> {
+        let state = self.engine.snapshot();
+        let mut matrix = arrays::matrix(queries, "queries", Some(state.params.dim), true)?;
+        let at_least_one = |name: &str, value: i64| {
+            usize::try_from(value)
+                .ok()
+                .filter(|&n| n > 0)
+                .ok_or_else(|| {
+                    PyValueError::new_err(format!("{name} is {value}; it must be at least 1"))
+                })
+        };
+        let k = at_least_one("k", k)?;
+        let ef = ef.map(|ef| at_least_one("ef", ef)).transpose()?;
+        let group_size = group_size
+            .map(|size| at_least_one("group_size", size))
+            .transpose()?;
+        let allowed = self.filter(py, &state, filter)?;
+        let groups = groups
+            .map(|groups| self.grouping(py, &state, groups, "groups"))
+            .transpose()?;
+        let exclude_by = exclude_by
+            .map(|groups| self.grouping(py, &state, groups, "exclude_by"))
+            .transpose()?;
+        let excluded = exclude_groups
+            .map(|ids| arrays::ids(ids, "exclude_groups"))
+            .transpose()?;
+        let exclude = match (&excluded, exclude_by.as_ref().or(groups.as_ref())) {
+            (None, _) if exclude_by.is_none() => None,
+            (None, _) => {
+                return Err(PyValueError::new_err(
+                    "exclude_by needs exclude_groups: one id for each query",
+                ));
+            }
+            (Some(_), None) => {
+                return Err(PyValueError::new_err(
+                    "exclude_groups needs groups or exclude_by",
+                ));
+            }
+            (Some(ids), Some(_)) if ids.len() != matrix.rows => {
+                return Err(PyValueError::new_err(format!(
+                    "exclude_groups has {} ids for {} queries; give one for each, -1 for none",
+                    ids.len(),
+                    matrix.rows
+                )));
+            }
+            (Some(ids), Some(groups)) => Some((&groups[..], &ids[..])),
+        };
+        let limit = match (&groups, group_size) {
+            (Some(groups), Some(size)) => Some((&groups[..], size)),
+            _ => None,
+        };
+        let ask = Ask {
+            k,
+            recall,
+            ef,
+            exact,
+            allowed: allowed.as_ref(),
+            limit,
+            exclude,
+        };
+        let size = if matrix.rows == 1 {
+            0
+        } else {
+            matrix.values.len()
+        };
+        let threads = if matrix.rows == 1 {
+            1
+        } else {
+            arrays::threads(threads)?
+        };
+        let answers = Self::run_long(py, size, None, |control| {
+            self.engine.prepare(&mut matrix.values)?;
+            self.engine
+                .search(&state, &matrix.values, ask, threads, control)
+        })?;
+        Found::new(py, answers, matrix.rows, k, matrix.single)
+    }
+
+    /// Find every vector at or above a score.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries : array of shape (m, dim) or (dim,)
+    /// threshold : float
+    ///     The lowest score to return.
+    /// filter : as for `search`, optional
+    /// threads : int, optional
+    ///
+    /// Returns
+    /// -------
+    /// Pairs
+    ///     ``keys`` uint64 and ``scores`` float32, query after query, best first; query i has the entries
+    ///     ``offsets[i]:offsets[i + 1]``.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index.build(np.eye(3, dtype=np.float32))
+    /// >>> pairs = index.search_range(np.array([[1, 1, 0]], dtype=np.float32), 0.5)
+    /// >>> pairs.keys, pairs.offsets
+    /// (array([0, 1], dtype=uint64), array([0, 2]))
+    #[pyo3(signature = (queries, threshold, *, filter=None, threads=None))]
+    fn search_range<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        threshold: f32,
+        filter: Option<&Bound<'py, PyAny>>,
+        threads: Option<i64>,
+    ) -> PyResult<Pairs> {
+        let state = self.engine.snapshot();
+        let mut matrix = arrays::matrix(queries, "queries", Some(state.params.dim), true)?;
+        let allowed = self.filter(py, &state, filter)?;
+        let threads = arrays::threads(threads)?;
+        let found = enter::long(py, None, |control| {
+            self.engine.prepare(&mut matrix.values)?;
+            self.engine.search_range(
+                &state,
+                &matrix.values,
+                threshold,
+                allowed.as_ref(),
+                threads,
+                control,
+            )
+        })?;
+        Ok(Pairs::new(py, found))
+    }
+
+    /// The live keys, uint64 of shape (len,), in the order in which they were added.
+    ///
+    /// Masks and groups align with them.
+    #[getter]
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<u64>>> {
+        let keys = enter::quick(py, || self.engine.snapshot().live_keys())?;
+        Ok(PyArray1::from_vec(py, keys))
+    }
+
+    /// Prepare a filter once for many searches.
+    ///
+    /// Parameters
+    /// ----------
+    /// mask_or_keys : array of bool aligned with `keys`, or array of keys
+    ///
+    /// Returns
+    /// -------
+    /// Bitmap
+    ///     Supports ``& | ~ -`` and ``len``; bound to this index; rows added later are outside it.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index.build(np.eye(4, dtype=np.float32))
+    /// >>> some = index.bitmap([0, 1]) | index.bitmap(np.array([False, False, True, False]))
+    /// >>> len(some), len(~some)
+    /// (3, 1)
+    fn bitmap(&self, py: Python<'_>, mask_or_keys: &Bound<'_, PyAny>) -> PyResult<Bitmap> {
+        let state = self.engine.snapshot();
+        let set = self.rows_of(py, &state, mask_or_keys, "mask_or_keys")?;
+        Ok(Bitmap {
+            engine: self.engine.clone(),
+            set: self.engine.bind(&state, set),
+        })
+    }
+
+    /// Prepare groups once for many searches.
+    ///
+    /// Parameters
+    /// ----------
+    /// ids : array of int64 aligned with `keys`
+    ///
+    /// Returns
+    /// -------
+    /// Groups
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index.build(np.eye(4, dtype=np.float32))
+    /// >>> patients = index.groups([1, 1, 2, 2])
+    /// >>> index.search(np.ones(4, dtype=np.float32), k=4, groups=patients).counts
+    /// 2
+    fn groups(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Groups> {
+        let state = self.engine.snapshot();
+        let ids = arrays::ids(ids, "ids")?;
+        let groups: Arc<[i64]> = enter::quick(py, || Ok(self.engine.groups(&state, &ids)?.into()))?;
+        let count = ids.iter().collect::<std::collections::HashSet<_>>().len();
+        Ok(Groups {
+            groups: self.engine.bind(&state, groups),
+            count,
+        })
+    }
+
+    /// The vectors of `keys`, float32 of shape (n, dim), in the stored precision (unit length under cosine).
+    ///
+    /// Raises
+    /// ------
+    /// KeyError
+    ///     Naming the first key that is not there.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> index = osler.Index.build(np.array([[3.0, 4.0]], dtype=np.float32))
+    /// >>> index.get([0])
+    /// array([[0.6, 0.8]], dtype=float32)
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let keys = arrays::keys(keys, "keys")?;
+        let values = enter::quick(py, || self.engine.get(&keys))?;
+        PyArray1::from_vec(py, values).reshape([keys.len(), self.engine.params().dim])
+    }
+
+    /// Write the index to one file, atomically: the file is complete, or what was at `path` stays.
+    ///
+    /// Raises
+    /// ------
+    /// OSError
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler, tempfile, os
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "cases.index")
+    /// >>> osler.Index.build(np.eye(3, dtype=np.float32)).save(path)
+    /// >>> len(osler.Index.open(path))
+    /// 3
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        enter::long(py, None, |_| self.engine.save(&path))
+    }
+
+    /// Read every byte of the index again.
+    ///
+    /// Raises
+    /// ------
+    /// CorruptIndexError
+    ///     For the first damage, with all of it in ``.findings``.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> osler.Index.build(np.eye(3, dtype=np.float32)).verify()
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        let findings = enter::long(py, None, |_| Ok(self.engine.verify()))?;
+        if findings.is_empty() {
+            Ok(())
+        } else {
+            Err(errors::corrupt(py, findings))
+        }
+    }
+
+    /// Measure the recall curve, for queries of another kind too; it is stored in the file.
+    ///
+    /// Parameters
+    /// ----------
+    /// queries : array of shape (m, dim), optional
+    ///     Some hundred queries like those to come, such as texts against images. None: up to 1,000 of the index's own
+    ///     vectors, which find themselves, so the curve is a little too high.
+    /// threads : int, optional
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    /// ReadOnlyError
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> vectors = np.random.default_rng(0).standard_normal((2500, 8), dtype=np.float32)
+    /// >>> index = osler.Index.build(vectors)
+    /// >>> index.calibrate(vectors[:200] + 0.1)
+    /// >>> index.stats()["calibration"]["queries"]
+    /// 200
+    #[pyo3(signature = (queries=None, *, threads=None))]
+    fn calibrate(
+        &self,
+        py: Python<'_>,
+        queries: Option<&Bound<'_, PyAny>>,
+        threads: Option<i64>,
+    ) -> PyResult<()> {
+        let dim = self.engine.params().dim;
+        let mut matrix = queries
+            .map(|q| arrays::matrix(q, "queries", Some(dim), false))
+            .transpose()?;
+        let threads = arrays::threads(threads)?;
+        enter::long(py, None, |control| {
+            if let Some(matrix) = &mut matrix {
+                self.engine.prepare(&mut matrix.values)?;
+            }
+            self.engine
+                .calibrate(matrix.as_ref().map(|m| &m.values[..]), threads, control)
+        })
+    }
+
+    /// Numbers of a vector.
+    #[getter]
+    fn dim(&self) -> usize {
+        self.engine.params().dim
+    }
+
+    /// What a score means: "cosine", "dot" or "l2".
+    #[getter]
+    fn metric(&self) -> &'static str {
+        self.engine.params().metric.name()
+    }
+
+    /// How vectors are stored: "f32" or "f16".
+    #[getter]
+    fn codes(&self) -> &'static str {
+        self.engine.params().codes.name()
+    }
+
+    /// Sizes, settings and the measured recall curve, as a dict.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, osler
+    /// >>> stats = osler.Index.build(np.eye(3, dtype=np.float32)).stats()
+    /// >>> stats["count"], stats["search"], stats["scores_from"]
+    /// (3, 'exact', 'f32')
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Stats {
+            params,
+            live,
+            deleted,
+            bytes,
+            height,
+            calibration,
+            read_only,
+        } = self.engine.stats();
+        let stats = PyDict::new(py);
+        stats.set_item("count", live)?;
+        stats.set_item("dim", params.dim)?;
+        stats.set_item("metric", params.metric.name())?;
+        stats.set_item("codes", params.codes.name())?;
+        stats.set_item("keep_vectors", "ram")?;
+        stats.set_item("scores_from", params.codes.name())?;
+        stats.set_item("seed", params.seed)?;
+        stats.set_item("search", if height.is_some() { "hnsw" } else { "exact" })?;
+        stats.set_item("levels", height.map_or(0, |h| h + 1))?;
+        stats.set_item("deleted", deleted)?;
+        stats.set_item("bytes", bytes.0 + bytes.1 + bytes.2)?;
+        stats.set_item("bytes_vectors", bytes.0)?;
+        stats.set_item("bytes_graph", bytes.1)?;
+        stats.set_item("read_only", read_only)?;
+        stats.set_item("simd", osler_kernels::level().name())?;
+        let curve = calibration.map(|calibration| {
+            let curve = PyDict::new(py);
+            let points = calibration.points.iter().map(|p| {
+                let point = PyDict::new(py);
+                point.set_item("k", p.k)?;
+                point.set_item("ef", p.ef)?;
+                point.set_item("recall", p.recall)?;
+                point.set_item("lower_bound", p.lower)?;
+                Ok(point)
+            });
+            curve.set_item("rows", calibration.rows)?;
+            curve.set_item("queries", calibration.queries)?;
+            curve.set_item("points", points.collect::<PyResult<Vec<_>>>()?)?;
+            Ok::<_, PyErr>(curve)
+        });
+        stats.set_item("calibration", curve.transpose()?)?;
+        Ok(stats)
+    }
+
+    fn __len__(&self) -> usize {
+        self.engine.stats().live
+    }
+
+    fn __contains__(&self, key: &Bound<'_, PyAny>) -> bool {
+        key.extract::<u64>()
+            .is_ok_and(|key| self.engine.snapshot().row(key).is_some())
+    }
+
+    fn __iter__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err(
+            "an index is not iterable; use index.keys",
+        ))
+    }
+
+    fn __repr__(&self) -> String {
+        let stats = self.engine.stats();
+        let measured = match (
+            &stats.height,
+            stats
+                .calibration
+                .as_ref()
+                .and_then(|c| c.measured(10, 0.95)),
+        ) {
+            (None, _) => ", exact".to_owned(),
+            (Some(_), Some(recall)) => format!(", recall@10 {recall:.3} measured"),
+            (Some(_), None) => String::new(),
+        };
+        let Params {
+            dim, metric, codes, ..
+        } = stats.params;
+        let read_only = if stats.read_only { ", read-only" } else { "" };
+        let count = grouped(stats.live);
+        format!(
+            "<osler.Index {count} x {dim}, {}, {}{measured}{read_only}>",
+            metric.name(),
+            codes.name()
+        )
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
+        let py = slf.py();
+        let engine = &slf.get().engine;
+        let bytes = enter::long(py, None, |_| engine.to_bytes())?;
+        Ok((
+            py.get_type::<Index>().getattr("_from_bytes")?,
+            (PyBytes::new(py, &bytes),),
+        ))
+    }
+
+    /// The index of a saved file's bytes, in memory and changeable.
+    #[staticmethod]
+    fn _from_bytes(py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> PyResult<Self> {
+        let bytes = bytes.as_bytes().to_vec();
+        let engine = enter::long(py, None, |_| Engine::from_bytes(&bytes))?;
+        Ok(Index {
+            engine: Arc::new(engine),
+        })
+    }
+}
+
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

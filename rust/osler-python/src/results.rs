@@ -1,0 +1,151 @@
+//! `_native.Found` and `_native.Pairs`: named arrays that a search returns.
+
+use numpy::{PyArray1, PyArrayMethods};
+use osler_core::query::Answers;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+/// What `Index.search` found: named arrays, which cannot be mixed up by unpacking.
+///
+/// Attributes
+/// ----------
+/// keys : array of uint64, (m, k) or (k,)
+/// scores : array of float32, (m, k) or (k,)
+///     Descending.
+/// counts : array of int64, (m,), or int
+///     How many hits are real; the rest are key 2**64-1 and score -inf.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, osler
+/// >>> osler.Index.build(np.eye(3, dtype=np.float32)).search(np.ones(3, dtype=np.float32), k=2)
+/// <osler.Found 1 query, k=2>
+#[pyclass(frozen, module = "osler", name = "Found")]
+pub struct Found {
+    #[pyo3(get)]
+    keys: Py<PyAny>,
+    #[pyo3(get)]
+    scores: Py<PyAny>,
+    #[pyo3(get)]
+    counts: Py<PyAny>,
+    rows: usize,
+    k: usize,
+}
+
+impl Found {
+    pub fn new(
+        py: Python<'_>,
+        answers: Answers,
+        rows: usize,
+        k: usize,
+        single: bool,
+    ) -> PyResult<Self> {
+        let Answers {
+            keys,
+            scores,
+            counts,
+        } = answers;
+        if single {
+            let count = counts[0].into_pyobject(py)?.into_any().unbind();
+            let keys = PyArray1::from_vec(py, keys).into_any().unbind();
+            let scores = PyArray1::from_vec(py, scores).into_any().unbind();
+            return Ok(Found {
+                keys,
+                scores,
+                counts: count,
+                rows,
+                k,
+            });
+        }
+        let keys = PyArray1::from_vec(py, keys)
+            .reshape([rows, k])?
+            .into_any()
+            .unbind();
+        let scores = PyArray1::from_vec(py, scores)
+            .reshape([rows, k])?
+            .into_any()
+            .unbind();
+        Ok(Found {
+            keys,
+            scores,
+            counts: PyArray1::from_vec(py, counts).into_any().unbind(),
+            rows,
+            k,
+        })
+    }
+}
+
+#[pymethods]
+impl Found {
+    fn __iter__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err(
+            "a result does not unpack; use its arrays: .keys, .scores, .counts",
+        ))
+    }
+
+    fn __repr__(&self) -> String {
+        let queries = if self.rows == 1 { "query" } else { "queries" };
+        format!("<osler.Found {} {queries}, k={}>", self.rows, self.k)
+    }
+}
+
+/// What `Index.search_range` found, ragged: query i has the entries ``offsets[i]:offsets[i + 1]``.
+///
+/// Attributes
+/// ----------
+/// keys : array of uint64, (total,)
+/// scores : array of float32, (total,)
+///     Descending within a query.
+/// offsets : array of int64, (m + 1,)
+///
+/// Examples
+/// --------
+/// >>> import numpy as np, osler
+/// >>> osler.Index.build(np.eye(3, dtype=np.float32)).search_range(np.eye(3, dtype=np.float32), 0.5)
+/// <osler.Pairs 3 in all for 3 queries>
+#[pyclass(frozen, module = "osler", name = "Pairs")]
+pub struct Pairs {
+    #[pyo3(get)]
+    keys: Py<PyArray1<u64>>,
+    #[pyo3(get)]
+    scores: Py<PyArray1<f32>>,
+    #[pyo3(get)]
+    offsets: Py<PyArray1<i64>>,
+    total: usize,
+    queries: usize,
+}
+
+impl Pairs {
+    pub fn new(py: Python<'_>, found: Vec<Vec<(u64, f32)>>) -> Self {
+        let mut offsets = vec![0];
+        for pairs in &found {
+            offsets.push(offsets[offsets.len() - 1] + pairs.len() as i64);
+        }
+        let queries = found.len();
+        let (keys, scores): (Vec<u64>, Vec<f32>) = found.into_iter().flatten().unzip();
+        let total = keys.len();
+        Pairs {
+            keys: PyArray1::from_vec(py, keys).unbind(),
+            scores: PyArray1::from_vec(py, scores).unbind(),
+            offsets: PyArray1::from_vec(py, offsets).unbind(),
+            total,
+            queries,
+        }
+    }
+}
+
+#[pymethods]
+impl Pairs {
+    fn __iter__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err(
+            "a result does not unpack; use its arrays: .keys, .scores, .offsets",
+        ))
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<osler.Pairs {} in all for {} queries>",
+            self.total, self.queries
+        )
+    }
+}
