@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osler.cli import output
-from osler.cli.options import check_where, device_option, open_collection, style_options, where_option
+from osler.cli.options import (
+    Device,
+    check_modality,
+    check_where,
+    device_option,
+    open_collection,
+    style_options,
+    where_option,
+)
 from osler.cli.output import UsageProblem, nearest
 
 if TYPE_CHECKING:
@@ -31,6 +39,7 @@ __all__ = ["command"]
     show_default=True,
     help="Labels that exclude each other, that do not, or each against its absence.",
 )
+@click.option("--scale", type=float, help="Factor of the cosine before the softmax; by default the encoder's own.")
 @where_option
 @device_option
 @style_options
@@ -39,8 +48,9 @@ def command(
     prompts: str | None,
     labels: tuple[str, ...],
     mode: str,
+    scale: float | None,
     where: str | None,
-    device: str,
+    device: Device,
     style: str,
 ) -> None:
     """Label items by what prompts say of each label.
@@ -50,11 +60,14 @@ def command(
     osler classify cases.osler --label effusion="pleural effusion" --label normal="clear lungs"
     """
     chosen = _prompts(prompts, labels, mode)
+    if scale is not None and not 0 < scale < float("inf"):
+        raise UsageProblem(f"--scale is {scale:g}; give a number above 0")
     with open_collection(collection, device=device) as cases:
-        check_where(cases, where, collection)
+        check_where(cases, where)
+        check_modality(cases, "text", "prompts are texts")
         from osler.classify import zero_shot
 
-        result = zero_shot(cases, chosen, mode=mode, where=where)  # type: ignore[arg-type]
+        result = zero_shot(cases, chosen, mode=mode, where=where, scale=scale)  # type: ignore[arg-type]
     document = result.to_dict()
     items = document["items"]
     rows = [[one["key"], one["label"], one["score"], *(one["scores"][name] for name in result.labels)] for one in items]

@@ -8,7 +8,15 @@ from __future__ import annotations
 import click
 
 from osler.cli import Commands, output
-from osler.cli.options import check_output, device_option, existing, open_collection, style_options
+from osler.cli.options import (
+    Device,
+    check_modality,
+    check_output,
+    device_option,
+    existing,
+    open_collection,
+    style_options,
+)
 from osler.cli.output import UsageProblem
 
 __all__ = ["command"]
@@ -37,7 +45,7 @@ def score(
     fraction: float | None,
     text: tuple[str, ...],
     out: str | None,
-    device: str,
+    device: Device,
     style: str,
 ) -> None:
     """Decide by how well an item's picture fits its text."""
@@ -51,6 +59,8 @@ def score(
         raise UsageProblem("--text is empty; say what to score against")
     check_output(out, *_DECISIONS)
     with open_collection(collection, device=device) as cases:
+        if text:
+            check_modality(cases, "text", "--text")
         from osler.curate import score_filter
 
         decisions = score_filter(cases, threshold=threshold, fraction=fraction, text=list(text) or None)

@@ -16,7 +16,9 @@ import click
 
 from osler.cli import Commands, output
 from osler.cli.options import (
+    Device,
     check_encoder,
+    check_output,
     check_where,
     device_option,
     encoder_option,
@@ -29,6 +31,7 @@ from osler.cli.output import Interrupted, UsageProblem
 
 if TYPE_CHECKING:
     from osler.collection import AddReport, Collection
+    from osler.collection.ingest import Plan
 
 __all__ = ["command"]
 
@@ -65,7 +68,7 @@ def build(
     metadata: str | None,
     keep: tuple[str, ...],
     items: str,
-    device: str,
+    device: Device,
     resume: bool,
     dry_run: bool,
     strict: bool,
@@ -80,12 +83,11 @@ def build(
     target = Path(out)
     if target.exists() and not resume:
         raise UsageProblem(f'"{out}" exists; go on with --resume, or choose another name')
-    if not target.absolute().parent.is_dir():
-        raise UsageProblem(f'the folder of "{out}" does not exist; make it first')
-    files = _check_sources(sources, metadata, keep, items)
+    _check_parent(target, out)
+    plan = _check_sources(sources, metadata, keep, items)
     if dry_run:
         named = check_encoder(encoder)
-        return _plan(style, files, {"encoder": named, "collection": out, "keep": list(keep), "items": items})
+        return _show_plan(style, plan, {"encoder": named, "collection": out, "keep": list(keep), "items": items})
     if target.exists():
         with open_collection(out, "a", encoder=encoder, device=device) as cases:
             return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items)
@@ -112,17 +114,19 @@ def add(
     metadata: str | None,
     keep: tuple[str, ...],
     items: str,
-    device: str,
+    device: Device,
     dry_run: bool,
     strict: bool,
     style: str,
 ) -> int:
     """Add pictures and DICOM files; what is there already is left as it is."""
     with open_collection(collection, "r" if dry_run else "a", device=device) as cases:
-        files = _check_sources(sources, metadata, keep, items)
+        plan = _check_sources(sources, metadata, keep, items)
         if dry_run:
             named = cases.info().encoder
-            return _plan(style, files, {"encoder": named, "collection": collection, "keep": list(keep), "items": items})
+            return _show_plan(
+                style, plan, {"encoder": named, "collection": collection, "keep": list(keep), "items": items}
+            )
         return _add(cases, sources, collection, style, strict, metadata=metadata, keep=keep, items=items)
 
 
@@ -138,7 +142,7 @@ def delete(collection: str, keys: tuple[str, ...], where: str | None, dry_run: b
         raise UsageProblem("give either --key, once or more, or --where")
     with open_collection(collection, "r" if dry_run else "a") as cases:
         if where is not None:
-            count = check_where(cases, where, collection)
+            count = check_where(cases, where)
             if not dry_run:
                 count = cases.delete(where=where)
         else:
@@ -195,40 +199,83 @@ def verify(collection: str, style: str) -> int:
         output.fail(str(error))
     columns = ["file", "section", "offset", "problem"]
     document = {"sound": not findings, "findings": list(findings)}
-    output.show(style, document, columns, [[found.get(column) for column in columns] for found in findings])
-    if style == "table" and not findings:
+    if style != "table" or findings:
+        output.show(style, document, columns, [[found.get(column) for column in columns] for found in findings])
+    else:
         output.say("every byte is as it was written")
     return output.FAILED if findings else output.DONE
 
 
-def _check_sources(sources: Sequence[str], metadata: str | None, keep: Sequence[str], items: str) -> Counter[str]:
-    """Return how many files of each kind there are, after all checks that need no pixel."""
+@command.command("import")
+@click.argument("source", metavar="FILE.usearch")
+@click.option("-o", "--out", metavar="DIR", required=True, help="The collection to make, such as cases.osler.")
+@style_options
+def import_(source: str, out: str, style: str) -> None:
+    """Make a collection of the vectors of a usearch index (f32, f16 or i8; cos, ip or l2sq)."""
+    if not existing(source).is_file():
+        raise UsageProblem(f'"{source}" is a folder; give a .usearch file')
+    target = Path(out)
+    if target.exists():
+        raise UsageProblem(f'"{out}" exists; choose another name')
+    _check_parent(target, out)
+    from osler.collection.interchange import import_usearch
+
+    with _whole_or_gone(target), import_usearch(source, target) as cases:
+        _show_exchanged(style, "added", len(cases), "collection", out)
+
+
+@command.command("export")
+@click.argument("collection")
+@click.option("-o", "--out", metavar="FILE.usearch", required=True, help="The file to write.")
+@click.option(
+    "--dtype", type=click.Choice(["f32", "f16", "i8"]), default="f32", show_default=True, help="Precision in the file."
+)
+@style_options
+def export(collection: str, out: str, dtype: str, style: str) -> None:
+    """Write a collection's vectors as a usearch index, with its keys beside it."""
+    check_output(out, ".usearch")
+    if Path(out).exists():
+        raise UsageProblem(f'"{out}" exists; choose another name')
+    from osler.collection.interchange import export_usearch
+
+    with open_collection(collection) as cases:
+        export_usearch(cases, out, dtype=dtype)  # type: ignore[arg-type]
+        _show_exchanged(style, "items", len(cases), "file", out)
+
+
+def _show_exchanged(style: str, what: str, count: int, where: str, path: str) -> None:
+    output.show(style, {what: count, where: path}, [what, where], [[count, path]])
+
+
+def _check_parent(target: Path, typed: str) -> None:
+    if not target.absolute().parent.is_dir():
+        raise UsageProblem(f'the folder of "{typed}" does not exist; make it first')
+
+
+def _check_sources(sources: Sequence[str], metadata: str | None, keep: Sequence[str], items: str) -> Plan:
+    """Return what would be read, after all checks that need no pixel."""
     if not sources:
         raise UsageProblem("SOURCE is missing; name a folder, a file, or a table of pictures")
     paths = [existing(source) for source in sources]
     table = existing(metadata) if metadata is not None else None
-    from osler.sources import open_source
+    from osler.collection.ingest import plan
 
     try:
-        source = open_source(paths, keep=keep, metadata=table, items=items)  # type: ignore[arg-type]
+        found = plan(paths, metadata=table, keep=keep, items=items)
     except (ValueError, KeyError) as error:
         raise UsageProblem(str(error.args[0] if error.args else error)) from None
-    if not source.entries:
+    if not found.files:
         raise UsageProblem(f'there is no file in "{sources[0]}"; name a folder with pictures or DICOM files')
-    files = Counter(entry.path.suffix.lower() or "no suffix" for entry in source.entries)
-    files["bytes"] = sum(entry.size for entry in source.entries)
-    return files
+    return found
 
 
-def _plan(style: str, files: Counter[str], settings: dict[str, Any]) -> int:
-    size = files.pop("bytes")
-    kinds = dict(sorted(files.items(), key=lambda pair: (-pair[1], pair[0])))
-    plan = {"files": files.total(), "bytes": size, "kinds": kinds, **settings}
-    shown = {**plan, "kinds": ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())}
+def _show_plan(style: str, plan: Plan, settings: dict[str, Any]) -> int:
+    document = {**plan.to_dict(), **settings}
+    shown = {**document, "kinds": ", ".join(f"{count:,} {kind}" for kind, count in plan.kinds.items())}
     shown["keep"] = ", ".join(settings["keep"]) or "no identifier"
-    output.show(style, {"plan": plan}, ["plan", "value"], [[name, value] for name, value in shown.items()])
+    output.show(style, {"plan": document}, ["plan", "value"], [[name, value] for name, value in shown.items()])
     if style == "table":
-        output.say("nothing was read or written; run without --dry-run to do it")
+        output.say("nothing was encoded or written; run it again without --dry-run")
     return output.DONE
 
 
@@ -268,7 +315,7 @@ def _report(style: str, report: AddReport, name: str) -> None:
         return
     reasons = {failure.code: failure.message for failure in reversed(report.failures)}
     for code, count in Counter(failure.code for failure in report.failures).most_common():
-        output.say(f"skipped {count:,} ({code}): {reasons[code]}")
+        output.say(f"skipped {count:,} ({code}){', such as' if count > 1 else ''}: {reasons[code]}")
     output.say("--json names each file that was skipped")
 
 

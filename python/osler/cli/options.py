@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_ENCODER",
+    "Device",
     "check_column",
     "check_encoder",
+    "check_modality",
     "check_output",
     "check_where",
     "device_option",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 DEFAULT_ENCODER = "reference"
+Device = Literal["auto", "cpu", "cuda"]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 where_option = click.option("--where", metavar="EXPR", help="Only items for which this SQL-style expression holds.")
@@ -71,9 +74,10 @@ def existing(path: str) -> Path:
     """Return the path if something is there."""
     found = Path(path)
     if not found.exists():
+        # Names of pictures may name patients, so only collections are offered.
         siblings: Sequence[str] = ()
         if found.parent.is_dir():
-            siblings = [one.name for one in found.parent.iterdir()]
+            siblings = [one.name for one in found.parent.glob("*.osler")]
         raise UsageProblem(f'no such file or folder: "{path}"{nearest(found.name, siblings)}')
     return found
 
@@ -95,7 +99,7 @@ def check_output(path: str | None, *suffixes: str) -> None:
 
 @contextmanager
 def open_collection(
-    path: str, mode: Literal["r", "a"] = "r", *, encoder: str | None = None, device: str = "auto"
+    path: str, mode: Literal["r", "a"] = "r", *, encoder: str | None = None, device: Device = "auto"
 ) -> Iterator[Collection]:
     """Open a collection and close it at the end; a path without one is wrong usage."""
     found = existing(path)
@@ -119,7 +123,7 @@ def check_column(cases: Collection, option: str, column: str | None, path: str) 
         raise UsageProblem(f'{option}: no column "{column}" in {path}{nearest(column, list(cases.schema))}')
 
 
-def check_where(cases: Collection, where: str | None, path: str) -> int:
+def check_where(cases: Collection, where: str | None) -> int:
     """Return how many items an expression admits; one that cannot be read is wrong usage."""
     try:
         return int(cases.count(where=where))
@@ -128,6 +132,20 @@ def check_where(cases: Collection, where: str | None, path: str) -> int:
             raise
         message = error.args[0] if error.args else error
         raise UsageProblem(f"--where: {message}") from None
+
+
+def check_modality(cases: Collection, kind: Literal["image", "text"], what: str) -> None:
+    """Refuse a question that the collection's encoder cannot take, before it is loaded."""
+    name = cases.info().encoder
+    if name is None:
+        raise UsageProblem(
+            f"{what} needs an encoder, and this collection has vectors only; ask with --vector or --like"
+        )
+    if kind not in cases.encoder.modalities:
+        other = "--image" if kind == "text" else "--text"
+        raise UsageProblem(
+            f"{what} needs an encoder of {kind}s, and {name} is none; ask with {other}, --like or --vector"
+        )
 
 
 def check_encoder(name: str | None) -> str:
@@ -147,11 +165,11 @@ def check_encoder(name: str | None) -> str:
     return name
 
 
-def load_encoder(name: str | None, device: str) -> Encoder:
+def load_encoder(name: str | None, device: Device) -> Encoder:
     """Load an encoder by name or folder; without a name the reference pair, said once on stderr."""
     from osler.encoders import load_encoder as load
 
-    found = load(check_encoder(name), device=device)  # type: ignore[arg-type]
+    found = load(check_encoder(name), device=device)
     if name is None:
         say(f"encoder: {DEFAULT_ENCODER}, a pair for demonstration and no medical model; --encoder chooses another")
     return found

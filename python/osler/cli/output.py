@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,9 @@ from typing import Any
 import click
 
 __all__ = ["Interrupted", "UsageProblem", "exit_code", "fail", "nearest", "say", "show", "version"]
+
+# The library speaks of its arguments; here they are options of the same names.
+_ARGUMENT = re.compile(r"\b(encoder|fraction|image|like|scale|text|threshold|vector|where)=")
 
 DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -132,7 +136,8 @@ def _failure(error: BaseException) -> int:
         fail(f'no option "{error.option_name}"{nearest(error.option_name, error.possibilities or ())}')
         return USAGE
     if isinstance(error, click.ClickException):
-        fail(_lowered(error.format_message()))
+        own = isinstance(error, UsageProblem)
+        fail(error.message if own else _lowered(error.format_message()))
         return error.exit_code
     if isinstance(error, OSError):
         fail(_system(error))
@@ -141,7 +146,7 @@ def _failure(error: BaseException) -> int:
     elif isinstance(error, KeyError) and error.args:
         fail(str(error.args[0]))
     elif isinstance(error, Error | ValueError | ImportError | NotImplementedError):
-        fail(str(error) or type(error).__name__)
+        fail(_ARGUMENT.sub(r"--\1", str(error)) or type(error).__name__)
     else:
         fail(f"a fault in osler ({type(error).__name__}); run again with OSLER_DEBUG=1 and report what it prints")
     return FAILED

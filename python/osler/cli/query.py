@@ -5,6 +5,7 @@ One `Collection.search`; all options are checked before anything is encoded.
 
 from __future__ import annotations
 
+import re
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ import click
 
 from osler.cli import output
 from osler.cli.options import (
+    Device,
     check_column,
+    check_modality,
     check_output,
     check_where,
     device_option,
@@ -31,9 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-# A table shows the columns that the question names, then others in the order of the collection, up to this many.
+# A table shows the columns that the question names, then the user's own, then these, up to this many in all.
 _TABLE_COLUMNS = 6
-_NOT_IN_TABLES = ("patient_id", "study_id", "series_id", "instance_id", "rows", "columns", "spacing", "encoding")
+_FIRST_OF_DICOM = ("modality", "body_part", "view", "laterality", "age", "sex", "year", "manufacturer")
 
 
 @click.command("query")
@@ -60,7 +63,7 @@ def command(
     group_by: str | None,
     exclude: str | None,
     html: str | None,
-    device: str,
+    device: Device,
     style: str,
 ) -> None:
     """Find the cases like this one.
@@ -85,7 +88,9 @@ def command(
     with open_collection(collection, device=device) as cases:
         for option, column in (("--group-by", group_by), ("--exclude", exclude)):
             check_column(cases, option, column, collection)
-        searched = check_where(cases, where, collection)
+        check_where(cases, where)
+        if image is not None or text is not None:
+            check_modality(cases, "image" if text is None else "text", "--image" if text is None else "--text")
         if vector is not None:
             question = {"vector": _read_vector(vector)}
         if like is not None:
@@ -95,11 +100,11 @@ def command(
         start = perf_counter()
         hits = cases.search(k=k, where=where, group_by=group_by, exclude=exclude, **question)
         seconds = perf_counter() - start
-        _show(style, list(hits), searched, seconds, _table_columns(cases, where, group_by, exclude))
+        _show(style, list(hits), hits.searched, seconds, _table_columns(cases, where, group_by, exclude))
         total = len(cases)
         if style == "table":
-            part = f"{searched:,} of {total:,} items" if where is not None else f"{total:,} items"
-            output.say(f"searched {part} in {1000 * seconds:,.1f} ms")
+            part = f"{hits.searched:,} of {total:,} items"
+            output.say(f"searched {part}; answered in {1000 * seconds:,.0f} ms")
         if html is not None:
             hits.to_html(html)
             output.say(f"wrote {html}")
@@ -125,11 +130,13 @@ def _read_vector(path: str) -> np.ndarray:
 
 def _table_columns(cases: Collection, where: str | None, group_by: str | None, exclude: str | None) -> list[str]:
     """Return the metadata columns in the order in which a table prefers them."""
-    named = [name for name in (group_by, exclude) if name is not None]
+    from osler.collection.privacy import ALLOWED, IDENTIFIERS
+
     schema = list(cases.schema)
-    mentioned = [name for name in schema if where is not None and name in where]
-    rest = [name for name in schema if name not in _NOT_IN_TABLES]
-    return list(dict.fromkeys([*mentioned, *named, *rest]))
+    mentioned = [name for name in schema if where is not None and re.search(rf"\b{re.escape(name)}\b", where)]
+    named = [name for name in (group_by, exclude) if name is not None]
+    own = [name for name in schema if name not in ALLOWED and name not in IDENTIFIERS]
+    return list(dict.fromkeys([*mentioned, *named, *own, *_FIRST_OF_DICOM]))
 
 
 def _show(style: str, hits: list[Hit], searched: int, seconds: float, preferred: list[str]) -> None:

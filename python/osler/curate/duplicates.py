@@ -26,9 +26,9 @@ def near_duplicates(
 ) -> pl.DataFrame:
     """Return every pair of items that are nearer than a threshold, each pair once.
 
-    The score of two items of a collection is the highest cosine of a part of one and a part of the other of the same
-    kind; parts of one item are no pair. Items of one patient, or neighbouring slices of one volume, are often near
-    without being copies: look before deleting.
+    The score of two items of a collection is the highest cosine of a part of one and a part of the other; parts of one
+    item are no pair. Image parts are compared where the collection has any, else text parts. Items of one patient are
+    often near without being copies: look before deleting.
 
     Parameters
     ----------
@@ -64,42 +64,35 @@ def near_duplicates(
         names: Sequence[Any] = range(len(vectors)) if keys is None else list(keys)
         if len(names) != len(vectors) or len(set(names)) != len(names):
             raise ValueError(f"keys has {len(set(names))} different entries for {len(vectors)} vectors; give one each")
-        return _frame(names, [_join(vectors, np.arange(len(vectors)), threshold)])
+        return _frame(names, _join(vectors, np.arange(len(vectors)), threshold))
     if keys is not None:
         raise ValueError("a collection has its own keys; leave keys= out")
-    found = []
-    for kind in ("image", "text"):
-        rows = cases_or_vectors.part_vectors(kind=kind)
-        found.append(_join(rows.vectors, rows.owner, threshold))
-        names = rows.keys
-    return _frame(names, found)
+    rows = cases_or_vectors.part_vectors()
+    return _frame(rows.keys, _join(rows.vectors, rows.owner, threshold))
 
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _join(vectors: np.ndarray, owner: np.ndarray, threshold: float) -> Pairs:
-    """Return the pairs of owners with the best score of each."""
+    """Return the pairs of owners, each once with its best score."""
     from osler.index import join
 
     if len(vectors) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
     rows_a, rows_b, scores = join(np.ascontiguousarray(vectors, dtype=np.float32), float(threshold))
     a, b = owner[rows_a.astype(np.int64)], owner[rows_b.astype(np.int64)]
-    return _best_of_each(np.minimum(a, b), np.maximum(a, b), scores)
-
-
-def _best_of_each(a: np.ndarray, b: np.ndarray, scores: np.ndarray) -> Pairs:
+    a, b = np.minimum(a, b), np.maximum(a, b)
     order = np.lexsort((-scores, b, a))
     a, b, scores = a[order], b[order], scores[order]
-    first = (a != b) & np.r_[True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])][: len(a)]
+    first = (a != b) & np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1]))[: len(a)]
     return a[first], b[first], scores[first]
 
 
-def _frame(names: Sequence[Any], found: Sequence[Pairs]) -> pl.DataFrame:
+def _frame(names: Sequence[Any], found: Pairs) -> pl.DataFrame:
     import polars as pl
 
-    a, b, scores = _best_of_each(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    a, b, scores = found
     kind = pl.String if any(isinstance(name, str) for name in names) else pl.Int64
     pairs = [(names[i], names[j]) for i, j in zip(a.tolist(), b.tolist(), strict=True)]
     return pl.DataFrame(
