@@ -1,0 +1,482 @@
+"""`Collection`: items, metadata and vectors in one durable directory.
+
+The public face; each method checks the handle and calls the module that does the work. storage.md, "Promises".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from osler.collection import changes, query, reading
+from osler.collection.handle import Handle, initial_state
+from osler.collection.hits import Hits
+from osler.collection.outcome import AddReport
+from osler.collection.reading import Info, PartVectors
+from osler.collection.snapshot import Snapshot
+from osler.collection.store import Store
+from osler.collection.where import unknown_column
+from osler.errors import CorruptIndexError
+from osler.items import Hit
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from osler.encoders import Encoder
+    from osler.progress import Callback
+
+__all__ = ["AddReport", "Collection", "Hits", "Info", "PartVectors"]
+
+Device = Literal["auto", "cpu", "cuda"]
+Score = Literal["max", "mean", "sum", "count", "maxsim", "median_min"]
+
+
+class Collection:
+    """Items, each with metadata and the vectors of its parts, in one directory; made by `create` or `open`.
+
+    Any number of threads may read while one writes. Vectors are patient data, whatever they were made of: keep the
+    directory as you keep the pictures.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, osler
+    >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+    >>> cases.add_vectors(["a", "b"], np.eye(2), metadata=[{"age": 61}, {"age": 40}])
+    added 2 · skipped 0 · duplicates 0
+    >>> [hit.key for hit in cases.search(vector=[1, 0.1], where="age >= 18")]
+    ['a', 'b']
+    >>> cases.close()
+    """
+
+    __slots__ = ("__weakref__", "_handle")
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder: str | os.PathLike[str] | Encoder | None = None,
+        dim: int | None = None,
+        metric: Literal["cosine", "dot", "l2"] = "cosine",
+        device: Device = "auto",
+    ) -> Collection:
+        """Make an empty collection and open it for writing.
+
+        Parameters
+        ----------
+        path : path
+            The directory, which must not exist; its name usually ends in ``.osler``.
+        encoder : str, path or Encoder, optional
+            A registry name, or a folder with a ``manifest.json``.
+        dim : int, optional
+            Width of vectors that you bring yourself, where there is no encoder.
+        metric : {"cosine", "dot", "l2"}
+        device : str
+            Where an encoder given by name runs.
+
+        Raises
+        ------
+        FileExistsError
+            There is something at `path`.
+        """
+        source: str | None = None
+        found: Encoder | None = None
+        if encoder is not None:
+            found, source = _encoder(encoder, device)
+        state = initial_state(found, source, dim, metric)
+        Store.create(Path(path), state).close()
+        return cls(Handle(Path(path), True, found))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: Literal["r", "a"] = "r",
+        *,
+        encoder: str | os.PathLike[str] | Encoder | None = None,
+        device: Device = "auto",
+    ) -> Collection:
+        """Open a collection: ``"r"`` to read, ``"a"`` to read and write.
+
+        Parameters
+        ----------
+        path : path
+        mode : {"r", "a"}
+        encoder : str, path or Encoder, optional
+            Where the collection's encoder is now, if it is not where it was; another one is refused.
+        device : str
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no collection at `path`.
+        CorruptIndexError
+            A file is damaged; the message names it.
+        FormatVersionError, LockedError
+            It needs another version of Osler; another process writes to it.
+        """
+        if mode not in ("r", "a"):
+            raise ValueError(f"mode is {mode!r}; choose 'r' to read, or 'a' to read and write")
+        found = None if encoder is None else _encoder(encoder, device)[0]
+        return cls(Handle(Path(path), mode == "a", found))
+
+    def add(
+        self,
+        source: Any,
+        *,
+        metadata: Any = None,
+        keep: Iterable[str] = (),
+        items: Literal["file", "series"] = "file",
+        on_error: Literal["skip", "raise"] = "skip",
+        on_duplicate: Literal["skip", "replace"] = "skip",
+        progress: bool | Callback = True,
+    ) -> AddReport:
+        """Read, encode and add files; each has exactly one outcome.
+
+        Work is committed in batches, so an interruption loses only the batch in hand, and adding the same source again
+        continues: files that are there already are recognised by their bytes, without decoding them.
+
+        Parameters
+        ----------
+        source : path, or list of paths
+            A file, a folder, or a table that names pictures.
+        metadata : path, optional
+            A CSV or Parquet file joined on ``key``, ``path``, ``file``/``filename`` or ``SOPInstanceUID``.
+        keep : iterable of str
+            DICOM tags or columns of `metadata` to keep as they are, though they may identify a patient.
+        items : {"file", "series"}
+        on_error : {"skip", "raise"}
+        on_duplicate : {"skip", "replace"}
+            What to do with a file whose name is there already with other bytes.
+        progress : bool or callable
+            A callable gets (done, total) and stops the work by returning False.
+
+        Returns
+        -------
+        AddReport
+        """
+        from osler.collection.ingest import add
+
+        self._handle.check()
+        return add(
+            self._handle,
+            source,
+            metadata=metadata,
+            keep=tuple(keep),
+            items=items,
+            on_error=on_error,
+            on_duplicate=on_duplicate,
+            progress=progress,
+        )
+
+    def add_vectors(
+        self,
+        keys: Iterable[str],
+        vectors: Any,
+        *,
+        metadata: Any = None,
+        parts: Any = None,
+        locators: Any = None,
+        kind: Literal["image", "text"] | Sequence[str] = "image",
+        on_duplicate: Literal["error", "skip", "replace"] = "error",
+    ) -> AddReport:
+        """Add items with vectors of your own, all of them or none.
+
+        Parameters
+        ----------
+        keys : list of str
+        vectors : array (p, dim) or None
+            None stores items that can be filtered and not searched. Under cosine, unit rows are stored.
+        metadata : list of dict, or table with the Arrow PyCapsule interface, optional
+            One row a key. A dict sets only the columns that it has.
+        parts : int array (p,), optional
+            Each vector's position in `keys`, where items have several; by default one vector a key.
+        locators : sequence of Locator, dict or None, optional
+            Where in its item each vector lies.
+        kind : {"image", "text"} or sequence of them
+        on_duplicate : {"error", "skip", "replace"}
+
+        Returns
+        -------
+        AddReport
+        """
+        return changes.add_vectors(
+            self._handle,
+            keys,
+            vectors,
+            metadata=metadata,
+            parts=parts,
+            locators=locators,
+            kind=kind,
+            on_duplicate=on_duplicate,
+        )
+
+    def search(
+        self,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        vector: Any = None,
+        like: str | None = None,
+        k: int = 10,
+        where: Any = None,
+        group_by: str | None = None,
+        exclude: str | Mapping[str, Any] | None = None,
+        kind: Literal["image", "text", "any"] | None = None,
+        score: Score = "max",
+        recall: float = 0.95,
+    ) -> Hits:
+        """Find the items nearest to one query; fewer than `k` is a normal answer.
+
+        Parameters
+        ----------
+        image, text, vector, like
+            Exactly one: a path, array or PIL image; a text; an array (dim,) or, for a query of several frames,
+            (q, dim); the key of an item, which never finds itself.
+        k : int
+            Items wanted.
+        where : str or Polars expression, optional
+            A condition over the columns, as in ``"modality = 'CT' AND age >= 60"``.
+        group_by : str, optional
+            At most one item for each value of this column.
+        exclude : str or mapping, optional
+            A column whose value for the query itself is left out, or the values to leave out.
+        kind : {"image", "text", "any"}, optional
+            Parts to search; by default images if there are any.
+        score : {"max", "mean", "sum", "count", "maxsim", "median_min"}
+            How an item's parts make its score: the best, their mean or sum, how many are among the 20 nearest, or, for
+            queries of several frames, the sum or the median over frames of each frame's best.
+        recall : float
+            Share of the exact answer wanted; 1 is exact.
+
+        Returns
+        -------
+        Hits
+
+        Raises
+        ------
+        ValueError
+            For options that cannot be, before anything is encoded.
+        """
+        given = {"image": image, "text": text, "vector": vector, "like": like}
+        name = query.only_one(given)
+        if name == "vector":
+            shape = np.shape(vector)
+            if len(shape) not in (1, 2) or 0 in shape:
+                raise ValueError(f"vector has shape {shape}; give one of shape (dim,), or (q, dim) for several frames")
+        plural: Any = {"image": [image], "text": [text], "vector": None, "like": None}[name]
+        options = {"k": k, "where": where, "group_by": group_by, "exclude": exclude}
+        return self._ask(
+            lambda snapshot: query.questions(self._handle, snapshot, name, plural, vector, like, kind),
+            options | {"kind": kind, "score": score, "recall": recall},
+        )[0]
+
+    def search_many(
+        self,
+        *,
+        images: Sequence[Any] | None = None,
+        texts: Sequence[str] | None = None,
+        vectors: Any = None,
+        k: int = 10,
+        where: Any = None,
+        group_by: str | None = None,
+        exclude: str | Mapping[str, Any] | None = None,
+        kind: Literal["image", "text", "any"] | None = None,
+        score: Score = "max",
+        recall: float = 0.95,
+    ) -> list[Hits]:
+        """Search for several queries at once: like `search` for each, and faster.
+
+        Parameters
+        ----------
+        images, texts, vectors
+            Exactly one: pictures, texts, or an array (m, dim).
+
+        Returns
+        -------
+        list of Hits
+        """
+        name = query.only_one({"images": images, "texts": texts, "vectors": vectors})
+        plural: Any = {"images": images, "texts": texts, "vectors": None}[name]
+        options = {"k": k, "where": where, "group_by": group_by, "exclude": exclude}
+        return self._ask(
+            lambda snapshot: query.questions(self._handle, snapshot, name, plural, vectors, None, kind),
+            options | {"kind": kind, "score": score, "recall": recall},
+        )
+
+    def get(self, keys: str | Iterable[str], missing: Literal["raise", "skip"] = "raise") -> list[Hit]:
+        """Return items by key, in the order asked; their score is NaN, as nothing was asked of them."""
+        return reading.get(self._read(), keys, missing)
+
+    def delete(self, keys: str | Iterable[str] | None = None, where: Any = None) -> int:
+        """Delete items by key or by condition, and return how many were there; a missing key is no error."""
+        return changes.delete(self._handle, keys, where)
+
+    def update(self, key: str, *, metadata: Mapping[str, Any]) -> None:
+        """Set columns of one item; the others, and its vectors, stay."""
+        changes.update(self._handle, key, metadata)
+
+    def compact(self) -> None:
+        """Write the live items together, and remove the files that only held deleted ones."""
+        changes.compact(self._handle)
+
+    def keys(self, where: Any = None) -> list[str]:
+        """Return the keys of the items for which `where` holds, in order of insertion."""
+        return reading.keys(self._read(), where)
+
+    def vectors(self, keys: Iterable[str] | None = None, where: Any = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return one vector an item, float32 (n, dim), in the order of `keys` or of ``keys(where)``.
+
+        An item of several parts gives their mean, of unit length under cosine, over image parts where the collection
+        has any; an item without vectors gives NaN. `part_vectors` gives them one by one.
+        """
+        return reading.item_vectors(self._read(), keys, where)
+
+    def part_vectors(
+        self,
+        keys: Iterable[str] | None = None,
+        where: Any = None,
+        kind: Literal["image", "text", "any"] | None = None,
+    ) -> PartVectors:
+        """Return the vectors of the items' parts, by default of image parts where the collection has any."""
+        return reading.part_vectors(self._read(), keys, where, kind)
+
+    def to_polars(self, where: Any = None) -> pl.DataFrame:
+        """Return ``key`` and the metadata columns as a frame, one row an item."""
+        import polars as pl
+
+        snapshot = self._read()
+        if where is None:
+            return snapshot.table.clone()
+        return snapshot.table.filter(pl.Series(snapshot.condition(where).mask(snapshot.table)))
+
+    def count(self, where: Any = None) -> int:
+        """Return the number of items for which `where` holds."""
+        snapshot = self._read()
+        return int(snapshot.select(snapshot.condition(where)).sum())
+
+    def unique(self, column: str) -> list[Any]:
+        """Return the different values of a column, sorted; None is not one."""
+        values = self._column(column).drop_nulls().unique()
+        return sorted(values.to_list())
+
+    def minmax(self, column: str) -> tuple[Any, Any]:
+        """Return the smallest and the largest value of a column; None where it has no value."""
+        values = self._column(column).drop_nulls()
+        return values.min(), values.max()
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """The metadata columns and the type of each."""
+        return dict(self._read().types)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The collection's encoder, loaded when first needed; `Error` where it has none."""
+        self._handle.check()
+        return self._handle.encoder
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the encoder that made the vectors; None where they are your own."""
+        named = self._read().manifest["encoder"]
+        return None if named is None else str(named["fingerprint"])
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._handle.path
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self._handle.snapshot.dim
+
+    @property
+    def metric(self) -> str:
+        """What a score is: ``cosine``, ``dot`` or ``l2``."""
+        return self._handle.snapshot.metric
+
+    def info(self) -> Info:
+        """Return what the collection holds and how it was made."""
+        return reading.info(self._read(), self._handle.graph.stats())
+
+    def verify(self) -> None:
+        """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them."""
+        self._handle.check()
+        findings = list(self._handle.store.findings())
+        if findings:
+            first = findings[0]
+            raise CorruptIndexError(
+                f"{self.path.name}/{first['file']} is damaged ({first['problem']}); {len(findings)} of "
+                f"{len(self._handle.store.manifest['files'])} files are; restore them from a copy",
+                findings=findings,
+            )
+
+    def close(self) -> None:
+        """Release the collection; closing twice is no error."""
+        self._handle.close()
+
+    def _ask(self, make: Any, options: dict[str, Any]) -> list[Hits]:
+        snapshot = self._read()
+        where = options.pop("where")
+        query.check_options(snapshot, **{n: options[n] for n in ("k", "group_by", "exclude", "score", "recall")})
+        condition = snapshot.condition(where)
+        snapshot.wanted_kind(options["kind"])
+        asked = make(snapshot)
+        answers, searched = query.ask(snapshot, self._handle.graph, asked, condition=condition, **options)
+        return [Hits(snapshot, question, found, searched) for question, found in zip(asked, answers, strict=True)]
+
+    def _read(self) -> Snapshot:
+        self._handle.check()
+        return self._handle.snapshot
+
+    def _column(self, column: str) -> Any:
+        snapshot = self._read()
+        if column not in snapshot.table.columns:
+            raise unknown_column(column, snapshot.table.columns)
+        return snapshot.table[column]
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._read().row_of
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, key: str) -> Hit:
+        return self.get(key)[0]
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        return (Collection.open, (str(self.path.absolute()),))
+
+    def __repr__(self) -> str:
+        manifest = self._handle.snapshot.manifest
+        name = "own vectors" if manifest["encoder"] is None else manifest["encoder"]["name"]
+        return f"<osler.Collection {self.path.name!r} {len(self._handle.snapshot):,} items, {name} {self.dim}-d>"
+
+
+def _encoder(encoder: Any, device: Device) -> tuple[Encoder, str]:
+    """Return an encoder, and by what it is found again."""
+    from osler.encoders import load_encoder
+
+    if isinstance(encoder, str | os.PathLike):
+        found = load_encoder(os.fspath(encoder), device=device)
+        folder = Path(encoder)
+        return found, str(folder.absolute()) if folder.is_dir() else os.fspath(encoder)
+    return encoder, str(encoder.name)

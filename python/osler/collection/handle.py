@@ -1,0 +1,248 @@
+"""What an open collection holds: its directory, the state in force, the graph, the encoder and the secret.
+
+The one place that turns rows into a commit. Thread-safe for reading; one writer at a time by its lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from osler.collection import privacy
+from osler.collection.graph import Graph, save_graph
+from osler.collection.query import need_modality
+from osler.collection.rows import Array, Batch, Columns
+from osler.collection.snapshot import Snapshot, tombstone_bytes
+from osler.collection.store import Store
+from osler.errors import EncoderError, Error, ForkedHandleError
+
+if TYPE_CHECKING:
+    from osler.encoders import Encoder
+
+__all__ = ["Handle", "initial_state"]
+
+_METRICS = ("cosine", "dot", "l2")
+# Below this many parts a graph is made faster than it is read: api.md, "Calibration".
+_WORTH_SAVING = 2_000
+
+
+class Handle:
+    """An open collection without its public face."""
+
+    def __init__(self, path: Path, writable: bool, encoder: Encoder | None = None) -> None:
+        self.path = path
+        self.store = Store.open(path, writable=writable)
+        self.snapshot = Snapshot(self.store)
+        self.graph = Graph(self.store)
+        self.write_lock = threading.RLock()
+        self._encoder: Encoder | None = None
+        self._pid = os.getpid()
+        self._open = True
+        if encoder is not None:
+            self._encoder = self._same(encoder)
+
+    def check(self) -> None:
+        """Raise where the handle cannot be used."""
+        if not self._open:
+            raise Error(f"{self.path.name} was closed; open it again", code="closed")
+        if os.getpid() != self._pid:
+            raise ForkedHandleError(
+                f"{self.path.name} was opened before a fork; open it again in this process: it can be pickled for that"
+            )
+
+    def close(self) -> None:
+        """Save a graph that is worth it, and release the lock."""
+        if not self._open:
+            return
+        if os.getpid() == self._pid and self.store.writable:
+            try:
+                if self.graph.outside(self.snapshot) >= _WORTH_SAVING:
+                    self.save_graph()
+            finally:
+                self._open = False
+                self.store.close()
+        self._open = False
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """Tags and columns that are kept as they are."""
+        return tuple(self.snapshot.manifest["policy"]["keep"])
+
+    @property
+    def encoder(self) -> Encoder:
+        """The collection's encoder, loaded on first use."""
+        if self._encoder is None:
+            named = self.snapshot.manifest["encoder"]
+            if named is None:
+                raise Error(
+                    f"{self.path.name} has no encoder, only vectors; ask with vector= or like=, and add with "
+                    "add_vectors",
+                    code="no_encoder",
+                )
+            from osler.encoders import load_encoder
+
+            try:
+                self._encoder = self._same(load_encoder(named["source"]))
+            except FileNotFoundError:
+                raise EncoderError(
+                    f"the encoder {named['name']} of {self.path.name} is not where it was; "
+                    "open the collection with encoder= and the folder it is in now"
+                ) from None
+        return self._encoder
+
+    def encoder_for(self, kind: str) -> Encoder:
+        """Return the encoder if it takes images or texts, as `kind` says."""
+        encoder = self.encoder
+        need_modality(encoder, encoder.name, kind)
+        return encoder
+
+    def secret(self, make: bool = False) -> privacy.Secret:
+        """Read the secret beside the directory, or make it where none was ever needed."""
+        known = self.snapshot.manifest["secret_check"]
+        path = privacy.secret_path(self.path)
+        try:
+            found = privacy.Secret.make(path) if make and known is None else privacy.Secret.read(path)
+        except FileNotFoundError:
+            raise Error(
+                f"{path.name} is missing beside {self.path.name}; it is needed to add DICOM files and to find a "
+                "patient's pseudonym, so put it back (opening and searching work without it)",
+                code="secret",
+            ) from None
+        if known is not None and found.check() != known:
+            raise Error(
+                f"{path.name} is the secret of another collection; put back the one made with this", code="secret"
+            )
+        return found
+
+    def columns(self) -> Columns:
+        """Return the columns as they are, to be grown by new rows."""
+        return Columns(self.snapshot.types)
+
+    def publish(
+        self,
+        batch: Batch | None = None,
+        dead: Array | None = None,
+        columns: Columns | None = None,
+        changes: Mapping[str, Any] | None = None,
+        replace: bool = False,
+    ) -> None:
+        """Commit new items and deletions together, and let every later call see them.
+
+        Parameters
+        ----------
+        batch : Batch, optional
+        dead : ndarray of item rows, optional
+        columns : Columns, optional
+            The columns after the new rows.
+        changes : mapping, optional
+            Other entries of the manifest.
+        replace : bool
+            The batch takes the place of every segment.
+        """
+        manifest = self.snapshot.manifest
+        state: dict[str, Any] = dict(changes or {})
+        new: dict[str, bytes | Path] = {}
+        drop: frozenset[str] = frozenset()
+        segments = list(manifest["segments"])
+        if replace:
+            segments, drop = [], frozenset(manifest["files"])
+            state |= {"segments": segments, "tombstones": [], "index": None}
+        if batch is not None and len(batch):
+            identity = token_hex(16)
+            types = columns.types if columns is not None else self.snapshot.types
+            new |= batch.files(identity, types)
+            entry = {
+                "id": identity,
+                "items": len(batch),
+                "parts": len(batch.parts),
+                "first_item": manifest["next_item"],
+                "first_part": manifest["next_part"],
+            }
+            state |= {
+                "segments": [*segments, entry],
+                "next_item": manifest["next_item"] + len(batch),
+                "next_part": manifest["next_part"] + len(batch.parts),
+                "schema": types,
+            }
+        if dead is not None and len(dead):
+            name = f"tombstones/{token_hex(16)}.npy"
+            new[name] = tombstone_bytes(self._item_ids(dead))
+            state["tombstones"] = [*manifest["tombstones"], name]
+        if not state:
+            return
+        self.store.commit(state, new, drop)
+        self.snapshot = Snapshot(self.store, self.snapshot)
+
+    def save_graph(self) -> None:
+        """Write the graph, if there is one."""
+        if save_graph(self.store, self.graph, self.snapshot):
+            self.snapshot = self.snapshot.under(self.store.manifest)
+            self.graph.follow(self.snapshot)
+
+    def save_graph_if_due(self) -> None:
+        """Write the graph where too many rows are outside the one that was written."""
+        if self.graph.due(self.snapshot):
+            self.save_graph()
+
+    def _item_ids(self, rows: Array) -> Array:
+        ids = []
+        for row in rows.tolist():
+            segment, item = self.snapshot.locate(row)
+            ids.append(segment.first_item + item)
+        return np.asarray(ids, np.int64)
+
+    def _same(self, encoder: Encoder) -> Encoder:
+        named = self.snapshot.manifest["encoder"]
+        if named is None:
+            raise ValueError(f"{self.path.name} has vectors of your own and takes no encoder")
+        if encoder.fingerprint != named["fingerprint"]:
+            raise EncoderError(
+                f"{self.path.name} was made by the encoder {named['name']} with fingerprint "
+                f"{named['fingerprint'][:12]}, this is {encoder.name} with {encoder.fingerprint[:12]}; vectors of two "
+                "encoders cannot be compared, so use the first or build a new collection"
+            )
+        return encoder
+
+
+def initial_state(
+    encoder: Encoder | None, source: str | None, dim: int | None, metric: str, keep: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the manifest entries of an empty collection."""
+    if metric not in _METRICS:
+        raise ValueError(f"metric is {metric!r}; choose cosine, dot or l2")
+    if encoder is not None:
+        if dim is not None and dim != encoder.dim:
+            raise ValueError(f"dim is {dim}, and the encoder {encoder.name} has {encoder.dim}; leave dim out")
+        dim = encoder.dim
+    if dim is None:
+        raise ValueError("give encoder= to search pictures and texts, or dim= for vectors of your own")
+    if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= 65_536:
+        raise ValueError("dim must be a whole number from 1 to 65536")
+    named = None
+    if encoder is not None:
+        named = {
+            "name": encoder.name,
+            "source": source,
+            "fingerprint": encoder.fingerprint,
+            "dim": encoder.dim,
+            "modalities": list(encoder.modalities),
+        }
+    return {
+        "dim": int(dim),
+        "encoder": named,
+        "index": None,
+        "metric": metric,
+        "next_item": 0,
+        "next_part": 0,
+        "policy": privacy.policy(keep),
+        "schema": {},
+        "secret_check": None,
+        "segments": [],
+        "tombstones": [],
+    }

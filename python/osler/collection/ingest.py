@@ -1,0 +1,378 @@
+"""Files to rows: read in threads, encoded and committed in batches, one outcome a file.
+
+Touches the source through `osler.sources`, the encoder, and the collection through its handle. Memory is bounded by the
+reads in flight and one batch. Failures name a file below the root that was given, never a value read from one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from osler.collection.handle import Handle
+from osler.collection.outcome import AddReport, Failure
+from osler.collection.privacy import Secret, content_digest, policy, stored_columns
+from osler.collection.rows import Array, Batch, Columns, Place, unit_rows
+from osler.config import LIMITS
+from osler.decode import format_of, read_bytes
+from osler.errors import EncoderError, Error, SourceError
+from osler.items import Item
+from osler.progress import Callback, track
+from osler.sources import Entry, Source, open_source
+
+__all__ = ["Plan", "add", "plan"]
+
+_READERS = 2
+_AHEAD = 8
+# Frames that are encoded together, and items that are committed together: a commit costs some milliseconds of syncs.
+_ENCODE_FRAMES = 64
+_COMMIT_ITEMS = 1_024
+_COMMIT_BYTES = 64 << 20
+_SNIFFED = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What adding a source would read.
+
+    Attributes
+    ----------
+    files : int
+    bytes : int
+    kinds : dict of str to int
+        Files by format, as their first bytes say; ``other`` for what no reader takes.
+    unmatched : int
+        Rows of the metadata table that name no file; those joined on SOPInstanceUID are not known before reading.
+    """
+
+    files: int
+    bytes: int
+    kinds: dict[str, int]
+    unmatched: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields."""
+        return {"files": self.files, "bytes": self.bytes, "kinds": self.kinds, "unmatched": self.unmatched}
+
+
+class _Read(NamedTuple):
+    """What reading one entry gave: an item, or the reason why there is none."""
+
+    entry: Entry
+    item: Item | None = None
+    failure: Failure | None = None
+    error: BaseException | None = None
+
+
+@dataclass
+class _Waiting:
+    """An item that is accepted and not encoded yet."""
+
+    entry: Entry
+    key: str
+    row: dict[str, Any]
+    item: Item
+    content: str
+    place: Place
+
+
+@dataclass
+class _Run:
+    """One call of `add`: what is known, what waits, what became of each file."""
+
+    handle: Handle
+    source: Source
+    on_error: str
+    on_duplicate: str
+    columns: Columns
+    changes: dict[str, Any]
+    secret: Secret | None = None
+    known: dict[str, str | None] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
+    waiting: list[_Waiting] = field(default_factory=list)
+    batch: Batch = field(init=False)
+    added: int = 0
+    duplicates: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        snapshot = self.handle.snapshot
+        self.known = dict.fromkeys(snapshot.keys) | dict(snapshot.contents())
+        self.batch = Batch(snapshot.dim)
+
+    def fail(self, entry: Entry, code: str, message: str, error: BaseException | None) -> None:
+        if self.on_error == "raise":
+            raise error if isinstance(error, SourceError) else SourceError(message, code=code)
+        self.failures.append(Failure(entry.locator, code, message))
+
+    def take(self, read: _Read) -> None:
+        """Decide on one entry: a failure, a duplicate, or an item that waits to be encoded."""
+        if read.failure is not None:
+            self.fail(read.entry, read.failure.code, read.failure.message, read.error)
+            return
+        item = read.item
+        if item is None:
+            self.duplicates += 1
+            return
+        if item.key is None or item.identifiers:
+            self._need_secret()
+        content = content_digest(item.content)
+        key = item.key
+        if key is None:
+            key = content = _dicom_key(self.secret, item.content)
+        if key in self.known and (self.known[key] == content or self.on_duplicate == "skip"):
+            self.duplicates += 1
+            return
+        kinds = {part.kind for part in item.parts}
+        for kind in sorted(kinds):
+            self.handle.encoder_for(kind)
+        try:
+            row = self.columns.accept(key, stored_columns(item.metadata, item.identifiers, self.secret), self._earlier)
+        except ValueError as error:
+            self.fail(read.entry, "metadata", str(error), None)
+            return
+        if key in self.known:
+            self.replaced.add(key)
+        self.known[key] = content
+        place = (str(self.source.root), _files(read.entry, self.source.root))
+        self.waiting.append(_Waiting(read.entry, key, row, item, content, place))
+        if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES:
+            self.encode()
+
+    def encode(self) -> None:
+        """Encode what waits; where that fails, each file alone, so that one cannot cost another its place."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return
+        found: list[Array | SourceError]
+        try:
+            found = list(self._encoded(waiting))
+        except (SourceError, ValueError, TypeError):
+            found = [self._alone(one) for one in waiting]
+        for one, vectors in zip(waiting, found, strict=True):
+            if isinstance(vectors, SourceError):
+                self.known.pop(one.key, None)
+                self.replaced.discard(one.key)
+                self.fail(one.entry, vectors.code, str(vectors), vectors)
+                continue
+            self.batch.append(one.key, one.row, one.item.parts, vectors, one.content, one.place)
+        if len(self.batch) >= _COMMIT_ITEMS or self.batch.vector_bytes >= _COMMIT_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make what is encoded durable."""
+        if not len(self.batch):
+            return
+        snapshot = self.handle.snapshot
+        dead = [snapshot.row_of[key] for key in self.batch.keys if key in self.replaced and key in snapshot.row_of]
+        self.handle.publish(self.batch, np.array(dead, np.int64), self.columns, self.changes)
+        self.added += len(self.batch)
+        self.batch = Batch(snapshot.dim)
+
+    def report(self) -> AddReport:
+        return AddReport(
+            self.added, len(self.failures), self.duplicates, tuple(self.failures), self.source.unmatched_rows
+        )
+
+    def _encoded(self, waiting: Sequence[_Waiting]) -> Iterator[Array]:
+        """Yield the vectors of each item's parts, all pictures in one call and all texts in another."""
+        snapshot = self.handle.snapshot
+        values = _Flat([one.item.values for one in waiting])
+        kinds = [part.kind for one in waiting for part in one.item.parts]
+        vectors = np.empty((len(kinds), snapshot.dim), np.float32)
+        for kind in ("image", "text"):
+            rows = [row for row, found in enumerate(kinds) if found == kind]
+            if rows:
+                encoder = self.handle.encoder_for(kind)
+                encode = encoder.encode_images if kind == "image" else encoder.encode_texts
+                encoded = encode(values if len(rows) == len(kinds) else _Picked(values, rows))
+                vectors[rows] = unit_rows(encoded, snapshot.dim, snapshot.metric, "the encoding")
+        ends = np.cumsum([len(one.item.parts) for one in waiting])
+        yield from np.split(vectors, ends[:-1])
+
+    def _alone(self, one: _Waiting) -> Array | SourceError:
+        try:
+            return next(self._encoded([one]))
+        except SourceError as error:
+            return error
+        except EncoderError:
+            raise
+        except (ValueError, TypeError):
+            return SourceError(
+                "the encoder cannot take this picture; check that it opens elsewhere", code="not_encoded"
+            )
+
+    def _earlier(self, column: str) -> str | None:
+        return self.handle.snapshot.first_with(column)
+
+    def _need_secret(self) -> None:
+        if self.secret is None:
+            self.secret = self.handle.secret(make=True)
+            self.changes["secret_check"] = self.secret.check()
+
+
+class _Flat(Sequence[Any]):
+    """Several sequences as one, without reading any of their values."""
+
+    def __init__(self, sequences: Sequence[Sequence[Any]]) -> None:
+        self._sequences = sequences
+        self._ends = np.cumsum([len(one) for one in sequences])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, at: Any) -> Any:
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        owner = int(np.searchsorted(self._ends, at, "right"))
+        return self._sequences[owner][at - (int(self._ends[owner - 1]) if owner else 0)]
+
+
+class _Picked(Sequence[Any]):
+    """Some values of a sequence."""
+
+    def __init__(self, values: Sequence[Any], rows: Sequence[int]) -> None:
+        self._values, self._rows = values, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._values[self._rows[at]]
+
+
+def add(
+    handle: Handle,
+    source: Any,
+    *,
+    metadata: Any,
+    keep: tuple[str, ...],
+    items: Any,
+    on_error: str,
+    on_duplicate: str,
+    progress: bool | Callback,
+) -> AddReport:
+    """Add the files of a source; see `osler.Collection.add`."""
+    for name, value, allowed in (
+        ("on_error", on_error, ("skip", "raise")),
+        ("on_duplicate", on_duplicate, ("skip", "replace")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, allowed))}")
+    handle.store.check_writable()
+    _ = handle.encoder
+    kept = tuple(dict.fromkeys([*handle.keep, *keep]))
+    opened = open_source(source, keep=keep, metadata=metadata, items=items)
+    with handle.write_lock:
+        changes = {"policy": policy(kept)} if kept != handle.keep else {}
+        run = _Run(handle, opened, on_error, on_duplicate, handle.columns(), changes)
+        if handle.snapshot.manifest["secret_check"] is not None and opened.entries:
+            run.secret = _known_secret(handle)
+        with track(progress, "encode", len(opened.entries)) as step:
+            for done, read in enumerate(_reads(opened, run), 1):
+                run.take(read)
+                step(done, len(opened.entries))
+            run.encode()
+            run.commit()
+        handle.save_graph_if_due()
+        return run.report()
+
+
+def plan(source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: Any = "file") -> Plan:
+    """Return what adding a source would read, from the first bytes of each file.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> from osler.collection.ingest import plan
+    >>> plan(get_testdata_file("CT_small.dcm", download=False)).kinds
+    {'dicom': 1}
+    """
+    opened = open_source(source, metadata=metadata, keep=keep, items=items)
+    kinds: Counter[str] = Counter()
+    files = 0
+    for entry in opened.entries:
+        for path in entry.members or (entry.path,):
+            files += 1
+            kinds[_kind(path)] += 1
+    size = sum(entry.size for entry in opened.entries)
+    return Plan(files, size, dict(sorted(kinds.items())), opened.unmatched_rows)
+
+
+def _reads(source: Source, run: _Run) -> Iterator[_Read]:
+    """Yield each entry read, in order, from a few threads that keep a few entries ahead."""
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="osler-read")
+    try:
+        ahead: deque[Future[_Read]] = deque()
+        entries = iter(source.entries)
+        for entry in entries:
+            ahead.append(pool.submit(_read, source, entry, run))
+            if len(ahead) >= _AHEAD:
+                break
+        while ahead:
+            yield ahead.popleft().result()
+            following = next(entries, None)
+            if following is not None:
+                ahead.append(pool.submit(_read, source, following, run))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read(source: Source, entry: Entry, run: _Run) -> _Read:
+    try:
+        if run.known and _is_there(entry, run):
+            return _Read(entry)
+        return _Read(entry, source.read(entry))
+    except SourceError as error:
+        return _Read(entry, None, Failure(entry.locator, error.code, str(error)), error)
+    except OSError as error:
+        message = "the file cannot be opened; check that it is there and may be read"
+        return _Read(entry, None, Failure(entry.locator, "unreadable", message), error)
+
+
+def _is_there(entry: Entry, run: _Run) -> bool:
+    """Say whether the bytes of a file are in the collection under the key that they would get, without decoding."""
+    if entry.members or not 0 < entry.size <= LIMITS.bytes_per_file or entry.path.is_symlink():
+        return False
+    data = read_bytes(entry.path)
+    if run.secret is not None and _dicom_key(run.secret, data) in run.known:
+        return True
+    stored = run.known.get(entry.locator)
+    return stored is not None and stored == content_digest(data)
+
+
+def _dicom_key(secret: Secret | None, content: bytes) -> str:
+    assert secret is not None
+    return secret.pseudonym("item", content)
+
+
+def _known_secret(handle: Handle) -> Secret | None:
+    """Return the secret if it is there: a source without DICOM does not need it."""
+    try:
+        return handle.secret()
+    except Error:
+        return None
+
+
+def _files(entry: Entry, root: Path) -> list[str]:
+    if not entry.members:
+        return [entry.locator]
+    return [member.relative_to(root).as_posix() for member in entry.members]
+
+
+def _kind(path: Path) -> str:
+    try:
+        if not path.is_file():
+            return "unreadable"
+        with open(path, "rb") as stream:
+            return format_of(stream.read(_SNIFFED))
+    except OSError:
+        return "unreadable"
+    except SourceError:
+        return "other"

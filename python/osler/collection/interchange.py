@@ -1,0 +1,182 @@
+"""Import and export of usearch files, for collections and for `osler.Index`.
+
+Reads and writes ``.usearch`` files through the usearch package, and a Parquet file of keys beside an exported one.
+usearch's numbers: f32 and f16 are kept, i8 holds unit vectors times 127, rounded, so it loses precision.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from osler.collection.rows import Array
+from osler.errors import Error
+
+if TYPE_CHECKING:
+    from osler.collection import Collection
+    from osler.index import Index
+
+__all__ = ["export_usearch", "import_usearch", "read_usearch"]
+
+# usearch's names of metrics and ours; its inner product is a distance, 1 - x·y, and its l2sq is squared.
+_METRICS = {"cos": "cosine", "ip": "dot", "l2sq": "l2"}
+_CODES = ("f32", "f16", "i8")
+_BATCH = 4_096
+
+
+def import_usearch(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Collection:
+    """Make a collection of the vectors of a usearch index, and return it open for writing.
+
+    Keys are those of the ``.keys.parquet`` beside the file where an export of Osler left one, else usearch's integers
+    as text. Vectors stored as i8 come back as usearch rounded them.
+
+    Parameters
+    ----------
+    path : path
+        A ``.usearch`` file of f32, f16 or i8 vectors under cos, ip or l2sq.
+    out : path
+        The directory of the collection, which must not exist.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It is no usearch index, or of a kind that Osler has no metric or type for.
+    """
+    from osler.collection import Collection
+
+    numbers, vectors, metric = read_usearch(path)
+    names = _names(_sidecar(Path(path)), numbers)
+    if not len(numbers):
+        raise ValueError(f"{Path(path).name} holds no vectors; there is nothing to import")
+    cases = Collection.create(out, dim=vectors.shape[1], metric=metric)
+    try:
+        cases.add_vectors(names, vectors)
+    except BaseException:
+        cases.close()
+        raise
+    return cases
+
+
+def export_usearch(
+    source: Collection | Index, path: str | os.PathLike[str], *, dtype: Literal["f32", "f16", "i8"] = "f32"
+) -> None:
+    """Write the vectors of a collection or an index as a usearch index.
+
+    A collection's items become the integers 0, 1, 2, ... in order, one vector each as `Collection.vectors` gives them,
+    and ``<path>.keys.parquet`` lists the integer and key of each. Metadata is not exported. Locators never are.
+
+    Parameters
+    ----------
+    source : Collection or Index
+    path : path
+        The file to write; an old one is replaced.
+    dtype : {"f32", "f16", "i8"}
+        Precision in the file. i8 is lossy, and only for cosine.
+    """
+    from usearch.index import Index as UsearchIndex
+
+    if dtype not in _CODES:
+        raise ValueError(f"dtype is {dtype!r}; choose f32, f16 or i8")
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder for {target.name} does not exist; make it first")
+    metric = {ours: theirs for theirs, ours in _METRICS.items()}[source.metric]
+    if dtype == "i8" and metric != "cos":
+        raise ValueError("dtype='i8' holds unit vectors only, so it is for cosine; use f32 or f16")
+    names: list[str] | None = None
+    if hasattr(source, "part_vectors"):
+        names = list(source.keys())
+        vectors = source.vectors()
+        there = ~np.isnan(vectors).any(1)
+        names, vectors = [name for name, has in zip(names, there, strict=True) if has], vectors[there]
+        numbers: Array = np.arange(len(names), dtype=np.uint64)
+    else:
+        numbers = np.asarray(source.keys, np.uint64)
+        vectors = source.get(numbers)
+    index = UsearchIndex(ndim=source.dim, metric=metric, dtype=dtype)
+    for start in range(0, len(numbers), _BATCH):
+        index.add(numbers[start : start + _BATCH], np.ascontiguousarray(vectors[start : start + _BATCH], np.float32))
+    _replace(target, lambda draft: index.save(str(draft)))
+    if names is not None:
+        import polars as pl
+
+        table = pl.DataFrame({"number": numbers, "key": names}, schema={"number": pl.UInt64, "key": pl.String})
+        _replace(_sidecar(target), lambda draft: table.write_parquet(draft))
+
+
+def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
+    """Read the keys, vectors and metric of a usearch file, by which an `osler.Index` can be built.
+
+    Returns
+    -------
+    keys : ndarray of uint64 (n,), ascending
+    vectors : ndarray of float32 (n, dim)
+    metric : {"cosine", "dot", "l2"}
+    """
+    from usearch.index import Index as UsearchIndex
+
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.name} is not there; check its path")
+    try:
+        found: Any = UsearchIndex.metadata(str(file))
+        described = None if found is None else (found["kind_metric"].name.lower(), found["kind_scalar"].name.lower())
+    except Exception:
+        described = None
+    if described is None:
+        raise ValueError(f"{file.name} is not a usearch index")
+    metric, code = described
+    if metric not in _METRICS or code not in _CODES:
+        raise ValueError(
+            f"{file.name} is a usearch index of {code} vectors under {metric}; Osler reads f32, f16 and i8 under cos, "
+            "ip and l2sq"
+        )
+    try:
+        index = UsearchIndex.restore(str(file), view=False)
+    except Exception:
+        index = None
+    if index is None or index.multi:
+        what = "is damaged" if index is None else "has several vectors under one key, which Osler cannot import"
+        raise ValueError(f"{file.name} {what}")
+    numbers = np.sort(np.asarray(index.keys, np.uint64))
+    if not len(numbers):
+        return numbers, np.empty((0, index.ndim), np.float32), _METRICS[metric]
+    return numbers, np.asarray(index.get(numbers), np.float32), _METRICS[metric]
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".keys.parquet")
+
+
+def _names(sidecar: Path, numbers: Array) -> list[str]:
+    if not sidecar.is_file():
+        return [str(number) for number in numbers.tolist()]
+    import polars as pl
+
+    try:
+        table = pl.read_parquet(sidecar)
+        names = dict(zip(table["number"].to_list(), table["key"].to_list(), strict=True))
+        return [names[number] for number in numbers.tolist()]
+    except (pl.exceptions.PolarsError, KeyError):
+        raise ValueError(f"{sidecar.name} does not fit the index beside it; remove it to import the numbers") from None
+
+
+def _replace(target: Path, write: Any) -> None:
+    """Let `write` fill a file beside `target`, of mode 0600, then give it the name."""
+    draft = target.with_name(f".{target.name}.{token_hex(8)}")
+    try:
+        write(draft)
+        os.chmod(draft, 0o600)
+        os.replace(draft, target)
+    except OSError as error:
+        raise Error(
+            f"{target.name} could not be written; check the space and the rights there", code="write_failed"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)

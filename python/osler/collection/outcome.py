@@ -1,0 +1,94 @@
+"""What became of what was added: counts, and a line for each file that was left out.
+
+Plain values; reads and writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["AddReport", "Failure"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that was skipped, and why.
+
+    Attributes
+    ----------
+    source : str
+        The file below the root that was given. It is for the person who added it, and may name a patient.
+    code : str
+        Stable name of the reason, for programs.
+    message : str
+        One sentence without any value of the file.
+    """
+
+    source: str
+    code: str
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields."""
+        return {"source": self.source, "code": self.code, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AddReport:
+    """The outcome of adding: every file or key is in exactly one of `added`, `duplicates` and `skipped`.
+
+    Attributes
+    ----------
+    added : int
+        Items that are new, or that took the place of another.
+    skipped : int
+        Files that could not be read or encoded; one of `failures` each.
+    duplicates : int
+        Items that were there already and were left as they were.
+    failures : tuple of Failure
+    unmatched : int
+        Rows of the metadata table that named no file.
+    """
+
+    added: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    failures: tuple[Failure, ...] = ()
+    unmatched: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts and the failures as plain values."""
+        return {
+            "added": self.added,
+            "skipped": self.skipped,
+            "duplicates": self.duplicates,
+            "failures": [failure.to_dict() for failure in self.failures],
+            "unmatched": self.unmatched,
+        }
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the failures as a frame with the columns source, code and message."""
+        import polars as pl
+
+        schema = {"source": pl.String, "code": pl.String, "message": pl.String}
+        return pl.DataFrame([failure.to_dict() for failure in self.failures], schema=schema)
+
+    def __repr__(self) -> str:
+        counts = [f"added {self.added:,}", f"skipped {self.skipped:,}", f"duplicates {self.duplicates:,}"]
+        if self.unmatched:
+            counts.append(f"metadata rows without a file {self.unmatched:,}")
+        lines = [" · ".join(counts)]
+        codes = [failure.code for failure in self.failures]
+        reasons = sorted(set(codes), key=lambda code: (-codes.count(code), code))
+        for code in reasons[:_SHOWN]:
+            message = next(failure.message for failure in self.failures if failure.code == code)
+            lines.append(f"  {codes.count(code):,} × {code}: {message}")
+        if len(reasons) > _SHOWN:
+            lines.append(f"  and {len(reasons) - _SHOWN} more reasons")
+        return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""What may be stored of a file: allow-listed columns, and keyed pseudonyms in place of identifiers.
+
+Touches the secret beside a collection and nothing else; knows no DICOM library. Rules: PS3.15 Annex E for the names,
+BLAKE3 in keyed mode for the pseudonyms.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from osler import _native
+from osler.errors import Error
+
+__all__ = ["ALLOWED", "IDENTIFIERS", "Secret", "content_digest", "policy", "secret_path", "stored_columns"]
+
+POLICY_VERSION = 1
+
+# The columns of a DICOM file that are stored without being named.
+ALLOWED = (
+    "modality",
+    "body_part",
+    "view",
+    "laterality",
+    "photometric",
+    "rows",
+    "columns",
+    "frames",
+    "spacing",
+    "slice_thickness",
+    "manufacturer",
+    "year",
+    "age",
+    "sex",
+    "encoding",
+)
+# Identifiers that are stored as keyed pseudonyms only.
+IDENTIFIERS = ("patient_id", "study_id", "series_id", "instance_id")
+
+_SECRET_BYTES = 32
+_PSEUDONYM_BYTES = 16
+
+
+class Secret:
+    """The key of a collection's pseudonyms; its bytes never leave this object.
+
+    Parameters
+    ----------
+    key : bytes
+        32 random bytes.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != _SECRET_BYTES:
+            raise Error("the collection's secret is damaged; restore the file that was made with it", code="secret")
+        self._key = key
+
+    @classmethod
+    def make(cls, path: Path) -> Secret:
+        """Read the secret at `path`, or make it with mode 0600 where there is none."""
+        try:
+            return cls.read(path)
+        except FileNotFoundError:
+            key = secrets.token_bytes(_SECRET_BYTES)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(handle, 0o600)
+            if os.write(handle, key) != len(key):
+                raise OSError("short write")
+            os.fsync(handle)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return cls(key)
+
+    @classmethod
+    def read(cls, path: Path) -> Secret:
+        """Read the secret at `path`; FileNotFoundError where there is none."""
+        return cls(path.read_bytes())
+
+    def pseudonym(self, domain: str, value: bytes) -> str:
+        """Return 128 bits in hex that stand for `value`; equal values of different domains have nothing in common."""
+        digest: bytes = _native.blake3_keyed(self._key, domain.encode() + b"\0" + value)
+        return digest[:_PSEUDONYM_BYTES].hex()
+
+    def identifier(self, column: str, value: str) -> str:
+        """Return the pseudonym of an identifier such as a patient's; blanks around it do not count."""
+        return self.pseudonym(column, value.strip().encode("utf-8", "surrogatepass"))
+
+    def check(self) -> str:
+        """Return a value that tells two secrets apart and reveals neither."""
+        return self.pseudonym("check", b"")
+
+    def __repr__(self) -> str:
+        return "<osler Secret>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not pickled; open the collection again where it is needed")
+
+
+def secret_path(collection: Path) -> Path:
+    """Return where the secret of the collection at this path lies: beside it, never in it."""
+    return collection.with_name(collection.name.removesuffix(".osler") + ".secret")
+
+
+def content_digest(content: bytes) -> str:
+    """Return 128 bits of BLAKE3 in hex, by which equal files of a plain folder are recognised."""
+    digest: bytes = _native.blake3(content)
+    return digest[:_PSEUDONYM_BYTES].hex()
+
+
+def policy(keep: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the policy in force, as it is written into a manifest."""
+    return {"version": POLICY_VERSION, "allow": list(ALLOWED), "pseudonyms": list(IDENTIFIERS), "keep": sorted(keep)}
+
+
+def stored_columns(
+    metadata: Mapping[str, Any], identifiers: Mapping[str, str], secret: Secret | None
+) -> dict[str, Any]:
+    """Return the columns of one item as they may be stored: its metadata, and a pseudonym for each identifier."""
+    columns = {name: value for name, value in metadata.items() if name not in IDENTIFIERS}
+    for name, value in identifiers.items():
+        if name not in IDENTIFIERS or not value.strip():
+            continue
+        if secret is None:
+            raise Error(f"column {name!r} is kept as a pseudonym, which needs the collection's secret", code="secret")
+        columns[name] = secret.identifier(name, value)
+    return columns

@@ -1,0 +1,153 @@
+"""What can be read of a snapshot without a query: items by key, vectors, and what the collection is.
+
+Pure functions of one snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from osler.collection.snapshot import Snapshot
+from osler.items import Hit, Part
+
+__all__ = ["Info", "PartVectors", "get", "info", "item_vectors", "keys", "part_vectors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a collection holds and how it was made.
+
+    Attributes
+    ----------
+    items, parts, dim, commit, segments, bytes, deleted : int
+        Live items and parts, the vectors' width, the number of the commit, and what the directory takes.
+    metric : str
+    encoder, fingerprint : str or None
+    policy : mapping
+        The privacy policy in force: allowed columns, pseudonyms, and what was kept by name.
+    graph : mapping or None
+        What the index says of itself, with the recall it measured; None until a search has needed it.
+    columns : mapping of str to str
+    """
+
+    items: int
+    parts: int
+    dim: int
+    metric: str
+    encoder: str | None
+    fingerprint: str | None
+    commit: int
+    segments: int
+    deleted: int
+    bytes: int
+    policy: Mapping[str, Any]
+    columns: Mapping[str, str]
+    graph: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        found = {name: getattr(self, name) for name in self.__slots__}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartVectors:
+    """Vectors part by part.
+
+    Attributes
+    ----------
+    keys : list of str
+        The items, those without parts included.
+    vectors : ndarray of float32 (p, dim)
+    owner : ndarray of int64 (p,)
+        Position in `keys` of each vector's item, ascending.
+    parts : list of Part
+    """
+
+    keys: list[str]
+    vectors: np.ndarray[Any, np.dtype[np.float32]]
+    owner: np.ndarray[Any, np.dtype[np.int64]]
+    parts: list[Part]
+
+
+def keys(snapshot: Snapshot, where: Any) -> list[str]:
+    """Return the keys of the items for which `where` holds."""
+    if where is None:
+        return list(snapshot.keys)
+    return [snapshot.keys[at] for at in np.flatnonzero(snapshot.condition(where).mask(snapshot.table))]
+
+
+def get(snapshot: Snapshot, names: str | Iterable[str], missing: str) -> list[Hit]:
+    """Return items by key."""
+    if missing not in ("raise", "skip"):
+        raise ValueError(f"missing is {missing!r}; choose 'raise' or 'skip'")
+    found = []
+    for key in [names] if isinstance(names, str) else names:
+        row = snapshot.row_of.get(key)
+        if row is not None:
+            parts = snapshot.parts_of(row)
+            part = snapshot.part(int(parts[0])) if len(parts) else Part()
+            found.append(Hit(key, float("nan"), snapshot.metadata(row), part))
+        elif missing == "raise":
+            raise KeyError(f"there is no item {key!r} in this collection")
+    return found
+
+
+def part_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any, kind: str | None) -> PartVectors:
+    """Return the vectors of items, part by part."""
+    if chosen is not None and where is not None:
+        raise ValueError("give keys= or where=, not both")
+    names = keys(snapshot, where) if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
+    for key in names:
+        if key not in snapshot.row_of:
+            raise KeyError(f"there is no item {key!r} in this collection")
+    wanted = snapshot.wanted_kind(kind)
+    items = np.array([snapshot.row_of[key] for key in names], np.int64)
+    first = np.searchsorted(snapshot.part_items, items)
+    sizes = np.searchsorted(snapshot.part_items, items + 1) - first
+    owner = np.repeat(np.arange(len(names)), sizes)
+    rows = np.arange(len(owner)) + np.repeat(first - np.cumsum(sizes) + sizes, sizes)
+    if wanted is not None:
+        right = snapshot.part_kinds[rows] == wanted
+        rows, owner = rows[right], owner[right]
+    return PartVectors(names, snapshot.vectors(rows), owner, snapshot.parts(rows))
+
+
+def item_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return one vector an item: the mean of its parts, NaN where it has none."""
+    found = part_vectors(snapshot, chosen, where, None)
+    sums = np.zeros((len(found.keys), snapshot.dim))
+    np.add.at(sums, found.owner, found.vectors.astype(np.float64))
+    counts = np.bincount(found.owner, minlength=len(found.keys))[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sums /= counts
+        several = counts[:, 0] > 1
+        if snapshot.metric == "cosine" and several.any():
+            sums[several] /= np.linalg.norm(sums[several], axis=1, keepdims=True)
+    return sums.astype(np.float32)
+
+
+def info(snapshot: Snapshot, stats: Mapping[str, Any] | None) -> Info:
+    """Return what the collection holds and how it was made."""
+    manifest = snapshot.manifest
+    named = manifest["encoder"] or {"name": None, "fingerprint": None}
+    return Info(
+        items=len(snapshot),
+        parts=int(snapshot.live_parts.sum()),
+        dim=snapshot.dim,
+        metric=snapshot.metric,
+        encoder=named["name"],
+        fingerprint=named["fingerprint"],
+        commit=manifest["commit"],
+        segments=len(snapshot.segments),
+        deleted=int(len(snapshot.live) - len(snapshot)),
+        bytes=sum(entry["bytes"] for entry in manifest["files"].values()),
+        policy=MappingProxyType(manifest["policy"]),
+        columns=MappingProxyType(dict(snapshot.types)),
+        graph=None if stats is None else MappingProxyType(dict(stats)),
+    )

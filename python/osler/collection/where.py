@@ -1,0 +1,511 @@
+"""A ``where`` to a row mask: a SQL condition, parsed here, or a Polars expression, over the collection's columns only.
+
+Reads no file and calls no function that could. The parser is ours because a condition must bind as SQL says (``IS
+DISTINCT FROM`` above ``AND``) and fail with a sentence that quotes no value. SQL:2016, search condition.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Condition", "nearest"]
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<number>(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
+      | '(?P<text>(?:[^']|'')*)'
+      | "(?P<quoted>(?:[^"]|"")*)"
+      | (?P<word>[^\W\d]\w*)
+      | (?P<sign>--|/\*|<=>|<>|!=|<=|>=|==|::|[=<>+\-*/%(),])
+    )""",
+    re.VERBOSE,
+)
+_COMPARISONS = {"=", "==", "<>", "!=", "<", "<=", ">", ">="}
+_TYPES = {
+    "boolean": "bool", "bool": "bool", "int": "int", "integer": "int", "bigint": "int", "smallint": "int",
+    "float": "float", "double": "float", "real": "float", "text": "text", "varchar": "text", "string": "text",
+    "date": "date", "timestamp": "datetime", "datetime": "datetime",
+}  # fmt: skip
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "%": operator.mod,
+}
+_NUMBERS = ("int", "float")
+_RESERVED = {
+    "and", "or", "not", "is", "null", "in", "between", "like", "ilike", "true", "false", "distinct", "from",
+    "cast", "try_cast", "as", "escape", "select", "exists", "case", "when", "over",
+}  # fmt: skip
+
+
+class Condition:
+    """A checked condition over the columns of one collection.
+
+    Parameters
+    ----------
+    where : str, polars.Expr or None
+    types : mapping of str to str
+        The columns and their types, as in `osler.collection.rows.Columns`.
+
+    Raises
+    ------
+    ValueError
+        The condition cannot be parsed, names an unknown column, or compares what cannot be compared.
+
+    Examples
+    --------
+    >>> from osler.collection.where import Condition
+    >>> import polars as pl
+    >>> condition = Condition("age >= 60 AND modality = 'CT'", {"age": "int", "modality": "text"})
+    >>> condition.mask(pl.DataFrame({"age": [70, 70, None], "modality": ["CT", "MR", "CT"]})).tolist()
+    [True, False, False]
+    """
+
+    def __init__(self, where: Any, types: Mapping[str, str]) -> None:
+        import polars as pl
+
+        self.expression: pl.Expr | None
+        if where is None:
+            self.expression = None
+        elif isinstance(where, str):
+            self.expression = _Parser(where, types).condition()
+        elif isinstance(where, pl.Expr):
+            self.expression = _checked(where, types)
+        else:
+            raise TypeError(
+                f"where is a {type(where).__name__}; give a SQL-style condition as str, or a Polars expression"
+            )
+
+    def mask(self, table: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return, for each row of the table, whether the condition is true; where it is NULL, it is not."""
+        import polars as pl
+
+        if self.expression is None:
+            return np.ones(len(table), bool)
+        if not len(table):
+            return np.zeros(0, bool)
+        try:
+            found = table.lazy().with_columns(self.expression.alias("__where")).select("__where").collect()["__where"]
+        except pl.exceptions.PolarsError:
+            raise ValueError(
+                "where cannot be computed for some rows; if it casts text, use TRY_CAST, which gives NULL instead"
+            ) from None
+        return found.cast(pl.Boolean).fill_null(False).to_numpy().astype(bool)
+
+
+def nearest(name: str, known: Any) -> str:
+    """Return a hint that names the nearest of the known names."""
+    names = [str(entry) for entry in known]
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are: {', '.join(sorted(names))}" if names else "there are none yet"
+
+
+def unknown_column(name: str, known: Any) -> ValueError:
+    """Return the error for a column that is not there."""
+    return ValueError(f"there is no column {name!r}; {nearest(name, known)}")
+
+
+def _checked(expression: pl.Expr, types: Mapping[str, str]) -> pl.Expr:
+    """Return a Polars expression of the user's, if it names known columns and gives one boolean."""
+    import polars as pl
+
+    from osler.collection.rows import dtype
+
+    if expression.meta.has_multiple_outputs():
+        raise ValueError("where names several columns at once; give a Polars expression of one boolean")
+    for name in expression.meta.root_names():
+        if name not in types:
+            raise unknown_column(name, types)
+    schema = {name: dtype(kind) for name, kind in types.items()}
+    try:
+        found = pl.LazyFrame(schema=schema).select(expression.alias("__where")).collect_schema()["__where"]
+    except pl.exceptions.PolarsError:
+        raise ValueError("where does not fit the types of the columns it names") from None
+    if found not in (pl.Boolean, pl.Null):
+        raise ValueError("where must be true or false for each row; compare the column with something")
+    return expression
+
+
+class _Typed(NamedTuple):
+    """An expression, the type of its values, and its value if it is a literal."""
+
+    expression: Any
+    kind: str
+    literal: Any = None
+    is_literal: bool = False
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    at: int
+
+
+class _Parser:
+    """Recursive descent, one method a level of precedence, loosest first."""
+
+    def __init__(self, text: str, types: Mapping[str, str]) -> None:
+        self.types = types
+        self.tokens = _tokens(text)
+        self.position = 0
+
+    def condition(self) -> pl.Expr:
+        found: pl.Expr = self._truth(self._or(), "where")
+        if self._peek().kind != "end":
+            raise self._unexpected()
+        return found
+
+    def _or(self) -> _Typed:
+        left = self._and()
+        while self._word("or"):
+            right = self._and()
+            left = _Typed(self._truth(left, "OR") | self._truth(right, "OR"), "bool")
+        return left
+
+    def _and(self) -> _Typed:
+        left = self._not()
+        while self._word("and"):
+            right = self._not()
+            left = _Typed(self._truth(left, "AND") & self._truth(right, "AND"), "bool")
+        return left
+
+    def _not(self) -> _Typed:
+        if self._word("not"):
+            return _Typed(~self._truth(self._not(), "NOT"), "bool")
+        return self._predicate()
+
+    def _predicate(self) -> _Typed:
+        left = self._sum()
+        while True:
+            token = self._peek()
+            if token.kind == "sign" and token.text in _COMPARISONS | {"<=>"}:
+                self.position += 1
+                left = self._compare(left, token.text, self._sum())
+                continue
+            if self._word("is"):
+                left = self._is(left)
+                continue
+            negated = self._word("not")
+            if self._word("in"):
+                found = self._in(left)
+            elif self._word("between"):
+                low = self._sum()
+                self._require("and")
+                high = self._sum()
+                lower, upper = self._compare(left, ">=", low), self._compare(left, "<=", high)
+                found = _Typed(lower.expression & upper.expression, "bool")
+            elif self._word("like"):
+                found = self._like(left, ignore_case=False)
+            elif self._word("ilike"):
+                found = self._like(left, ignore_case=True)
+            elif negated:
+                raise self._unexpected()
+            else:
+                return left
+            left = _Typed(~found.expression, "bool") if negated else found
+
+    def _is(self, left: _Typed) -> _Typed:
+        negated = self._word("not")
+        if self._word("null"):
+            return _Typed(left.expression.is_not_null() if negated else left.expression.is_null(), "bool")
+        for word, value in (("true", True), ("false", False)):
+            if self._word(word):
+                found = self._truth(left, f"IS {word.upper()}").eq_missing(value)
+                return _Typed(~found if negated else found, "bool")
+        self._require("distinct")
+        self._require("from")
+        return self._compare(left, "<=>" if negated else "distinct", self._sum())
+
+    def _in(self, left: _Typed) -> _Typed:
+        import polars as pl
+
+        self._sign("(")
+        entries = [self._sum()]
+        while self._optional_sign(","):
+            entries.append(self._sum())
+        self._sign(")")
+        if not all(entry.is_literal for entry in entries):
+            found = self._compare(left, "=", entries[0]).expression
+            for entry in entries[1:]:
+                found = found | self._compare(left, "=", entry).expression
+            return _Typed(found, "bool")
+        left, *coerced = self._common(left, *entries)
+        values = [entry.literal for entry in coerced if entry.literal is not None]
+        if not values:
+            found = pl.lit(None, pl.Boolean)
+        else:
+            members = left.expression.is_in(values)
+            found = pl.when(left.expression.is_null()).then(pl.lit(None, pl.Boolean)).otherwise(members)
+        if len(values) < len(entries):
+            found = found | pl.lit(None, pl.Boolean)
+        return _Typed(found, "bool")
+
+    def _like(self, left: _Typed, *, ignore_case: bool) -> _Typed:
+        import polars as pl
+
+        pattern = self._sum()
+        escape = self._sum().literal if self._word("escape") else None
+        if left.kind not in ("text", "null") or pattern.kind not in ("text", "null"):
+            raise ValueError("LIKE in where compares text; cast other columns with CAST(... AS TEXT)")
+        if not pattern.is_literal:
+            raise ValueError("LIKE in where needs its pattern in quotes")
+        if escape is not None and (not isinstance(escape, str) or len(escape) != 1):
+            raise ValueError("ESCAPE in where needs one character in quotes")
+        if pattern.literal is None or left.kind == "null":
+            return _Typed(pl.lit(None, pl.Boolean), "bool")
+        return _Typed(left.expression.str.contains(_regex(pattern.literal, escape, ignore_case)), "bool")
+
+    def _sum(self) -> _Typed:
+        return self._arithmetic(self._term, ("+", "-"))
+
+    def _term(self) -> _Typed:
+        return self._arithmetic(self._signed, ("*", "/", "%"))
+
+    def _arithmetic(self, operand: Callable[[], _Typed], signs: tuple[str, ...]) -> _Typed:
+        left = operand()
+        while self._peek().kind == "sign" and self._peek().text in signs:
+            sign = self._next().text
+            right = operand()
+            if not {left.kind, right.kind} <= {*_NUMBERS, "null"}:
+                raise ValueError(f"{sign!r} in where needs numbers on both sides")
+            a, b = left.expression, right.expression
+            whole = sign != "/" and left.kind == right.kind == "int"
+            left = _Typed(_ARITHMETIC[sign](a, b), "int" if whole else "float")
+        return left
+
+    def _signed(self) -> _Typed:
+        if self._optional_sign("-"):
+            found = self._signed()
+            if found.kind not in (*_NUMBERS, "null"):
+                raise ValueError("'-' in where needs a number")
+            if found.is_literal and found.literal is not None:
+                return _literal(-found.literal)
+            return _Typed(-found.expression, found.kind)
+        if self._optional_sign("+"):
+            return self._signed()
+        found = self._primary()
+        while self._optional_sign("::"):
+            found = self._cast(found, strict=True)
+        return found
+
+    def _primary(self) -> _Typed:
+        token = self._next()
+        if token.kind == "number":
+            return _literal(int(token.text) if token.text.isdigit() else float(token.text))
+        if token.kind == "text":
+            return _literal(token.text)
+        if token.kind == "quoted":
+            return self._column(token.text)
+        if token.kind == "sign" and token.text == "(":
+            found = self._or()
+            self._sign(")")
+            return found
+        if token.kind == "word":
+            return self._named(token)
+        self.position -= 1
+        raise self._unexpected()
+
+    def _named(self, token: _Token) -> _Typed:
+        word = token.text.lower()
+        if token.text not in self.types:
+            if word in ("true", "false"):
+                return _literal(word == "true")
+            if word == "null":
+                return _literal(None)
+            if word in ("cast", "try_cast"):
+                self._sign("(")
+                found = self._or()
+                self._require("as")
+                found = self._cast(found, strict=word == "cast")
+                self._sign(")")
+                return found
+            if word in ("date", "timestamp") and self._peek().kind == "text":
+                return _literal(_moment(self._next().text, "date" if word == "date" else "datetime"))
+        if self._peek().kind == "sign" and self._peek().text == "(":
+            return self._function(token)
+        if word in _RESERVED and token.text not in self.types:
+            self.position -= 1
+            raise self._unexpected()
+        return self._column(token.text)
+
+    def _function(self, token: _Token) -> _Typed:
+        name = token.text.lower()
+        self._sign("(")
+        if name not in ("lower", "upper", "length", "abs"):
+            raise ValueError(
+                f"where does not know the function {token.text!r}; it has LOWER, UPPER, LENGTH, ABS, CAST and TRY_CAST"
+            )
+        value = self._or()
+        self._sign(")")
+        expected = _NUMBERS if name == "abs" else ("text",)
+        if value.kind not in (*expected, "null"):
+            raise ValueError(f"{token.text} in where needs {'a number' if name == 'abs' else 'text'}")
+        if name == "abs":
+            return _Typed(value.expression.abs(), value.kind)
+        if name == "length":
+            return _Typed(value.expression.str.len_chars(), "int")
+        text = value.expression.str
+        return _Typed(text.to_lowercase() if name == "lower" else text.to_uppercase(), "text")
+
+    def _cast(self, value: _Typed, *, strict: bool) -> _Typed:
+        from osler.collection.rows import dtype
+
+        token = self._next()
+        kind = _TYPES.get(token.text.lower()) if token.kind == "word" else None
+        if kind is None:
+            raise ValueError(f"where cannot cast to {token.text!r}; {nearest(token.text, _TYPES)}")
+        if token.text.lower() == "double":
+            self._word("precision")
+        if value.kind.startswith("list"):
+            raise ValueError("where cannot cast a list")
+        if value.kind == "text" and kind in ("date", "datetime"):
+            return _Typed(value.expression.str.strptime(dtype(kind), strict=strict), kind)
+        return _Typed(value.expression.cast(dtype(kind), strict=strict), kind)
+
+    def _column(self, name: str) -> _Typed:
+        import polars as pl
+
+        if name not in self.types:
+            raise unknown_column(name, self.types)
+        # A name between ^ and $ is read as a pattern, so it has to be one that fits itself alone.
+        pattern = f"^{''.join(map(_quoted, name))}$"
+        return _Typed(pl.col(pattern if name.startswith("^") else name), self.types[name])
+
+    def _compare(self, left: _Typed, sign: str, right: _Typed) -> _Typed:
+        left, right = self._common(left, right)
+        a, b = left.expression, right.expression
+        found = {
+            "=": a.eq, "==": a.eq, "<>": a.ne, "!=": a.ne, "<": a.lt, "<=": a.le, ">": a.gt, ">=": a.ge,
+            "<=>": a.eq_missing, "distinct": a.ne_missing,
+        }[sign](b)  # fmt: skip
+        return _Typed(found, "bool")
+
+    def _common(self, left: _Typed, *others: _Typed) -> list[_Typed]:
+        """Return operands that can be compared: a quoted date becomes one beside a column of dates."""
+        operands = [left, *others]
+        kinds = {operand.kind for operand in operands} - {"null"}
+        moments = kinds & {"date", "datetime"}
+        if len(moments) == 1 and kinds == {*moments, "text"}:
+            kind = moments.pop()
+            operands = [
+                _literal(_moment(o.literal, kind)) if o.is_literal and isinstance(o.literal, str) else o
+                for o in operands
+            ]
+            kinds = {operand.kind for operand in operands} - {"null"}
+        if len(kinds) > 1 and not kinds <= set(_NUMBERS) and not kinds <= {"date", "datetime"}:
+            first, second = sorted(kinds)[:2]
+            raise ValueError(f"where compares {first} with {second}; put text in single quotes, or cast the column")
+        if any(kind.startswith("list") for kind in kinds):
+            raise ValueError("where cannot compare a column of lists; use a Polars expression")
+        return operands
+
+    def _truth(self, value: _Typed, what: str) -> Any:
+        import polars as pl
+
+        if value.kind == "null":
+            return pl.lit(None, pl.Boolean)
+        if value.kind != "bool":
+            raise ValueError(f"{what} needs something true or false, not {value.kind}; compare it with a value")
+        return value.expression
+
+    def _peek(self) -> _Token:
+        return self.tokens[self.position]
+
+    def _next(self) -> _Token:
+        token = self.tokens[self.position]
+        if token.kind == "end":
+            raise self._unexpected()
+        self.position += 1
+        return token
+
+    def _word(self, word: str) -> bool:
+        token = self._peek()
+        found = token.kind == "word" and token.text.lower() == word
+        self.position += found
+        return found
+
+    def _require(self, word: str) -> None:
+        if not self._word(word):
+            raise self._unexpected()
+
+    def _optional_sign(self, sign: str) -> bool:
+        token = self._peek()
+        found = token.kind == "sign" and token.text == sign
+        self.position += found
+        return found
+
+    def _sign(self, sign: str) -> None:
+        if not self._optional_sign(sign):
+            raise self._unexpected()
+
+    def _unexpected(self) -> ValueError:
+        token = self._peek()
+        if token.kind == "end":
+            return ValueError("where ends too early; complete the condition, as in \"modality = 'CT' AND age >= 60\"")
+        return ValueError(f'where is not understood at character {token.at + 1}; it is a condition, as in "age >= 60"')
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens: list[_Token] = []
+    at = 0
+    while at < len(text.rstrip()):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise ValueError(f"where is not understood at character {at + 1}; put text in single quotes")
+        kind = match.lastgroup or ""
+        found = match.group(kind)
+        if kind in ("text", "quoted"):
+            mark = "'" if kind == "text" else '"'
+            found = found.replace(mark * 2, mark)
+        tokens.append(_Token(kind, found, match.start(kind)))
+        at = match.end()
+    tokens.append(_Token("end", "", len(text)))
+    return tokens
+
+
+def _literal(value: Any) -> _Typed:
+    import polars as pl
+
+    if value is None:
+        return _Typed(pl.lit(None), "null", None, True)
+    kinds = {bool: "bool", int: "int", float: "float", str: "text", date: "date", datetime: "datetime"}
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("where holds a whole number beyond 64 bits")
+    return _Typed(pl.lit(value), kinds[type(value)], value, True)
+
+
+def _moment(text: str, kind: str) -> date | datetime:
+    try:
+        return date.fromisoformat(text) if kind == "date" else datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("where holds a date that is not of the form '2024-05-31'") from None
+
+
+def _regex(pattern: str, escape: str | None, ignore_case: bool) -> str:
+    found = []
+    letters = iter(pattern)
+    for letter in letters:
+        if letter == escape:
+            found.append(re.escape(next(letters, "")))
+        else:
+            found.append({"%": ".*", "_": "."}.get(letter) or _quoted(letter))
+    return f"(?s{'i' if ignore_case else ''})^{''.join(found)}$"
+
+
+def _quoted(letter: str) -> str:
+    """Return a letter as the regular expressions of Polars, which are Rust's, take it."""
+    return f"\\x{{{ord(letter):x}}}"
