@@ -2,8 +2,9 @@
 
 Run `python models/reference/fit.py`; it writes image.npz, text.npz and golden.npz beside itself and prints accuracy
 with each study left out in turn; then models/seal.py enters the hashes. Reads the DICOM files of the packages pydicom
-and pydicom-data (MIT) and the golden vectors of both encoders. The sentences hold words of the tables below only, chosen
-by a file's modality, body part and descriptions, so that no value of a header gets into one. Hoerl and Kennard 1970.
+and pydicom-data (MIT) and the golden vectors of both encoders. The sentences hold words of the tables below only,
+chosen by a file's modality, body part and descriptions, so that no value of a header gets into one. Hoerl and Kennard
+1970.
 
 A map fitted on a few dozen studies gives all pictures of one sentence nearly one vector. So the space has axes beyond
 MiniLM's on which texts are zero and pictures keep a random orthogonal projection of their own vector: among pictures
@@ -89,24 +90,31 @@ def examples() -> list[Example]:
     """Read every DICOM file with pixels whose modality is in the table."""
     found = []
     for path in files():
-        try:
-            pixels = read_pixels(path)
-        except SourceError:
-            continue
-        if pixels.kind != "dicom":
-            continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some of these files are odd on purpose, and the warnings quote them
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        modality = str(header.get("Modality", ""))
-        if modality not in MODALITIES:
-            continue
-        words = re.findall(r"[A-Z]+", " ".join(str(header.get(tag, "")) for tag in TAGS).upper())
-        part = next((PARTS[word] for word in words if word in PARTS), None)
-        count = len(pixels.frames)
-        frames = tuple(pixels.frames[i] for i in sorted({0, count // 2, count - 1}))
-        found.append(Example(str(header.get("StudyInstanceUID", path.name)), modality, part, frames))
+            example = read(path)
+        if example is not None:
+            found.append(example)
     return found
+
+
+def read(path: Path) -> Example | None:
+    """Read one file, or return None where it is no picture of a known modality."""
+    try:
+        pixels = read_pixels(path)
+    except SourceError:
+        return None
+    if pixels.kind != "dicom":
+        return None
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    modality = str(header.get("Modality", ""))
+    if modality not in MODALITIES:
+        return None
+    words = re.findall(r"[A-Z]+", " ".join(str(header.get(tag, "")) for tag in TAGS).upper())
+    part = next((PARTS[word] for word in words if word in PARTS), None)
+    count = len(pixels.frames)
+    frames = tuple(pixels.frames[i] for i in sorted({0, count // 2, count - 1}))
+    return Example(str(header.get("StudyInstanceUID", path.name)), modality, part, frames)
 
 
 def sentences(modality: str, part: str | None) -> list[str]:

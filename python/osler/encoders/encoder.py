@@ -39,10 +39,6 @@ class _Opened:
         self.towers: dict[str, OpenTower] = {}
 
 
-# ending a session joins its threads, which do not exist in a forked child: what a child inherits is never ended
-_inherited: list[_Opened] = []
-
-
 class Encoder:
     """Images and texts to unit vectors of one space; made by `load_encoder`.
 
@@ -213,7 +209,6 @@ class Encoder:
     def _tower(self, kind: str) -> OpenTower:
         opened = self._opened
         if opened.pid != os.getpid():
-            _inherited.append(opened)
             opened = self._opened = _Opened()
         with opened.lock:
             tower = opened.towers.get(kind)

@@ -6,10 +6,12 @@ that made it.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.metadata
 import math
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -119,6 +121,19 @@ def _say(text: str) -> None:
     notice(f"osler: {text}")
 
 
+_live: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _keep_inherited() -> None:
+    """In a forked child, keep what it inherited from ever being ended: that would wait for threads it does not have."""
+    for session in _live:
+        for part in (session.inner, getattr(session.inner, "_sess", None)):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
+
+
+os.register_at_fork(after_in_child=_keep_inherited)
+
+
 class Session:
     """One model, opened.
 
@@ -140,10 +155,11 @@ class Session:
         check_device(device)
         external = external or {}
         check_model(content, frozenset(external))
-        self._session = self._open(content, device, external)
-        self.device = "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
-        self._inputs = {node.name: node for node in self._session.get_inputs()}
-        self._outputs = {node.name: node for node in self._session.get_outputs()}
+        self.inner = self._open(content, device, external)
+        _live.add(self)
+        self.device = "cuda" if self.inner.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+        self._inputs = {node.name: node for node in self.inner.get_inputs()}
+        self._outputs = {node.name: node for node in self.inner.get_outputs()}
 
     @staticmethod
     def _open(content: bytes, device: Device, external: Mapping[str, bytes]) -> Any:
@@ -237,7 +253,7 @@ class Session:
         """
         cast = {name: np.ascontiguousarray(array, _TYPES[self._inputs[name].type]) for name, array in feeds.items()}
         try:
-            (result,) = self._session.run([output], cast)
+            (result,) = self.inner.run([output], cast)
         except Exception as error:
             if settings().debug:
                 raise EncoderError("ONNX Runtime failed on a batch") from error
