@@ -164,8 +164,8 @@ class Batch:
     def _part_table(self) -> pl.DataFrame:
         import polars as pl
 
-        schema: dict[str, Any] = {"item": pl.UInt32, "position": pl.UInt32, "kind": pl.String}
-        schema |= dict.fromkeys(_FIELDS, pl.Int64)
+        places: Any = dict.fromkeys(_FIELDS, pl.Int64)
+        schema: Any = {"item": pl.UInt32, "position": pl.UInt32, "kind": pl.String, **places}
         rows = [(item, part.position, part.kind, *_flat(part.locator)) for item, part in self.parts]
         return pl.DataFrame(rows, schema=schema, orient="row")
 

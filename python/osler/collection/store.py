@@ -145,8 +145,13 @@ class Store:
                 for name, source in new.items():
                     staged = self._stage(source)
                     files[name] = {"bytes": staged.stat().st_size, "sha256": file_hash(staged)}
-                    self._place(staged, self.path / name)
-                    placed.append(self.path / name)
+                    target = self.path / name
+                    if target.exists():
+                        raise FileExistsError(errno.EEXIST, "random name taken", target.name)
+                    placed.append(target)
+                    if not target.parent.is_dir():
+                        _make_folder(target.parent)
+                    os.rename(staged, target)
                 for folder in sorted({path.parent for path in placed}):
                     _sync_folder(folder)
                     _sync_folder(folder.parent)
@@ -159,11 +164,11 @@ class Store:
                     "parent": hashlib.sha256(_encode(self.manifest)).hexdigest(),
                     "files": files,
                 }
-                target = self.path / _manifest_name(number)
+                published_name = self.path / _manifest_name(number)
                 draft = self._stage(_encode(manifest))
-                os.link(draft, target)
+                os.link(draft, published_name)
                 published = True
-                _sync_folder(target.parent)
+                _sync_folder(published_name.parent)
                 draft.unlink()
         except BaseException as error:
             self._refusal = f"an earlier write to {self.path.name} failed; open it again to see what it holds"
@@ -224,13 +229,6 @@ class Store:
         path = self.stage_path()
         _write(path, source)
         return path
-
-    def _place(self, staged: Path, target: Path) -> None:
-        if not target.parent.is_dir():
-            _make_folder(target.parent)
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, "random name taken", str(target.name))
-        os.rename(staged, target)
 
     def _sweep(self) -> None:
         """Remove what earlier writers left unfinished, under the lock."""

@@ -1,0 +1,176 @@
+"""Locks, snapshots, forks, pickles and permissions."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import osler
+import pytest
+
+
+def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path, cases: osler.Collection) -> None:
+    with pytest.raises(osler.LockedError, match=str(os.getpid())):
+        osler.Collection.open(tmp_path / "cases.osler", mode="a")
+    script = (
+        "import osler, sys\ntry: osler.Collection.open(sys.argv[1], mode='a')\nexcept osler.LockedError as e: print(e)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "cases.osler")], capture_output=True, text=True, check=True
+    )
+    assert f"process {os.getpid()}" in found.stdout
+    cases.close()
+    osler.Collection.open(tmp_path / "cases.osler", mode="a").close()
+
+
+def test_a_dead_writer_leaves_no_lock(tmp_path: Path, cases: osler.Collection) -> None:
+    cases.close()
+    script = "import osler, os, sys\nc = osler.Collection.open(sys.argv[1], mode='a')\nos.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "cases.osler")], check=False)
+    osler.Collection.open(tmp_path / "cases.osler", mode="a").close()
+
+
+def test_a_reader_keeps_its_snapshot_while_a_writer_goes_on(tmp_path: Path, cases: osler.Collection) -> None:
+    cases.add_vectors(["a", "b"], np.eye(8)[:2])
+    with osler.Collection.open(tmp_path / "cases.osler") as reader:
+        for number in range(10):
+            cases.add_vectors([f"k{number}"], np.eye(8)[2:3])
+            cases.delete(["a"])
+        cases.compact()
+        assert reader.keys() == ["a", "b"]
+        assert [hit.key for hit in reader.search(vector=np.eye(8)[0])] == ["a", "b"]
+    with osler.Collection.open(tmp_path / "cases.osler") as reader:
+        assert reader.keys() == ["b", *(f"k{number}" for number in range(10))]
+
+
+def test_a_reader_cannot_write(tmp_path: Path, cases: osler.Collection) -> None:
+    cases.add_vectors(["a"], np.eye(8)[:1])
+    cases.close()
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "cases.osler").rglob("*"))
+    with osler.Collection.open(tmp_path / "cases.osler") as reader:
+        reader.search(vector=np.eye(8)[0])
+        for write in (
+            lambda: reader.add_vectors(["b"], np.eye(8)[:1]),
+            lambda: reader.delete(["a"]),
+            lambda: reader.update("a", metadata={"x": 1}),
+            lambda: reader.compact(),
+        ):
+            with pytest.raises(osler.ReadOnlyError, match="mode='a'"):
+                write()
+    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "cases.osler").rglob("*")) == before
+
+
+def test_a_closed_handle_says_so(cases: osler.Collection) -> None:
+    cases.close()
+    cases.close()
+    for use in (cases.keys, cases.info, lambda: len(cases), lambda: cases.search(vector=np.ones(8))):
+        with pytest.raises(osler.Error) as caught:
+            use()
+        assert caught.value.code == "closed"
+
+
+def test_a_pickle_is_an_address(tmp_path: Path, cases: osler.Collection) -> None:
+    cases.add_vectors(["a"], np.eye(8)[:1])
+    with pickle.loads(pickle.dumps(cases)) as again:
+        assert again.keys() == ["a"]
+        with pytest.raises(osler.ReadOnlyError):
+            again.delete(["a"])
+
+
+def test_a_fork_cannot_use_the_handle_nor_keep_the_lock(tmp_path: Path, cases: osler.Collection) -> None:
+    script = """
+import os, sys, numpy as np, osler
+cases = osler.Collection.open(sys.argv[1], mode="a")
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    try:
+        cases.add_vectors(["a"], np.eye(8)[:1])
+    except osler.ForkedHandleError as error:
+        print("child:", error, flush=True)
+    with osler.Collection.open(sys.argv[1]) as again:
+        print("child reads", len(again), flush=True)
+    os.close(writing)
+    os.read(reading, 1)
+    os._exit(0)
+cases.close()
+with osler.Collection.open(sys.argv[1], mode="a") as again:
+    again.add_vectors(["b"], np.eye(8)[:1])
+    print("parent writes", len(again), flush=True)
+os.close(writing)
+os.waitpid(child, 0)
+"""
+    cases.close()
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, str(tmp_path / "cases.osler")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "opened before a fork" in found.stdout
+    assert "child reads" in found.stdout
+    assert "parent writes 1" in found.stdout
+
+
+def test_threads_read_while_one_writes(tmp_path: Path, cases: osler.Collection, rng: np.random.Generator) -> None:
+    vectors = rng.normal(size=(400, 8))
+    cases.add_vectors([str(row) for row in range(100)], vectors[:100])
+    problems: list[Any] = []
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                assert cases.search(vector=vectors[5], k=1)[0].key == "5"
+                hits = cases.search(vector=vectors[50], k=400)
+                keys = [hit.key for hit in hits]
+                assert len(set(keys)) == len(keys)
+                assert len(keys) >= 80
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for start in range(100, 400, 20):
+        cases.add_vectors([str(row) for row in range(start, start + 20)], vectors[start : start + 20])
+        cases.delete([str(start - 1), str(start - 2)])
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not problems, problems[0]
+    assert len(cases) == 400 - 30
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_files_are_private_whatever_the_umask(
+    umask: int, tmp_path: Path, pictures: Callable[..., Path], tiny: Any, rng: np.random.Generator
+) -> None:
+    from pydicom.data import get_testdata_file
+
+    folder = pictures(3)
+    before = os.umask(umask)
+    try:
+        with osler.Collection.create(tmp_path / "cases.osler", encoder=tiny) as cases:
+            cases.add(folder, progress=False)
+            cases.add(get_testdata_file("CT_small.dcm", download=False), progress=False)
+            cases.add_vectors([str(n) for n in range(2_100)], rng.normal(size=(2_100, 16)))
+            cases.delete(["0.png"])
+            cases.search(text="a").to_html(tmp_path / "hits.html")
+    finally:
+        os.umask(before)
+    assert list((tmp_path / "cases.osler" / "index").iterdir()), "no graph was saved"
+    paths = [tmp_path / "cases.osler", *(tmp_path / "cases.osler").rglob("*")]
+    paths += [tmp_path / "cases.secret", tmp_path / "hits.html"]
+    for path in paths:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path.name
