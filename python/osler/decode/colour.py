@@ -138,8 +138,8 @@ class Palette:
         return full_range(self.entries, self.bits)[at]
 
     def over(self, grey: NDArray[Any], stored: NDArray[Any]) -> NDArray[Any]:
-        """Colour the pixels whose stored value the table covers, and leave the others grey (a supplemental palette)."""
-        covered = (stored >= self.first) & (stored.astype(np.int64) < self.first + len(self.entries))
+        """Colour the pixels from the first entry on, and leave those below it grey (a supplemental palette)."""
+        covered = stored.astype(np.int64) >= self.first
         colours = self.show(stored)
         wide = grey.dtype == np.uint16
         if wide and colours.dtype == np.uint8:
