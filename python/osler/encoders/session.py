@@ -64,7 +64,7 @@ def _installed(name: str) -> bool:
 
 
 def runtime() -> Any:
-    """Return the module onnxruntime.
+    """Return the module onnxruntime, its telemetry off unless ``ORT_DISABLE_TELEMETRY`` says otherwise.
 
     Raises
     ------
@@ -78,6 +78,8 @@ def runtime() -> Any:
             f"pip uninstall onnxruntime onnxruntime-gpu, then one of them again: {_INSTALL}",
             code="runtime_twice",
         )
+    # released builds since 1.29 report usage to their maker unless told not to before they load
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError:
