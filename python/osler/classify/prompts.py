@@ -178,7 +178,7 @@ def label_vectors(prompts: Mapping[str, Any], encoder: Encoder | None, dim: int)
     >>> label_vectors({"a": np.array([[3.0, 0.0], [1.0, 0.0]])}, None, 2)
     array([[1., 0.]], dtype=float32)
     """
-    texts = list(dict.fromkeys(text for given in prompts.values() if _is_texts(given) for text in given))
+    texts = list(dict.fromkeys(text for given in prompts.values() if is_texts(given) for text in given))
     encoded: dict[str, np.ndarray] = {}
     if texts:
         if encoder is None:
@@ -186,14 +186,15 @@ def label_vectors(prompts: Mapping[str, Any], encoder: Encoder | None, dim: int)
         encoded = dict(zip(texts, np.asarray(encoder.encode_texts(texts), dtype=np.float64), strict=True))
     rows = []
     for label, given in prompts.items():
-        vectors = np.array([encoded[text] for text in given]) if _is_texts(given) else np.asarray(given, np.float64)
+        vectors = np.array([encoded[text] for text in given]) if is_texts(given) else np.asarray(given, np.float64)
         if vectors.ndim != 2 or len(vectors) == 0 or vectors.shape[1] != dim:
             raise ValueError(f"the prompts of {label!r} have shape {vectors.shape}; give at least one row of {dim}")
         rows.append(mean_direction(vectors, f"the prompts of {label!r}"))
     return np.array(rows, dtype=np.float32).reshape(len(rows), dim)
 
 
-def _is_texts(given: Any) -> bool:
+def is_texts(given: Any) -> bool:
+    """Say whether the prompts of a label are texts; what is no array and holds no text is left to numpy."""
     if isinstance(given, str):
         raise ValueError("the prompts of a label are a list of texts, not one text; put it into a list")
     return not isinstance(given, np.ndarray) and all(isinstance(one, str) for one in given)

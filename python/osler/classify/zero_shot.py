@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from osler.classify.prompts import PromptSet, label_vectors
+from osler.classify.prompts import PromptSet, is_texts, label_vectors
 from osler.collection.space import space_encoder, unit
 from osler.items import Part
 
@@ -151,9 +151,10 @@ def zero_shot(
     if score not in ("max", "mean"):
         raise ValueError(f"score is {score!r}; choose max or mean")
     positive, negative = _split(prompts, mode)
+    texts = any(is_texts(given) for side in (positive, negative) for given in side.values())
     rows = cases.part_vectors(where=where)
     speaker = encoder
-    if encoder is not None or scale is None or not _all_vectors(positive, negative):
+    if encoder is not None or scale is None or texts:
         speaker = space_encoder(cases, encoder)
     if scale is None and speaker is not None:
         scale = speaker.logit_scale
@@ -197,10 +198,6 @@ def _split(prompts: Mapping[str, Any] | PromptSet, mode: Mode) -> tuple[dict[str
             if len(given) == 0:
                 raise ValueError(f"{label!r} has no {name}; give at least one")
     return positive, negative if mode == "pairs" else {}
-
-
-def _all_vectors(*sides: Mapping[str, Any]) -> bool:
-    return all(isinstance(given, np.ndarray) for side in sides for given in side.values())
 
 
 def _by_item(
