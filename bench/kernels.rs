@@ -1,3 +1,212 @@
-//! Every kernel at every level.
+//! Speed of every kernel at every level this CPU has, on vectors that lie in the first cache.
+//!
+//! It isolates arithmetic from memory: the same few vectors are read again and again. Criterion's
+//! element rate counts floating-point operations (two a term of an inner product, three of a squared
+//! distance), so Gelem/s reads as GFLOP/s; conversions and checks count values. `tile` is to be
+//! compared with `tile by single calls`, the same pairs through one call each.
+//!
+//! Run one group with `cargo bench --bench kernels -- "dot/384"`. Touches nothing but its own output.
 
-fn main() {}
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use half::f16;
+use osler_kernels::{AlignedVec, Kernels, level, levels};
+
+const DIMS: [usize; 2] = [384, 512];
+
+/// Vectors on each side of a tile: both sides together stay in the second cache.
+const TILE: usize = 48;
+
+/// Distinct vectors a single-pair bench walks through: enough to defeat reuse of one result, few
+/// enough for the first cache.
+const ROWS: usize = 4;
+
+struct Vectors {
+    dim: usize,
+    f32s: AlignedVec<f32>,
+    f16s: AlignedVec<f16>,
+    i8s: Vec<i8>,
+}
+
+impl Vectors {
+    fn new(count: usize, dim: usize, seed: u64) -> Vectors {
+        let mut state = seed;
+        let mut f32s = AlignedVec::zeroed(count * dim);
+        for value in f32s.iter_mut() {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            *value = ((state >> 40) as f32) / 8_388_608.0 - 1.0;
+        }
+        let mut f16s = AlignedVec::zeroed(count * dim);
+        osler_kernels::to_f16(&f32s, &mut f16s);
+        let i8s = f32s.iter().map(|value| (value * 127.0) as i8).collect();
+        Vectors {
+            dim,
+            f32s,
+            f16s,
+            i8s,
+        }
+    }
+
+    fn f32(&self, row: usize) -> &[f32] {
+        &self.f32s[row * self.dim..][..self.dim]
+    }
+
+    fn f16(&self, row: usize) -> &[f16] {
+        &self.f16s[row * self.dim..][..self.dim]
+    }
+
+    fn i8(&self, row: usize) -> &[i8] {
+        &self.i8s[row * self.dim..][..self.dim]
+    }
+}
+
+/// One kernel at every level: `call` does `operations` worth of work.
+fn bench<R>(
+    criterion: &mut Criterion,
+    name: &str,
+    dim: usize,
+    operations: usize,
+    mut call: impl FnMut(Kernels) -> R,
+) {
+    let mut group = criterion.benchmark_group(format!("{name}/{dim}"));
+    group.throughput(Throughput::Elements(operations as u64));
+    for &level in levels() {
+        let kernels = Kernels::at(level).expect("a level of this CPU");
+        group.bench_function(BenchmarkId::from_parameter(level.name()), |bencher| {
+            bencher.iter(|| black_box(call(kernels)));
+        });
+    }
+    group.finish();
+}
+
+fn pairs(criterion: &mut Criterion) {
+    for dim in DIMS {
+        let queries = Vectors::new(ROWS, dim, 1);
+        let rows = Vectors::new(ROWS, dim, 2);
+        let mut turn = 0;
+        let mut next = || {
+            turn = (turn + 1) % ROWS;
+            turn
+        };
+        bench(criterion, "dot", dim, 2 * dim, |kernels| {
+            kernels.dot(queries.f32(0), rows.f32(next()))
+        });
+        bench(criterion, "l2", dim, 3 * dim, |kernels| {
+            kernels.l2(queries.f32(0), rows.f32(next()))
+        });
+        bench(criterion, "dot_f16", dim, 2 * dim, |kernels| {
+            kernels.dot_f16(queries.f32(0), rows.f16(next()))
+        });
+        bench(criterion, "l2_f16", dim, 3 * dim, |kernels| {
+            kernels.l2_f16(queries.f32(0), rows.f16(next()))
+        });
+        bench(criterion, "dot_i8", dim, 2 * dim, |kernels| {
+            kernels.dot_i8(queries.i8(0), rows.i8(next()))
+        });
+        bench(criterion, "sum_of_squares", dim, 2 * dim, |kernels| {
+            kernels.sum_of_squares(rows.f32(next()))
+        });
+        let four = [rows.f32(0), rows.f32(1), rows.f32(2), rows.f32(3)];
+        bench(criterion, "dot4", dim, 8 * dim, |kernels| {
+            kernels.dot4(queries.f32(next()), black_box(four))
+        });
+        bench(criterion, "l2_4", dim, 12 * dim, |kernels| {
+            kernels.l2_4(queries.f32(next()), black_box(four))
+        });
+        let four = [rows.f16(0), rows.f16(1), rows.f16(2), rows.f16(3)];
+        bench(criterion, "dot4_f16", dim, 8 * dim, |kernels| {
+            kernels.dot4_f16(queries.f32(next()), black_box(four))
+        });
+        bench(criterion, "l2_4_f16", dim, 12 * dim, |kernels| {
+            kernels.l2_4_f16(queries.f32(next()), black_box(four))
+        });
+    }
+}
+
+fn tiles(criterion: &mut Criterion) {
+    for dim in DIMS {
+        let queries = Vectors::new(TILE, dim, 3);
+        let rows = Vectors::new(TILE, dim, 4);
+        let mut out = vec![0.0; TILE * TILE];
+        let terms = TILE * TILE * dim;
+        bench(criterion, "dot_tile", dim, 2 * terms, |kernels| {
+            kernels.dot_tile(&queries.f32s, &rows.f32s, dim, &mut out);
+        });
+        bench(criterion, "l2_tile", dim, 3 * terms, |kernels| {
+            kernels.l2_tile(&queries.f32s, &rows.f32s, dim, &mut out);
+        });
+        bench(criterion, "dot_tile_f16", dim, 2 * terms, |kernels| {
+            kernels.dot_tile_f16(&queries.f32s, &rows.f16s, dim, &mut out);
+        });
+        bench(criterion, "l2_tile_f16", dim, 3 * terms, |kernels| {
+            kernels.l2_tile_f16(&queries.f32s, &rows.f16s, dim, &mut out);
+        });
+        bench(
+            criterion,
+            "dot_tile by single calls",
+            dim,
+            2 * terms,
+            |kernels| {
+                for query in 0..TILE {
+                    for row in 0..TILE {
+                        out[query * TILE + row] = kernels.dot(queries.f32(query), rows.f32(row));
+                    }
+                }
+            },
+        );
+        bench(
+            criterion,
+            "dot_tile_f16 by single calls",
+            dim,
+            2 * terms,
+            |kernels| {
+                for query in 0..TILE {
+                    for row in 0..TILE {
+                        out[query * TILE + row] =
+                            kernels.dot_f16(queries.f32(query), rows.f16(row));
+                    }
+                }
+            },
+        );
+    }
+}
+
+fn values(criterion: &mut Criterion) {
+    for dim in DIMS {
+        let vectors = Vectors::new(1, dim, 5);
+        let mut f16s = vec![f16::ZERO; dim];
+        let mut f32s = vec![0.0; dim];
+        bench(criterion, "to_f16", dim, dim, |kernels| {
+            kernels.to_f16(black_box(vectors.f32(0)), &mut f16s);
+        });
+        bench(criterion, "to_f32", dim, dim, |kernels| {
+            kernels.to_f32(black_box(vectors.f16(0)), &mut f32s);
+        });
+        bench(criterion, "all_finite", dim, dim, |kernels| {
+            kernels.all_finite(black_box(vectors.f32(0)))
+        });
+        bench(criterion, "all_finite_f16", dim, dim, |kernels| {
+            kernels.all_finite_f16(black_box(vectors.f16(0)))
+        });
+    }
+}
+
+/// Short runs: the differences looked for are of tens of per cent, and there are many kernels.
+fn settings() -> Criterion {
+    println!("level in use: {}", level().name());
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+}
+
+criterion_group! {
+    name = kernels;
+    config = settings();
+    targets = pairs, tiles, values
+}
+criterion_main!(kernels);

@@ -159,5 +159,5 @@ instantiate!(
     parts: 4,
     dot_i8: dot_i8_with,
     four_rows: 2,
-    tile: (1, 4, 3),
+    tile: (1, 2, 4),
 );
