@@ -1,7 +1,8 @@
 """Import and export of usearch files, for collections and for `osler.Index`.
 
 Reads and writes ``.usearch`` files through the usearch package, and a Parquet file of keys beside an exported one.
-usearch's numbers: f32 and f16 are kept, i8 holds unit vectors times 127, rounded, so it loses precision.
+f32 and f16 are kept as they are; i8 holds vectors of unit length times 127, cut to whole numbers, so it loses precision
+and, under ip and l2sq, the lengths.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
     numbers = np.sort(np.asarray(index.keys, np.uint64))
     if not len(numbers):
         return numbers, np.empty((0, index.ndim), np.float32), _METRICS[metric]
-    return numbers, np.asarray(index.get(numbers), np.float32), _METRICS[metric]
+    return numbers, np.asarray(index.get(numbers, dtype="f32"), np.float32), _METRICS[metric]
 
 
 def _sidecar(path: Path) -> Path:
