@@ -69,7 +69,7 @@ def prepare(picture: np.ndarray) -> np.ndarray:
         small = np.asarray(
             Image.fromarray(picture.astype(np.float32) / 257).resize((224, 224), Image.Resampling.BICUBIC)
         )
-        channels = np.stack([small] * 3)
+        channels = np.stack([np.clip(small, 0, 255)] * 3)
     else:
         rgb = Image.fromarray(picture).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
         channels = np.asarray(rgb).transpose(2, 0, 1)

@@ -8,6 +8,7 @@ The unpickler builds ordered dicts and notes about tensors; any other global is 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def _rebuild(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> 
         isinstance(storage, _Storage)
         and all(isinstance(part, tuple) and all(type(n) is int and n >= 0 for n in part) for part in whole)
         and len(shape) == len(stride)
+        and math.prod(shape) <= storage.count
         and offset + sum((side - 1) * step for side, step in zip(shape, stride, strict=True)) < storage.count
     ):
         raise pickle.UnpicklingError

@@ -191,7 +191,9 @@ def _resize(step: Resize, picture: np.ndarray) -> np.ndarray:
         np.asarray(Image.fromarray(np.ascontiguousarray(planes[:, :, c])).resize((width, height), kernel))
         for c in range(planes.shape[2])
     ]
-    return resized[0] if picture.ndim == 2 else np.stack(resized, axis=2)
+    # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
+    stacked = np.clip(np.stack(resized, axis=2), 0, 255)
+    return stacked[:, :, 0] if picture.ndim == 2 else stacked
 
 
 def _sampling(source: int, target: int, kernel: str) -> np.ndarray:
