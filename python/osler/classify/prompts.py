@@ -143,7 +143,14 @@ class PromptSet(BaseModel):
         return self._filled(label, self.templates) + list(self.labels[label].descriptions)
 
     def negatives(self, label: str) -> list[str]:
-        """Return the prompts that say that a label is absent."""
+        """Return the prompts that say that a label is absent.
+
+        Examples
+        --------
+        >>> from osler.classify import PromptSet
+        >>> PromptSet.load("modality").negatives("ultrasound")[0]
+        'a picture that is not ultrasound'
+        """
         return self._filled(label, self.negative_templates) + list(self.labels[label].negatives)
 
     def _filled(self, label: str, templates: Sequence[str]) -> list[str]:

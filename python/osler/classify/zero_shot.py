@@ -43,6 +43,17 @@ class ZeroShot:
     mode : str
     fingerprint : str or None
         Of the encoder whose space was used.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, osler
+    >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/a.osler", dim=2)
+    >>> _ = cases.add_vectors(["x"], np.array([[1.0, 0.0]]))
+    >>> labels = osler.classify.zero_shot(cases, {"left": np.eye(2)[:1], "up": np.eye(2)[1:]}, scale=1)
+    >>> labels.to_polars().row(0)[:2]
+    ('x', 'left')
+    >>> labels.to_dict()["items"][0]["part"]
+    {'position': 0, 'kind': 'image', 'locator': {}}
     """
 
     labels: tuple[str, ...]
@@ -80,7 +91,11 @@ class ZeroShot:
         items = []
         for key, label, row, part in zip(self.key, self.label, self.scores, self.part, strict=True):
             scores = {name: None if label is None else float(one) for name, one in zip(self.labels, row, strict=True)}
-            where = None if part is None else {"position": part.position, "kind": part.kind, **part.locator.to_dict()}
+            where = (
+                None
+                if part is None
+                else {"position": part.position, "kind": part.kind, "locator": part.locator.to_dict()}
+            )
             items.append(
                 {"key": key, "label": label, "score": label and scores[label], "scores": scores, "part": where}
             )

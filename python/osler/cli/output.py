@@ -93,7 +93,7 @@ def show(
     else:
         chosen = [column for column in (table_columns or columns) if column in columns]
         where = [columns.index(column) for column in chosen]
-        numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in where]
+        numeric = [all(_is_number(row[at]) for row in rows) for at in where]
         cells = [[_printable(_cell(row[at], exact=False)) for at in where] for row in rows]
         if sys.stdout.isatty():
             _rich_table(chosen, numeric, cells)
@@ -208,6 +208,10 @@ def _cell(value: Any, *, exact: bool) -> str:
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | None) and not isinstance(value, bool)
+
+
 def _printable(text: str) -> str:
     """Drop what could steer a terminal: file names and metadata come from outside."""
     return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text)
@@ -218,7 +222,8 @@ def _rich_table(columns: Sequence[str], numeric: Sequence[bool], cells: Sequence
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    # NO_COLOR is taken at its word: no escape sequence at all, which also keeps terminals without bold legible.
+    table = Table(box=None, pad_edge=False, header_style="" if os.environ.get("NO_COLOR") else "bold")
     for column, is_number in zip(columns, numeric, strict=True):
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in cells:

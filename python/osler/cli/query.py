@@ -36,6 +36,7 @@ __all__ = ["command"]
 
 # A table shows the columns that the question names, then the user's own, then these, up to this many in all.
 _TABLE_COLUMNS = 6
+_MADE_BY_READERS = ("format", "pixel_phi")
 _FIRST_OF_DICOM = ("modality", "body_part", "view", "laterality", "age", "sex", "year", "manufacturer")
 
 
@@ -135,7 +136,7 @@ def _table_columns(cases: Collection, where: str | None, group_by: str | None, e
     schema = list(cases.schema)
     mentioned = [name for name in schema if where is not None and re.search(rf"\b{re.escape(name)}\b", where)]
     named = [name for name in (group_by, exclude) if name is not None]
-    own = [name for name in schema if name not in ALLOWED and name not in IDENTIFIERS]
+    own = [name for name in schema if name not in (*ALLOWED, *IDENTIFIERS, *_MADE_BY_READERS)]
     return list(dict.fromkeys([*mentioned, *named, *own, *_FIRST_OF_DICOM]))
 
 

@@ -50,8 +50,13 @@ class Decisions:
     >>> from osler.curate import Decisions
     >>> sharp = Decisions.of(["a", "b"], keep=[True, False], reason="sharpness >= 3", score=[4.0, 1.0])
     >>> paired = Decisions.of(["a", "b"], keep=[True, True], reason="has a report")
-    >>> (sharp & paired).dropped
+    >>> both = sharp & paired
+    >>> both.dropped
     ['b']
+    >>> both.to_polars()["reason"].to_list()
+    ['sharpness >= 3 and has a report', 'sharpness >= 3']
+    >>> both.to_dict()["decisions"][1]
+    {'key': 'b', 'keep': False, 'reason': 'sharpness >= 3', 'score': None}
     """
 
     key: tuple[str, ...]

@@ -1,0 +1,135 @@
+"""Results go to stdout and all else to stderr; a terminal gets a table that it can show, a pipe plain text."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from osler.cli import output
+from osler.cli.output import show
+
+
+def test_the_default_encoder_is_said_once_on_stderr(built: tuple[Path, Any]) -> None:
+    _, result = built
+    assert result.stderr.count("reference") == 1 and "no medical model" in result.stderr
+    assert result.stdout.splitlines()[0].split() == ["added", "skipped", "duplicates", "collection"]
+    assert result.stdout.splitlines()[1].split()[:3] == ["7", "2", "0"]
+    assert "skipped 1 (no_pixels): " in result.stderr and "skipped 1 (not_an_image): " in result.stderr
+
+
+def test_no_name_of_a_file_is_said_unless_asked(built: tuple[Path, Any]) -> None:
+    _, result = built
+    for name in ("notes", "rtplan", "CT_small", "grey"):
+        assert name not in result.stderr and name not in result.stdout
+
+
+def test_strict_turns_skipped_files_into_three(run: Any, copy: Path, pictures: Path) -> None:
+    assert run("index", "build", pictures, "-o", copy, "--resume", "--strict").exit_code == 3
+    assert run("index", "add", copy, pictures / "grey.png", "--strict").exit_code == 0
+
+
+def test_html_is_written_beside_the_result(run: Any, cases: Path, pictures: Path, tmp_path: Path) -> None:
+    page = tmp_path / "hits.html"
+    result = run("query", cases, "--image", pictures / "CT_small.dcm", "-k", 2, "--html", page, "--json")
+    assert result.exit_code == 0 and result.stdout.startswith("{") and "wrote " in result.stderr
+    text = page.read_text()
+    assert text.count("data:image/") >= 2 and "http" not in text.replace("http-equiv", "")
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    program = """
+import sys
+from osler.cli import app
+for arguments in (["--version"], ["--help"], ["index", "--help"], ["query", "--help"]):
+    try:
+        app.main(arguments)
+    except SystemExit as end:
+        assert end.code == 0
+heavy = {"polars", "pydantic", "onnxruntime", "pydicom", "PIL", "rich", "pandas", "usearch"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    import osler
+    from osler.index import simd_level
+
+    assert done.stdout.splitlines()[0].startswith(f"osler {osler.__version__} (simd {simd_level()}, onnxruntime ")
+
+
+def test_a_terminal_gets_a_table_and_no_colour_is_obeyed(cases: Path) -> None:
+    command = [sys.executable, "-m", "osler.cli", "query", str(cases), "--like", "grey.png", "-k", "2"]
+    plain = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "\x1b" not in plain
+    for environment, coloured in (({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False)):
+        leader, follower = pty.openpty()
+        clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+        process = subprocess.Popen(
+            command, stdout=follower, stderr=subprocess.PIPE, env={**clean, "COLUMNS": "100", **environment}
+        )
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(leader, 4096)
+            except OSError:
+                break
+            if not piece:
+                break
+            shown += piece
+        process.communicate(timeout=60)
+        os.close(leader)
+        text = shown.decode()
+        assert process.returncode == 0 and "rank" in text and "score" in text
+        assert bool(re.search(r"\x1b\[[0-9;]*3[0-7]m", text)) is False
+        assert ("\x1b[" in text) == coloured
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(cases: Path) -> None:
+    command = f"{sys.executable} -m osler.cli index info {cases} --json | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "{\n0\n" and done.stderr == ""
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> str:
+    page = io.StringIO()
+    monkeypatch.setattr(output.sys, "stdout", page)
+    show(*arguments, **options)
+    return page.getvalue()
+
+
+def test_cells_cannot_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(monkeypatch, "table", {}, ["key", "n"], [["\x1b[2Jevil\x07\u202e", 1], ["two\nlines", None]])
+    assert text == "key         n\n?[2Jevil??  1\ntwo lines\n"
+
+
+def test_numbers_lean_right_and_nothing_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["a", 1.23456, True], ["bb", None, False], ["c", float("nan"), None]]
+    assert printed(monkeypatch, "table", {}, ["k", "score", "keep"], rows) == (
+        "k   score  keep\na   1.235  true\nbb         false\nc\n"
+    )
+    assert printed(monkeypatch, "csv", {}, ["k", "score", "keep"], rows) == (
+        "k,score,keep\na,1.23456,true\nbb,,false\nc,,\n"
+    )
+
+
+def test_json_holds_no_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {
+        "a": float("nan"),
+        "b": np.float32(0.5),
+        "c": np.arange(2),
+        "d": datetime.date(2020, 1, 2),
+        "e": (None,),
+    }
+    text = printed(monkeypatch, "json", document, [], [])
+    assert "NaN" not in text and text.endswith("}\n")
+    assert json.loads(text) == {"a": None, "b": 0.5, "c": [0, 1], "d": "2020-01-02", "e": [None]}
