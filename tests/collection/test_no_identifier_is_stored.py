@@ -11,6 +11,7 @@ import osler
 import polars as pl
 import pydicom
 import pytest
+from osler.collection.privacy import ALLOWED, IDENTIFIERS
 from pydicom.charset import python_encoding
 
 DATA = [Path(pydicom.__file__).parent / "data", Path(data_store.__file__).parent / "data"]
@@ -65,17 +66,18 @@ def encodings(text: str) -> set[bytes]:
 def canaries() -> dict[bytes, str]:
     """Identifying values of every file, as bytes in upper case, with the tag that they came from.
 
-    Some files give the maker of the machine as the institution, and the maker is stored.
+    Left out are those that the allow-list lets through: some files give the maker of the machine as the institution, the
+    part of the body as the description, or "Patient", which is part of the name of a column, as a name.
     """
     found: dict[bytes, str] = {}
-    makers: set[str] = set()
+    allowed = {*ALLOWED, *IDENTIFIERS}
     for folder in DATA:
         for path in sorted(folder.rglob("*")):
             try:
                 dataset = pydicom.dcmread(path, force=False, stop_before_pixels=True)
             except Exception:
                 continue
-            makers.add(str(dataset.get("Manufacturer") or "").strip().upper())
+            allowed |= {str(dataset.get(keyword) or "").strip() for keyword in ("Manufacturer", "BodyPartExamined")}
             for keyword in IDENTIFYING:
                 try:
                     value = dataset.get(keyword)
@@ -85,7 +87,8 @@ def canaries() -> dict[bytes, str]:
                     raw = text.strip()
                     if len(raw) >= TOO_SHORT:
                         found.update(dict.fromkeys(encodings(raw.upper()), keyword))
-    return {canary: keyword for canary, keyword in found.items() if canary.decode("latin-1") not in makers}
+    stored = "\n".join(allowed).upper()
+    return {one: tag for one, tag in found.items() if one.decode("latin-1") not in stored}
 
 
 def contents(file: Path) -> bytes:
