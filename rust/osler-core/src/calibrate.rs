@@ -6,14 +6,14 @@
 /// The k that are measured; another k uses the next higher one.
 pub const KS: [usize; 3] = [1, 10, 100];
 
-/// Beam widths that are tried, until all of [`KS`] are answered almost always.
+/// Beam widths that are tried, until the larger [`KS`] are answered almost always.
 pub const WIDTHS: [usize; 22] = [
     10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 800,
     1200,
 ];
 
-/// No more widths are tried once the lower bound of every k is this high.
-pub const ENOUGH: f32 = 0.998;
+/// No more widths are tried once the lower bounds of the larger k are this high.
+pub const ENOUGH: f32 = 0.995;
 
 /// The 95 % point of the standard normal distribution.
 const Z95: f64 = 1.6449;

@@ -655,6 +655,11 @@ fn measure(
         })
         .collect::<Result<Vec<_>>>()?
         .concat();
+    let (probes, truths) = if held.is_some() {
+        harder_half(probes, truths)
+    } else {
+        (probes, truths)
+    };
     let mut points = Vec::new();
     for ef in WIDTHS {
         let hits: Vec<Vec<f32>> = probes
@@ -702,6 +707,24 @@ fn measure(
         queries: probes.len(),
         points,
     })
+}
+
+/// The half of the held-out rows whose nearest neighbour is the farthest, with their exact answers.
+///
+/// Rows come with near-copies of themselves (slices of one patient, terms of one family), which are easy to find; a
+/// user's query seldom does. On real medical terms queries from outside the index had the recall of this half, not of
+/// all held-out rows.
+fn harder_half<'a>(
+    probes: Vec<Probe<'a>>,
+    truths: Vec<Vec<f32>>,
+) -> (Vec<Probe<'a>>, Vec<Vec<f32>>) {
+    let mut order: Vec<usize> = (0..probes.len()).collect();
+    order.sort_by(|&a, &b| truths[a][0].total_cmp(&truths[b][0]).then(a.cmp(&b)));
+    order.truncate(probes.len().div_ceil(2));
+    order
+        .into_iter()
+        .map(|i| (probes[i], truths[i].clone()))
+        .unzip()
 }
 
 /// The snapshot without its deleted rows, under a new numbering.

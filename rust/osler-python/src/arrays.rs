@@ -4,6 +4,7 @@ use half::f16;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyList, PyTuple};
 
 /// Vectors of one call, row-major.
 pub struct Matrix {
@@ -47,10 +48,11 @@ fn copied<T: numpy::Element + Copy, R>(
     array: &Bound<'_, PyArrayDyn<T>>,
     convert: impl Fn(T) -> R,
 ) -> Vec<R> {
+    let in_order = array.is_c_contiguous();
     let array = array.readonly();
     match array.as_slice() {
-        Ok(slice) => slice.iter().map(|&x| convert(x)).collect(),
-        Err(_) => array.as_array().iter().map(|&x| convert(x)).collect(),
+        Ok(slice) if in_order => slice.iter().map(|&x| convert(x)).collect(),
+        _ => array.as_array().iter().map(|&x| convert(x)).collect(),
     }
 }
 
@@ -115,6 +117,12 @@ pub fn matrix(
     })
 }
 
+fn not_whole(name: &str, dtype: &str) -> PyErr {
+    invalid(format!(
+        "{name} must be one-dimensional whole numbers that fit {dtype}"
+    ))
+}
+
 /// Whole numbers from anything that NumPy takes.
 fn integers<T: numpy::Element + Copy>(
     value: &Bound<'_, PyAny>,
@@ -125,15 +133,21 @@ fn integers<T: numpy::Element + Copy>(
         return Ok(array.readonly().as_array().iter().copied().collect());
     }
     let py = value.py();
-    let array = asarray(value, name)?;
     let numpy = py.import("numpy")?;
+    // NumPy makes float64 of a list with numbers on both sides of 2**63, unless it is told what they are.
+    let listed = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
+    let whole =
+        |item: PyResult<Bound<'_, PyAny>>| item.is_ok_and(|item| item.is_instance_of::<PyInt>());
+    let array = if listed && value.try_iter()?.all(whole) {
+        numpy
+            .call_method1("asarray", (value, dtype))
+            .map_err(|_| not_whole(name, dtype))?
+    } else {
+        asarray(value, name)?
+    };
     let array = numpy.call_method1("atleast_1d", (array,))?;
     let size: usize = array.getattr("size")?.extract()?;
-    let wrong = || {
-        invalid(format!(
-            "{name} must be one-dimensional whole numbers that fit {dtype}"
-        ))
-    };
+    let wrong = || not_whole(name, dtype);
     if array.getattr("ndim")?.extract::<usize>()? != 1 {
         return Err(wrong());
     }

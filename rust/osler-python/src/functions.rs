@@ -103,3 +103,17 @@ pub fn blake3_keyed<'py>(
 pub fn simd_level() -> &'static str {
     osler_kernels::level().name()
 }
+
+/// Refuses an `OSLER_SIMD` that names no level, which would otherwise go unnoticed.
+pub fn check_simd_setting() -> PyResult<()> {
+    let names = ["scalar", "avx2", "avx512", "neon"];
+    match std::env::var("OSLER_SIMD") {
+        Ok(level) if !level.is_empty() && !names.contains(&level.as_str()) => {
+            Err(PyValueError::new_err(format!(
+                "OSLER_SIMD is {level:?}; set it to one of {}, or unset it",
+                names.join(", ")
+            )))
+        }
+        _ => Ok(()),
+    }
+}

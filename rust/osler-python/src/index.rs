@@ -531,10 +531,9 @@ impl Index {
         } else {
             matrix.values.len()
         };
-        let threads = if matrix.rows == 1 {
-            1
-        } else {
-            arrays::threads(threads)?
+        let threads = match (threads, matrix.rows) {
+            (None, 1) => 1,
+            _ => arrays::threads(threads)?,
         };
         let answers = Self::run_long(py, size, None, |control| {
             self.engine.prepare(&mut matrix.values)?;

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    functions::check_simd_setting()?;
     module.add_class::<index::Index>()?;
     module.add_class::<results::Found>()?;
     module.add_class::<results::Pairs>()?;
