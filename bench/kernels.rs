@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
-use osler_kernels::{AlignedVec, Kernels, level, levels};
+use osler_kernels::{AlignedVec, Kernels, levels};
 
 const DIMS: [usize; 2] = [384, 512];
 
@@ -197,7 +197,6 @@ fn values(criterion: &mut Criterion) {
 
 /// Short runs: the differences looked for are of tens of per cent, and there are many kernels.
 fn settings() -> Criterion {
-    println!("level in use: {}", level().name());
     Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(100))

@@ -150,4 +150,62 @@ mod tests {
         assert_eq!(choose(X86, Some("avx1024")), Level::Avx512);
         assert_eq!(choose(X86, Some("")), Level::Avx512);
     }
+
+    /// With `OSLER_TEST_SIMD=all` a level that this CPU lacks is a failure.
+    #[test]
+    #[allow(clippy::print_stdout, reason = "says which levels the other tests ran")]
+    fn every_level_of_this_architecture_ran_if_all_are_asked_for() {
+        let names: Vec<_> = levels().iter().map(|level| level.name()).collect();
+        println!("levels tested: {}", names.join(", "));
+        let all: &[Level] = if cfg!(target_arch = "x86_64") {
+            &[Level::Scalar, Level::Avx2, Level::Avx512]
+        } else if cfg!(target_arch = "aarch64") {
+            &[Level::Scalar, Level::Neon]
+        } else {
+            &[Level::Scalar]
+        };
+        match std::env::var("OSLER_TEST_SIMD").as_deref() {
+            Ok("all") => assert_eq!(
+                levels(),
+                all,
+                "OSLER_TEST_SIMD=all, and this CPU lacks a level"
+            ),
+            Ok(other) => panic!("OSLER_TEST_SIMD={other}: only 'all' is known"),
+            Err(_) => assert!(all.starts_with(levels())),
+        }
+    }
+
+    /// Checks this process; the test below runs it in processes of other environments.
+    #[test]
+    fn the_level_in_use_is_the_one_asked_for() {
+        let asked = std::env::var("OSLER_SIMD").unwrap_or_default();
+        let usable = levels().iter().find(|level| level.name() == asked);
+        if let Some(&asked) = usable {
+            assert_eq!(level(), asked);
+        }
+        assert!(levels().contains(&level()));
+        assert_eq!(crate::Kernels::best().level(), level());
+        let bits = crate::dot(&[0.1; 77], &[0.7; 77]).to_bits();
+        assert_eq!(bits, crate::scalar::dot(&[0.1; 77], &[0.7; 77]).to_bits());
+    }
+
+    #[test]
+    fn the_environment_lowers_the_level() {
+        let names = levels().iter().map(|level| level.name());
+        for name in names.chain(["neon", "avx512", "avx1024", ""]) {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "cpu::tests::the_level_in_use_is_the_one_asked_for",
+                ])
+                .env("OSLER_SIMD", name)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("1 passed"),
+                "OSLER_SIMD={name}: {text}"
+            );
+        }
+    }
 }

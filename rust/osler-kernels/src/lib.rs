@@ -18,7 +18,10 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(test)]
+mod agree;
 mod cpu;
+mod kernels;
 mod lanes;
 mod memory;
 mod scalar;
@@ -28,9 +31,9 @@ mod tile;
 mod x86_64;
 
 pub use cpu::{Level, level, levels};
-pub use memory::{AlignedVec, Number, prefetch};
-pub use table::{
+pub use kernels::{
     Kernels, MAX_I8_LEN, all_finite, all_finite_f16, dot, dot_f16, dot_i8, dot_tile, dot_tile_f16,
     dot4, dot4_f16, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, sum_of_squares, to_f16,
     to_f32,
 };
+pub use memory::{AlignedVec, Number, prefetch};

@@ -1,0 +1,390 @@
+//! The checked door to the kernels: lengths first, then the table of a level. Touches nothing but its
+//! arguments.
+
+use std::sync::OnceLock;
+
+use half::f16;
+
+use crate::cpu::{self, Level};
+use crate::table::{SCALAR, Table};
+
+/// Longest vectors of [`Kernels::dot_i8`]: no sum of that many products can leave an `i32`.
+///
+/// ```
+/// let worst = osler_kernels::MAX_I8_LEN as i64 * 128 * 128;
+/// assert!(i32::try_from(worst).is_ok());
+/// ```
+pub const MAX_I8_LEN: usize = 131_071;
+
+/// All kernels at one level. The functions of the crate's root are those of [`Kernels::best`].
+///
+/// Every kernel returns the same bits at every level.
+///
+/// ```
+/// use osler_kernels::{Kernels, levels};
+/// let (a, b) = ([1.5f32; 100], [0.1f32; 100]);
+/// for &level in levels() {
+///     let kernels = Kernels::at(level).unwrap();
+///     assert_eq!(kernels.dot(&a, &b).to_bits(), osler_kernels::dot(&a, &b).to_bits());
+/// }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels(&'static Table);
+
+impl Kernels {
+    /// The kernels of the level in use, [`level`](crate::level).
+    ///
+    /// ```
+    /// assert_eq!(osler_kernels::Kernels::best().level(), osler_kernels::level());
+    /// ```
+    #[inline]
+    pub fn best() -> Kernels {
+        static BEST: OnceLock<Kernels> = OnceLock::new();
+        *BEST.get_or_init(|| Kernels::at(cpu::level()).unwrap_or(Kernels(&SCALAR)))
+    }
+
+    /// The kernels of `level`, or `None` where this CPU lacks it.
+    ///
+    /// ```
+    /// use osler_kernels::{Kernels, Level};
+    /// assert!(Kernels::at(Level::Scalar).is_some());
+    /// ```
+    pub fn at(level: Level) -> Option<Kernels> {
+        if !cpu::levels().contains(&level) {
+            return None;
+        }
+        match level {
+            Level::Scalar => Some(Kernels(&SCALAR)),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => Some(Kernels(&crate::aarch64::neon::TABLE)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Some(Kernels(&crate::x86_64::avx2::TABLE)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Some(Kernels(&crate::x86_64::avx512::TABLE)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Neon => None,
+            #[cfg(target_arch = "aarch64")]
+            Level::Avx2 | Level::Avx512 => None,
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            _ => None,
+        }
+    }
+
+    /// The level of these kernels.
+    ///
+    /// ```
+    /// use osler_kernels::{Kernels, Level};
+    /// assert_eq!(Kernels::at(Level::Scalar).unwrap().level(), Level::Scalar);
+    /// ```
+    pub fn level(self) -> Level {
+        self.0.level
+    }
+}
+
+/// Writes each kernel twice: as a method of [`Kernels`] and as a function of the best level.
+macro_rules! checked {
+    ($(
+        $(#[$attribute:meta])*
+        fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? { $($check:expr)? }
+    )*) => {
+        impl Kernels {
+            $(
+                $(#[$attribute])*
+                #[inline]
+                #[track_caller]
+                pub fn $name(self, $($argument: $type),*) $(-> $result)? {
+                    $($check;)?
+                    // SAFETY: `Kernels::at` hands out a table only where the CPU has its level; the
+                    // lengths were checked above.
+                    unsafe { (self.0.$name)($($argument),*) }
+                }
+            )*
+        }
+
+        $(
+            $(#[$attribute])*
+            #[inline]
+            #[track_caller]
+            pub fn $name($($argument: $type),*) $(-> $result)? {
+                Kernels::best().$name($($argument),*)
+            }
+        )*
+    };
+}
+
+checked! {
+    /// Inner product.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// assert_eq!(osler_kernels::dot(&[1.0, 2.0], &[3.0, 4.0]), 11.0);
+    /// ```
+    fn dot(a: &[f32], b: &[f32]) -> f32 { same_length(a.len(), b.len()) }
+
+    /// Squared Euclidean distance.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// assert_eq!(osler_kernels::l2(&[1.0, 2.0], &[3.0, 4.0]), 8.0);
+    /// ```
+    fn l2(a: &[f32], b: &[f32]) -> f32 { same_length(a.len(), b.len()) }
+
+    /// Inner product with a row of `f16`, each of whose values is converted exactly.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// use half::f16;
+    /// let row = [f16::from_f32(3.0), f16::from_f32(4.0)];
+    /// assert_eq!(osler_kernels::dot_f16(&[1.0, 2.0], &row), 11.0);
+    /// ```
+    fn dot_f16(query: &[f32], row: &[f16]) -> f32 { same_length(query.len(), row.len()) }
+
+    /// Squared Euclidean distance to a row of `f16`, each of whose values is converted exactly.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// use half::f16;
+    /// let row = [f16::from_f32(3.0), f16::from_f32(4.0)];
+    /// assert_eq!(osler_kernels::l2_f16(&[1.0, 2.0], &row), 8.0);
+    /// ```
+    fn l2_f16(query: &[f32], row: &[f16]) -> f32 { same_length(query.len(), row.len()) }
+
+    /// Inner product of small integers, exact.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ or exceed [`MAX_I8_LEN`].
+    ///
+    /// ```
+    /// assert_eq!(osler_kernels::dot_i8(&[-128, 127], &[-128, 2]), 16_638);
+    /// ```
+    fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+        {
+            same_length(a.len(), b.len());
+            assert!(
+                a.len() <= MAX_I8_LEN,
+                "vectors of {} bytes could overflow the sum; at most {MAX_I8_LEN} are allowed",
+                a.len()
+            );
+        }
+    }
+
+    /// Inner products of one query with four rows, each equal to [`dot`] in every bit.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// let row: &[f32] = &[3.0, 4.0];
+    /// assert_eq!(osler_kernels::dot4(&[1.0, 2.0], [row; 4]), [11.0; 4]);
+    /// ```
+    fn dot4(query: &[f32], rows: [&[f32]; 4]) -> [f32; 4] { same_lengths(query, rows) }
+
+    /// Squared distances of one query to four rows, each equal to [`l2`] in every bit.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// let row: &[f32] = &[3.0, 4.0];
+    /// assert_eq!(osler_kernels::l2_4(&[1.0, 2.0], [row; 4]), [8.0; 4]);
+    /// ```
+    fn l2_4(query: &[f32], rows: [&[f32]; 4]) -> [f32; 4] { same_lengths(query, rows) }
+
+    /// Inner products of one query with four rows of `f16`, each equal to [`dot_f16`] in every bit.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// use half::f16;
+    /// let row: &[f16] = &[f16::from_f32(3.0), f16::from_f32(4.0)];
+    /// assert_eq!(osler_kernels::dot4_f16(&[1.0, 2.0], [row; 4]), [11.0; 4]);
+    /// ```
+    fn dot4_f16(query: &[f32], rows: [&[f16]; 4]) -> [f32; 4] { same_lengths(query, rows) }
+
+    /// Squared distances of one query to four rows of `f16`, each equal to [`l2_f16`] in every bit.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// use half::f16;
+    /// let row: &[f16] = &[f16::from_f32(3.0), f16::from_f32(4.0)];
+    /// assert_eq!(osler_kernels::l2_4_f16(&[1.0, 2.0], [row; 4]), [8.0; 4]);
+    /// ```
+    fn l2_4_f16(query: &[f32], rows: [&[f16]; 4]) -> [f32; 4] { same_lengths(query, rows) }
+
+    /// Inner products of every query with every row, each equal to [`dot`] in every bit.
+    ///
+    /// `queries` and `rows` hold vectors of `dim` values one after the other; `out` is filled query by
+    /// query, one value a row.
+    ///
+    /// # Panics
+    ///
+    /// Where `dim` is 0, or a length is not a whole number of vectors, or `out` is not as long as there
+    /// are pairs.
+    ///
+    /// ```
+    /// let mut out = [0.0; 2];
+    /// osler_kernels::dot_tile(&[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], 2, &mut out);
+    /// assert_eq!(out, [11.0, 17.0]);
+    /// ```
+    fn dot_tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+        tile_shape(queries.len(), rows.len(), dim, out.len())
+    }
+
+    /// Squared distances of every query to every row, each equal to [`l2`] in every bit.
+    ///
+    /// Shapes are those of [`dot_tile`].
+    ///
+    /// # Panics
+    ///
+    /// As [`dot_tile`].
+    ///
+    /// ```
+    /// let mut out = [0.0; 2];
+    /// osler_kernels::l2_tile(&[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], 2, &mut out);
+    /// assert_eq!(out, [8.0, 32.0]);
+    /// ```
+    fn l2_tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+        tile_shape(queries.len(), rows.len(), dim, out.len())
+    }
+
+    /// Inner products of every query with every row of `f16`, each equal to [`dot_f16`] in every bit.
+    ///
+    /// Shapes are those of [`dot_tile`].
+    ///
+    /// # Panics
+    ///
+    /// As [`dot_tile`].
+    ///
+    /// ```
+    /// use half::f16;
+    /// let (row, mut out) = ([3.0, 4.0].map(f16::from_f32), [0.0]);
+    /// osler_kernels::dot_tile_f16(&[1.0, 2.0], &row, 2, &mut out);
+    /// assert_eq!(out, [11.0]);
+    /// ```
+    fn dot_tile_f16(queries: &[f32], rows: &[f16], dim: usize, out: &mut [f32]) {
+        tile_shape(queries.len(), rows.len(), dim, out.len())
+    }
+
+    /// Squared distances of every query to every row of `f16`, each equal to [`l2_f16`] in every bit.
+    ///
+    /// Shapes are those of [`dot_tile`].
+    ///
+    /// # Panics
+    ///
+    /// As [`dot_tile`].
+    ///
+    /// ```
+    /// use half::f16;
+    /// let (row, mut out) = ([3.0, 4.0].map(f16::from_f32), [0.0]);
+    /// osler_kernels::l2_tile_f16(&[1.0, 2.0], &row, 2, &mut out);
+    /// assert_eq!(out, [8.0]);
+    /// ```
+    fn l2_tile_f16(queries: &[f32], rows: &[f16], dim: usize, out: &mut [f32]) {
+        tile_shape(queries.len(), rows.len(), dim, out.len())
+    }
+
+    /// Sum of squares: the inner product of a vector with itself.
+    ///
+    /// ```
+    /// assert_eq!(osler_kernels::sum_of_squares(&[3.0, 4.0]), 25.0);
+    /// ```
+    fn sum_of_squares(a: &[f32]) -> f32 {}
+
+    /// Conversion to `f16`, rounded to nearest, ties to even; too large becomes infinite.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// use half::f16;
+    /// let mut to = [f16::ZERO; 2];
+    /// osler_kernels::to_f16(&[0.5, 1e9], &mut to);
+    /// assert_eq!(to, [f16::from_f32(0.5), f16::INFINITY]);
+    /// ```
+    fn to_f16(from: &[f32], to: &mut [f16]) { same_length(from.len(), to.len()) }
+
+    /// Conversion from `f16`, exact.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// use half::f16;
+    /// let mut to = [0.0];
+    /// osler_kernels::to_f32(&[f16::MAX], &mut to);
+    /// assert_eq!(to, [65504.0]);
+    /// ```
+    fn to_f32(from: &[f16], to: &mut [f32]) { same_length(from.len(), to.len()) }
+
+    /// Whether no value is infinite or not a number.
+    ///
+    /// ```
+    /// assert!(osler_kernels::all_finite(&[0.0, f32::MAX]));
+    /// assert!(!osler_kernels::all_finite(&[0.0, f32::NAN]));
+    /// ```
+    fn all_finite(a: &[f32]) -> bool {}
+
+    /// Whether no value of a row of `f16` is infinite or not a number.
+    ///
+    /// ```
+    /// use half::f16;
+    /// assert!(osler_kernels::all_finite_f16(&[f16::MAX]));
+    /// assert!(!osler_kernels::all_finite_f16(&[f16::INFINITY]));
+    /// ```
+    fn all_finite_f16(a: &[f16]) -> bool {}
+}
+
+#[inline(always)]
+#[track_caller]
+fn same_length(a: usize, b: usize) {
+    assert!(
+        a == b,
+        "vectors of {a} and {b} elements; a kernel needs equal lengths"
+    );
+}
+
+#[inline(always)]
+#[track_caller]
+fn same_lengths<T>(query: &[f32], rows: [&[T]; 4]) {
+    for row in rows {
+        same_length(query.len(), row.len());
+    }
+}
+
+#[inline(always)]
+#[track_caller]
+fn tile_shape(queries: usize, rows: usize, dim: usize, out: usize) {
+    assert!(dim > 0, "a tile needs vectors of at least one value");
+    assert!(
+        queries.is_multiple_of(dim) && rows.is_multiple_of(dim),
+        "queries of {queries} and rows of {rows} values are not whole vectors of {dim}"
+    );
+    assert!(
+        Some(out) == (queries / dim).checked_mul(rows / dim),
+        "out has {out} places for {} queries and {} rows",
+        queries / dim,
+        rows / dim
+    );
+}
