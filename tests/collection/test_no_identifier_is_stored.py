@@ -66,7 +66,7 @@ def encodings(text: str) -> set[bytes]:
 def canaries() -> dict[bytes, str]:
     """Identifying values of every file, as bytes in upper case, with the tag that they came from.
 
-    Left out are those that the allow-list lets through: some files give the maker of the machine as the institution, the
+    Left out are those that the allow-list lets through: some files give the machine's maker as the institution, the
     part of the body as the description, or "Patient", which is part of the name of a column, as a name.
     """
     found: dict[bytes, str] = {}

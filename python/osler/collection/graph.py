@@ -18,7 +18,7 @@ from osler.collection.store import Store
 from osler.errors import CorruptIndexError, Error, FormatVersionError
 
 if TYPE_CHECKING:
-    from osler.index import Index
+    from osler.index import Bitmap, Groups, Index
 
 __all__ = ["Graph", "save_graph"]
 
@@ -49,17 +49,19 @@ class Graph:
         self._mapped = False
         self._warned = False
         self._state: tuple[Snapshot, Ready] | None = None
+        self._allowed: tuple[Array, Bitmap | None] | None = None
+        self._grouped: tuple[Array, Groups] | None = None
 
     def search(
-        self, snapshot: Snapshot, queries: Array, k: int, admitted: Array | None, groups: Array | None, recall: float
+        self, snapshot: Snapshot, queries: Array, k: int, admitted: Array, groups: Array | None, recall: float
     ) -> list[tuple[Array, Array]] | None:
         """Return, for each query, the part rows of its k best groups and their scores; None if rows must be scanned.
 
         Parameters
         ----------
         queries : ndarray (m, dim)
-        admitted : ndarray of bool (parts,), optional
-            Part rows that may be returned; by default all live ones.
+        admitted : ndarray of bool (parts,)
+            Part rows that may be returned. What is prepared for an array is kept while the same one comes again.
         groups : ndarray of int64 (items,), optional
             The group of each item row, of which the best part is returned; by default each part is its own.
         """
@@ -67,14 +69,16 @@ class Graph:
             ready = self._ready(snapshot)
             if ready is None:
                 return None
-            index, rows = ready
+            index = ready.index
             if not len(index) or not len(snapshot.part_ids):
                 return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
-            chosen = rows >= 0 if admitted is None else (rows >= 0) & admitted[rows]
-            bitmap = None if chosen.all() else index.bitmap(chosen)
-            prepared = None
-            if groups is not None:
-                prepared = index.groups(np.where(rows >= 0, groups[snapshot.part_items[rows]], -1))
+            if self._allowed is None or self._allowed[0] is not admitted:
+                self._allowed = (admitted, _bitmap(ready, admitted))
+            if groups is not None and (self._grouped is None or self._grouped[0] is not groups):
+                rows = ready.part_rows
+                self._grouped = (groups, index.groups(np.where(rows >= 0, groups[snapshot.part_items[rows]], -1)))
+            bitmap = self._allowed[1]
+            prepared = None if groups is None or self._grouped is None else self._grouped[1]
         found = index.search(queries, k, recall=recall, filter=bitmap, groups=prepared)
         ids = snapshot.part_ids
         answers = []
@@ -128,6 +132,7 @@ class Graph:
             known = rows < len(ids)
             known[known] = ids[rows[known]] == keys[known]
             self._state = (snapshot, Ready(index, np.where(known, rows, -1)))
+            self._allowed = self._grouped = None
         return self._state[1]
 
     def _refresh(self, snapshot: Snapshot) -> Index | None:
@@ -213,6 +218,12 @@ def save_graph(store: Store, graph: Graph, snapshot: Snapshot) -> bool:
     drop = frozenset((former["file"],)) if former else frozenset()
     store.commit({"index": {"file": name, **covers}}, {name: path}, drop)
     return True
+
+
+def _bitmap(ready: Ready, admitted: Array) -> Bitmap | None:
+    """Return the keys of the index that may be returned; None for all."""
+    chosen = (ready.part_rows >= 0) & admitted[ready.part_rows]
+    return None if chosen.all() else ready.index.bitmap(chosen)
 
 
 def _allowed_outside(snapshot: Snapshot) -> int:

@@ -79,25 +79,18 @@ def ask(
     query of several frames takes, for each item, the best score that any frame gives it, but under ``maxsim`` the sum,
     and under ``median_min`` the median, of each frame's best.
     """
-    items = snapshot.select(condition)
     wanted = snapshot.wanted_kind(kind)
     groups = _groups(snapshot, group_by)
-    unrestricted = condition.expression is None
-    alone: list[Question] = []
-    fixed = _excluded(snapshot, exclude) if isinstance(exclude, Mapping) else None
-    if fixed is not None:
-        items, unrestricted = items & ~fixed, False
-    admitted = items[snapshot.part_items] if not unrestricted else snapshot.live_parts
-    if wanted is not None and (snapshot.part_kinds != wanted).any():
-        admitted, unrestricted = admitted & (snapshot.part_kinds == wanted), False
-    searched = len(np.unique(snapshot.part_items[admitted]))
-    if isinstance(exclude, str) or any(question.row is not None for question in questions) or score != "max":
-        alone = list(questions)
-    if not alone:
-        found = _best(snapshot, graph, questions, k, None if unrestricted else admitted, groups, recall)
-        return found, searched
+    admitted = snapshot.searchable(wanted)
+    if condition.expression is not None:
+        admitted = admitted & snapshot.select(condition)[snapshot.part_items]
+    if isinstance(exclude, Mapping):
+        admitted = admitted & ~_excluded(snapshot, exclude)[snapshot.part_items]
+    searched = _items(snapshot, admitted)
+    if score == "max" and not isinstance(exclude, str) and all(question.row is None for question in questions):
+        return _best(snapshot, graph, questions, k, admitted, groups, recall), searched
     answers = []
-    for question in alone:
+    for question in questions:
         here = admitted
         if question.row is not None:
             here = here & (snapshot.part_items != question.row)
@@ -260,11 +253,29 @@ def _excluded(snapshot: Snapshot, values: Mapping[str, Any]) -> Array:
     return found
 
 
+def _items(snapshot: Snapshot, admitted: Array) -> int:
+    """Return how many items have a part that may be returned."""
+    if snapshot.single:
+        return int(np.count_nonzero(admitted))
+    found = np.zeros(len(snapshot.live), bool)
+    found[snapshot.part_items[admitted]] = True
+    return int(np.count_nonzero(found))
+
+
 def _groups(snapshot: Snapshot, group_by: str | None) -> Array | None:
-    """Return the group of each item row; None where each part is an item of its own."""
+    """Return the group of each item row, the same array each time; None where each part is an item of its own."""
+    if group_by is None and snapshot.single:
+        return None
+    name = ("groups", group_by)
+    if name not in snapshot.memo:
+        snapshot.memo[name] = _group_codes(snapshot, group_by)
+    return np.asarray(snapshot.memo[name])
+
+
+def _group_codes(snapshot: Snapshot, group_by: str | None) -> Array:
     rows = len(snapshot.live)
     if group_by is None:
-        return None if snapshot.single else np.arange(rows, dtype=np.int64)
+        return np.arange(rows, dtype=np.int64)
     codes = snapshot.table[group_by].rank("dense").cast(int).fill_null(-1).to_numpy()
     groups = np.arange(rows, 2 * rows, dtype=np.int64)
     known = codes >= 0
@@ -277,7 +288,7 @@ def _best(
     graph: Graph,
     questions: Sequence[Question],
     k: int,
-    admitted: Array | None,
+    admitted: Array,
     groups: Array | None,
     recall: float,
 ) -> list[list[Answer]]:
@@ -286,7 +297,7 @@ def _best(
     queries = np.concatenate([question.vectors for question in questions])
     found = graph.search(snapshot, queries, k, admitted, groups, recall)
     if found is None:
-        allowed = np.flatnonzero(snapshot.live_parts if admitted is None else admitted)
+        allowed = np.flatnonzero(admitted)
         found = [_scan(snapshot, query, allowed, k, groups) for query in queries]
     answers, at = [], 0
     for question in questions:

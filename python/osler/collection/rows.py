@@ -157,15 +157,15 @@ class Batch:
             f"segments/{identity}/vectors.npy": _npy(np.ascontiguousarray(vectors, np.float32)),
         }
         if located:
-            schema = {"item": pl.UInt32, "root": pl.String, "files": pl.List(pl.String)}
+            schema = pl.Schema([("item", pl.UInt32()), ("root", pl.String()), ("files", pl.List(pl.String()))])
             files[f"locators/{identity}.parquet"] = _parquet(pl.DataFrame(located, schema=schema, orient="row"))
         return files
 
     def _part_table(self) -> pl.DataFrame:
         import polars as pl
 
-        places: Any = dict.fromkeys(_FIELDS, pl.Int64)
-        schema: Any = {"item": pl.UInt32, "position": pl.UInt32, "kind": pl.String, **places}
+        schema = pl.Schema([("item", pl.UInt32()), ("position", pl.UInt32()), ("kind", pl.String())])
+        schema.update((name, pl.Int64()) for name in _FIELDS)
         rows = [(item, part.position, part.kind, *_flat(part.locator)) for item, part in self.parts]
         return pl.DataFrame(rows, schema=schema, orient="row")
 

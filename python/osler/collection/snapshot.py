@@ -49,6 +49,8 @@ class Snapshot:
             known.get(entry["id"]) or Segment(store, entry, self.dim) for entry in self.manifest["segments"]
         ]
         dead = earlier._dead if earlier is not None else {}
+        # What searches derive from the rows alone, kept for the next one.
+        self.memo: dict[Any, Any] = {}
         self._dead: dict[str, Array] = {
             name: dead[name] if name in dead else _read_tombstones(store, name) for name in self._tombstones
         }
@@ -203,10 +205,19 @@ class Snapshot:
             found[here] = self.segments[at].vectors[part_rows[here] - self.part_offsets[at]]
         return found
 
+    def searchable(self, wanted: int | None) -> Array:
+        """Return whether each part row is live and of a kind, None for any; the same array each time."""
+        name = ("searchable", wanted)
+        if name not in self.memo:
+            self.memo[name] = self.live_parts if wanted is None else self.live_parts & (self.part_kinds == wanted)
+        return np.asarray(self.memo[name])
+
     def wanted_kind(self, kind: str | None) -> int | None:
         """Return the kind of part to search: images where there are any, else texts; None for both."""
         if kind is None:
-            return 0 if (self.part_kinds[self.live_parts] == 0).any() else 1
+            if "kind" not in self.memo:
+                self.memo["kind"] = 0 if self.searchable(0).any() else 1
+            return int(self.memo["kind"])
         if kind not in ("any", "image", "text"):
             raise ValueError(f"kind is {kind!r}; choose 'image', 'text' or 'any'")
         return {"any": None, "image": 0, "text": 1}[kind]
