@@ -104,8 +104,9 @@ def command(
         _show(style, list(hits), hits.searched, seconds, _table_columns(cases, where, group_by, exclude))
         total = len(cases)
         if style == "table":
-            part = f"{hits.searched:,} of {total:,} items"
-            output.say(f"searched {part}; answered in {1000 * seconds:,.0f} ms")
+            items = f"{total:,} items" if hits.searched == total else f"{hits.searched:,} of {total:,} items"
+            start_up = ", the start of the encoder included" if image is not None or text is not None else ""
+            output.say(f"searched {items}; answered in {1000 * seconds:,.0f} ms{start_up}")
         if html is not None:
             hits.to_html(html)
             output.say(f"wrote {html}")
