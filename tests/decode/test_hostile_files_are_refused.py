@@ -1,4 +1,4 @@
-"""Bombs, lies, cuts and noise end in a SourceError with a code, before memory is spent and without a word of the file."""
+"""Bombs, lies, cuts and noise end in a SourceError with a code, with little memory and without a word of the file."""
 
 from __future__ import annotations
 

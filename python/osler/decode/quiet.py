@@ -22,14 +22,9 @@ _LOGGERS = (
     "PIL.PngImagePlugin",
     "PIL.TiffImagePlugin",
     "imagecodecs",
-    "openjpeg",
-    "openjpeg.utils",
     "pydicom",
     "pydicom.pixels.decoders.base",
     "pydicom.pixels.utils",
-    "pylibjpeg",
-    "rle",
-    "rle.utils",
     "tifffile",
 )
 _thread = threading.local()

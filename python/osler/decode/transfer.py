@@ -1,7 +1,7 @@
 """DICOM transfer syntaxes: their names, and one encoded frame to samples by the decoder that is chosen for each.
 
-Decodes bytes with one fixed library for each family, so that a result does not depend on what else is installed; the
-size in a code stream is compared with the header before it is decoded. DICOM PS3.5, annex A.
+Decodes bytes with imagecodecs, and 8-bit JPEG with Pillow, so that a result does not depend on what else is installed;
+the size in a code stream is compared with the header before it is decoded. DICOM PS3.5, annex A.
 """
 
 from __future__ import annotations
@@ -162,24 +162,23 @@ def decode_frame(data: bytes, syntax: Syntax, layout: Layout, *, name: str = "th
     if family in ("raw", "deflated"):
         return _plain(data, family, layout, name), layout.photometric
     if family == "rle":
-        return _rle(data, syntax, layout), layout.photometric
+        return _rle(data, syntax, layout, name), layout.photometric
     if family == "jpeg-xl":
-        samples = _library("imagecodecs", syntax).jpegxl_decode(data)
-        samples = _signed(samples, min(layout.bits_stored, 8 * samples.dtype.itemsize), False, layout.signed)
-        return _checked(samples, layout, name), _transformed(layout.photometric)
+        # Its header is itself compressed: a stream of another size fails against the array that is given.
+        frame = np.empty(layout.shape, f"u{layout.dtype.itemsize}")
+        samples = np.asarray(_codecs(syntax).jpegxl_decode(data, out=frame)).reshape(layout.shape)
+        return _signed(samples, layout.bits_stored, False, layout.signed), _transformed(layout.photometric)
     if family == "jpeg2000":
         return _jpeg2000(data, syntax, layout, name)
     return _jpeg(data, syntax, layout, name)
 
 
-def _library(module: str, syntax: Syntax) -> Any:
-    wheels = {"openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle", "jpeg_ls": "pyjpegls", "gdcm": "python-gdcm"}
+def _codecs(syntax: Syntax) -> Any:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module("imagecodecs")
     except ImportError:
-        wheel = wheels.get(module, module)
         raise SourceError(
-            f'{syntax.name} needs the package {wheel}, which is not installed; run pip install "osler[dicom]"',
+            f'{syntax.name} needs the package imagecodecs, which is not installed; run pip install "osler[dicom]"',
             code="missing_decoder",
         ) from None
 
@@ -219,14 +218,30 @@ def _plain(data: bytes, family: Family, layout: Layout, name: str) -> NDArray[An
     return samples.reshape(layout.shape)
 
 
-def _rle(data: bytes, syntax: Syntax, layout: Layout) -> NDArray[Any]:
-    plain = _library("rle", syntax).utils.decode_frame(
-        bytes(data), layout.rows * layout.columns, layout.bits_allocated, "<"
-    )
-    samples = np.frombuffer(bytes(plain), layout.dtype.newbyteorder("<")).astype(layout.dtype)
-    # Planes follow each other whatever the planar configuration says (PS3.5 annex G).
-    planes = samples.reshape(layout.samples, layout.rows, layout.columns)
-    return planes[0] if layout.samples == 1 else planes.transpose(1, 2, 0)
+def _rle(data: bytes, syntax: Syntax, layout: Layout, name: str) -> NDArray[Any]:
+    """Undo PackBits: a segment for each byte of each sample, the most significant first (PS3.5 annex G)."""
+    packbits = _codecs(syntax).packbits_decode
+    size = layout.rows * layout.columns
+    width = layout.dtype.itemsize
+    header = np.frombuffer(data[:64].ljust(64, b"\0"), "<u4")
+    count, offsets = int(header[0]), [int(offset) for offset in header[1:16]]
+    if count != layout.samples * width or len(data) < 64:
+        raise SourceError(
+            f"{name} has an RLE frame of {count} segments, {layout.samples * width} are expected", code="bad_header"
+        )
+    ends = [*offsets[1:count], len(data)]
+    planes = np.empty((layout.samples, width, size), np.uint8)
+    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        if not 64 <= start < end <= len(data):
+            raise SourceError(f"{name} has an RLE segment outside its frame", code="bad_header")
+        # A little slack: some writers pad a segment with a run.
+        plain = packbits(data[start:end], out=size + 256)
+        if len(plain) < size:
+            raise SourceError(f"{name} has an RLE segment of {len(plain)} of {size} bytes", code="truncated")
+        planes[number // width, number % width] = np.frombuffer(plain, np.uint8, size)
+    samples = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(layout.dtype.newbyteorder(">"))
+    samples = samples.astype(layout.dtype).reshape(layout.samples, layout.rows, layout.columns)
+    return samples[0] if layout.samples == 1 else samples.transpose(1, 2, 0)
 
 
 def _size(height: int, width: int, components: int, layout: Layout, name: str) -> None:
@@ -246,7 +261,7 @@ def _jpeg2000(data: bytes, syntax: Syntax, layout: Layout, name: str) -> tuple[N
     components = int.from_bytes(data[start + 40 : start + 42], "big")
     _size(height - top, width - left, components, layout, name)
     depth = data[start + 42]
-    samples = _library("openjpeg", syntax).utils.decode(BytesIO(data))
+    samples = _codecs(syntax).jpeg2k_decode(data)
     precision, is_signed = (depth & 0x7F) + 1, bool(depth & 0x80)
     samples = _signed(_checked(samples, layout, name), precision, is_signed, layout.signed)
     inverse = layout.photometric in ("YBR_RCT", "YBR_ICT")
@@ -288,14 +303,18 @@ def _jpeg(data: bytes, syntax: Syntax, layout: Layout, name: str) -> tuple[NDArr
     marker, precision, height, width, components, ids, adobe, jfif = frame
     _size(height, width, components, layout, name)
     if marker == 0xF7:
-        return _jpeg_ls(data, syntax, layout, name), layout.photometric
-    if marker == 0xC3:
-        return _jpeg_lossless(data, syntax, layout), layout.photometric
-    if syntax.family != "jpeg":
+        plain = _checked(_codecs(syntax).jpegls_decode(data), layout, name)
+        # The code stream has no sign of its own.
+        return _signed(plain, precision, False, layout.signed), layout.photometric
+    if marker != 0xC3 and syntax.family != "jpeg":
         raise SourceError(f"{name} has a lossy JPEG frame under {syntax.name}", code="bad_header")
-    if precision > 8:
-        wide = _checked(_library("imagecodecs", syntax).jpeg_decode(data), layout, name)
-        return _signed(wide, precision, False, layout.signed), layout.photometric
+    if marker == 0xC3 or precision > 8:
+        if b"\xff\xd9" not in data[-16:]:
+            # The decoder fills what is missing with grey.
+            raise SourceError(f"{name} has a JPEG frame that ends too early; get a whole copy", code="truncated")
+        same = {"colorspace": "RGB", "outcolorspace": "RGB"} if layout.samples == 3 else {}
+        exact = _checked(_codecs(syntax).jpeg_decode(data, **same), layout, name)
+        return _signed(exact, precision, False, layout.signed), layout.photometric
     from PIL import JpegImagePlugin
 
     image = JpegImagePlugin.JpegImageFile(BytesIO(data))
@@ -307,41 +326,3 @@ def _jpeg(data: bytes, syntax: Syntax, layout: Layout, name: str) -> tuple[NDArr
         image.draft("YCbCr", image.size)
     samples = _signed(np.array(image), precision, False, layout.signed)
     return _checked(samples, layout, name), _transformed(layout.photometric)
-
-
-def _jpeg_ls(data: bytes, syntax: Syntax, layout: Layout, name: str) -> NDArray[Any]:
-    plain, info = _library("jpeg_ls", syntax).decode_pixel_data(data)
-    precision = int(info["bits_per_sample"])
-    samples = np.frombuffer(bytes(plain), np.dtype("u1" if precision <= 8 else "<u2"))
-    if layout.samples > 1 and info["interleave_mode"] == 0:
-        samples = samples.reshape(layout.samples, layout.rows, layout.columns).transpose(1, 2, 0)
-    samples = samples.reshape(layout.shape)
-    # The code stream has no sign of its own.
-    return _signed(_checked(samples, layout, name), precision, False, layout.signed)
-
-
-def _jpeg_lossless(data: bytes, syntax: Syntax, layout: Layout) -> NDArray[Any]:
-    gdcm = _library("gdcm", syntax)
-    gdcm.Trace.DebugOff()
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
-    from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_decoder
-
-    samples, _ = get_decoder("1.2.840.10008.1.2.4.57" if syntax.family != "jpeg-lossless" else syntax.uid).as_array(
-        encapsulate([data]),
-        index=0,
-        raw=True,
-        decoding_plugin="gdcm",
-        rows=layout.rows,
-        columns=layout.columns,
-        number_of_frames=1,
-        samples_per_pixel=layout.samples,
-        photometric_interpretation=layout.photometric,
-        bits_allocated=layout.bits_allocated,
-        bits_stored=layout.bits_stored,
-        pixel_representation=int(layout.signed),
-        planar_configuration=layout.planar,
-        pixel_keyword="PixelData",
-    )
-    return np.asarray(samples)
