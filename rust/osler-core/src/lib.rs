@@ -4,7 +4,7 @@
 //! any number of threads and at any SIMD level. From the bottom: [`error`], [`metric`], [`random`], [`fs`]; [`file`]
 //! and [`chunks`] hold bytes and rows; [`vectors`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
 //! [`pool`] are the parts of a search; [`graph`] and [`exact`] are its two ways; [`calibrate`] turns a wanted recall into a width;
-//! [`state`] is one snapshot, [`stored`] its file, [`query`] a search over it; [`index`] is what callers use, beside
+//! [`state`] is one snapshot, `maintain` what a writer does to it, [`stored`] its file, [`query`] a search over it; [`index`] is what callers use, beside
 //! [`join`].
 //!
 //! ```
@@ -34,6 +34,7 @@ pub mod hash;
 pub mod index;
 pub mod join;
 pub mod keys;
+mod maintain;
 pub mod metric;
 pub mod pool;
 pub mod query;

@@ -1,0 +1,7 @@
+//! The engine's claims, a module each, in one binary.
+#![allow(missing_docs, reason = "tests")]
+
+mod clustered;
+mod graph_stays_whole;
+mod same_bytes_at_any_thread_count;
+mod snapshots_do_not_move;
