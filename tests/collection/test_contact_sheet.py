@@ -75,7 +75,6 @@ def test_a_page_has_a_picture_score_and_columns_for_each_hit(
     assert "effusion" in text
     assert f"{hits[0].score:.3f}" in page.text
     assert "3 cases of 3 searched, nearest first" in page.text
-    assert "\N{EN DASH}" in text
 
 
 def test_a_page_loads_nothing_and_says_so(tmp_path: Path, pictures: Callable[..., Path], tiny: Any) -> None:

@@ -91,8 +91,9 @@ class Collection:
         if encoder is not None:
             found, source = _encoder(encoder, device)
         state = initial_state(found, source, dim, metric)
-        Store.create(Path(path), state).close()
-        return cls(Handle(Path(path), True, found))
+        where = Path(os.path.abspath(path))
+        Store.create(where, state).close()
+        return cls(Handle(where, True, found))
 
     @classmethod
     def open(
@@ -125,7 +126,7 @@ class Collection:
         if mode not in ("r", "a"):
             raise ValueError(f"mode is {mode!r}; choose 'r' to read, or 'a' to read and write")
         found = None if encoder is None else _encoder(encoder, device)[0]
-        return cls(Handle(Path(path), mode == "a", found))
+        return cls(Handle(Path(os.path.abspath(path)), mode == "a", found))
 
     def add(
         self,
@@ -406,7 +407,7 @@ class Collection:
 
     def info(self) -> Info:
         """Return what the collection holds and how it was made."""
-        return reading.info(self._read(), self._handle.graph.stats())
+        return reading.info(self._read(), self._handle.graph.stats(self._handle.snapshot))
 
     def verify(self) -> None:
         """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them."""

@@ -111,9 +111,11 @@ class Graph:
             "tombstones": list(snapshot.manifest["tombstones"]),
         }
 
-    def stats(self) -> dict[str, Any] | None:
-        """Return what the index says of itself; None before a search has needed it."""
+    def stats(self, snapshot: Snapshot) -> dict[str, Any] | None:
+        """Return what the index says of itself; None where none was saved and no search has needed one yet."""
         with self._lock:
+            if self._index is None:
+                self._index = self._load(snapshot)
             return None if self._index is None else dict(self._index.stats())
 
     def follow(self, snapshot: Snapshot) -> None:

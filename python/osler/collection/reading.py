@@ -31,7 +31,7 @@ class Info:
     policy : mapping
         The privacy policy in force: allowed columns, pseudonyms, and what was kept by name.
     graph : mapping or None
-        What the index says of itself, with the recall it measured; None until a search has needed it.
+        What the index says of itself, with the recall it measured; None where none was needed yet.
     columns : mapping of str to str
     """
 

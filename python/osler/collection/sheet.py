@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array, Place
 from osler.errors import SourceError
 from osler.items import Hit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Sheet", "write_sheet"]
 
 _SIDE = 320
+_PSEUDONYM_SHOWN = 12
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #14202b; --soft: #5b6b7a; --line: #d9e0e6; --page: #f4f6f8; --card: #fff;
@@ -60,6 +62,7 @@ figure img { width: 100%; height: 100%; object-fit: contain }
 .key { color: var(--soft); font: 12px/1.4 ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .75rem; margin: .6rem 0 0; font-size: .87rem }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
+.id { color: var(--soft); font: 12px/1.75 ui-monospace, SFMono-Regular, Menlo, monospace }
 footer { margin-top: 2rem; color: var(--soft); font-size: .87rem }
 @media print { body { background: none; padding: 0 } li { break-inside: avoid } }
 """
@@ -156,9 +159,9 @@ def _card(rank: int, hit: Hit, bar: float, uri: str | None) -> str:
     else:
         what = "a text" if hit.part.kind == "text" else "no picture: its file is not where it was added from"
         picture = f'<div class="none">{what}</div>'
-    rows = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(_shown(value))}</dd>" for name, value in hit.metadata.items()
-    )
+    shown = {name: value for name, value in hit.metadata.items() if value is not None}
+    ordered = sorted(shown, key=lambda name: name in IDENTIFIERS)
+    rows = "".join(f"<dt>{html.escape(name)}</dt>{_cell(name, shown[name])}" for name in ordered)
     return (
         f'<li><figure>{picture}<span class="rank">{rank}</span></figure><div class="text">'
         f'<div class="score"><b>{hit.score:.3f}</b><span>{html.escape(hit.part.kind)}{where}</span></div>'
@@ -173,9 +176,15 @@ def _bar(hit: Hit, hits: Sequence[Hit]) -> float:
     return min(max(hit.score / best, 0.0), 1.0) if best > 0 else 0.0
 
 
+def _cell(name: str, value: Any) -> str:
+    """Return a value; of a pseudonym its beginning, which tells two apart, and the whole under the pointer."""
+    text = _shown(value)
+    if name in IDENTIFIERS and len(text) > _PSEUDONYM_SHOWN:
+        return f'<dd class="id" title="{html.escape(text)}">{html.escape(text[:_PSEUDONYM_SHOWN])}…</dd>'
+    return f"<dd>{html.escape(text)}</dd>"
+
+
 def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
