@@ -10,6 +10,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(cases: Path) -> None:
     command = f"{sys.executable} -m osler.cli index info {cases} --json | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "{\n0\n" and done.stderr == ""
+
+
+def test_a_warning_is_one_line(spawn: Callable[..., Any], cases: Path) -> None:
+    process = spawn("query", cases, "--text", "chest " * 2_000, "-k", 1)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0 and len(stdout.splitlines()) == 2
+    first, second = stderr.splitlines()
+    assert first.startswith("warning: 1 of 1 texts are longer than ") and "site-packages" not in first
+    assert second.startswith("searched 7 items; answered in ")
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> str:

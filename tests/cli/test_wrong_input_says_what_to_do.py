@@ -79,7 +79,11 @@ QUERY: dict[str, tuple[list[Any], list[str]]] = {
     "unknown column": (["--text", "x", "--where", "modalty = 'MR'"], ["column 'modalty'", "did you mean 'modality'"]),
     "broken where": (["--text", "x", "--where", "modality ="], ["--where"]),
     "unknown group": (["--text", "x", "--group-by", "patient"], ['no column "patient"', 'did you mean "patient_id"']),
-    "unknown exclude": (["--text", "x", "--exclude", "stdy_id"], ['no column "stdy_id"', 'did you mean "study_id"']),
+    "exclude of a text": (["--text", "x", "--exclude", "sex"], ["--text has none, ask with --image or --like"]),
+    "unknown exclude": (
+        ["--like", "grey.png", "--exclude", "stdy_id"],
+        ['no column "stdy_id"', 'did you mean "study_id"'],
+    ),
     "html name": (["--text", "x", "--html", "hits.pdf"], ['"hits.pdf" ends in none of .html, .htm']),
     "html folder": (["--text", "x", "--html", "no/such/hits.html"], ["does not exist; make it first"]),
     "two formats": (["--text", "x", "--json", "--format", "csv"], ["--json and --format csv exclude each other"]),

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, time, timedelta
@@ -109,12 +110,19 @@ def exit_code(work: Callable[[], Any]) -> int:
     With ``OSLER_DEBUG`` a failure also prints its traceback.
     """
     try:
-        result = work()
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            result = work()
     except BaseException as error:
         if os.environ.get("OSLER_DEBUG", "") not in ("", "0") and not isinstance(error, click.ClickException):
             traceback.print_exc(file=sys.stderr)
         return _failure(error)
     return result if isinstance(result, int) else DONE
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning of the library as one line, without the place in the code that Python would add."""
+    say(f"warning: {' '.join(str(message).split())}")
 
 
 def _failure(error: BaseException) -> int:

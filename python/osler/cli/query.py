@@ -82,6 +82,10 @@ def command(
         raise UsageProblem(f"-k is {k}; ask for at least 1 hit")
     if text is not None and not text.strip():
         raise UsageProblem("--text is empty; say what to look for")
+    if exclude is not None and image is None and like is None:
+        raise UsageProblem(
+            f"--exclude needs a query with a value of its own; {given[0]} has none, ask with --image or --like"
+        )
     check_output(html, ".html", ".htm")
     question: dict[str, Any] = {"text": text} if text is not None else {}
     if image is not None:
