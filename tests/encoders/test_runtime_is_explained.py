@@ -1,0 +1,154 @@
+"""ONNX Runtime missing, installed twice, without CUDA, or with one that does not start: each says what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import osler
+import pytest
+from osler import EncoderError
+from osler.encoders import session
+from osler.encoders.session import Session, runtime, thread_count
+
+PICTURE = [np.zeros((4, 4), dtype=np.uint8)]
+
+
+def install(folder: Path, name: str) -> None:
+    """Make what pip leaves behind for a package, so far as importlib.metadata looks at it."""
+    info = folder / f"{name.replace('-', '_')}-9.9.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+
+
+def test_no_runtime_names_both_installations(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny.save()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EncoderError) as caught:
+        osler.load_encoder(folder)
+    assert caught.value.code == "runtime_missing"
+    assert 'pip install "osler[cpu]"' in str(caught.value) and 'pip install "osler[gpu]"' in str(caught.value)
+    assert all(info.state.startswith("needs: ") and "osler[cpu]" in info.state for info in osler.list_encoders())
+
+
+def test_both_distributions_are_an_error(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny.save()
+    install(tmp_path / "site", "onnxruntime-gpu")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    with pytest.raises(EncoderError, match="pip uninstall onnxruntime onnxruntime-gpu") as caught:
+        osler.load_encoder(folder)
+    assert caught.value.code == "runtime_twice"
+
+
+def test_no_tokenizers_is_said(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = osler.load_encoder(tiny.save())
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(EncoderError, match=r'pip install "osler\[cpu\]"'):
+        encoder.encode_texts(["lung"])
+    assert encoder.encode_images(PICTURE).shape == (1, 5)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:0", "", None])
+def test_unknown_devices(tiny, device: Any) -> None:
+    with pytest.raises(ValueError, match="must be 'auto', 'cpu' or 'cuda'"):
+        osler.load_encoder(tiny.save(), device=device)
+
+
+class FakeRuntime:
+    """ONNX Runtime of a GPU build; `started` are the providers that a session says it got."""
+
+    def __init__(self, started: list[str]) -> None:
+        self.started = started
+        self.asked: list[list[str]] = []
+        self.preloaded = 0
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def preload_dlls(self) -> None:
+        self.preloaded += 1
+
+    def SessionOptions(self) -> Any:
+        return SimpleNamespace(add_session_config_entry=lambda name, value: None)
+
+    def InferenceSession(self, content: bytes, sess_options: Any, providers: list[str]) -> Any:
+        self.asked.append(providers)
+        got = [name for name in providers if name in self.started]
+        return SimpleNamespace(get_providers=lambda: got, get_inputs=list, get_outputs=list)
+
+
+@pytest.fixture
+def gpu_build(monkeypatch: pytest.MonkeyPatch):
+    def install(started: list[str]) -> FakeRuntime:
+        fake = FakeRuntime(started)
+        monkeypatch.setattr(session, "runtime", lambda: fake)
+        session._load_cuda_libraries.cache_clear()
+        session._say.cache_clear()
+        return fake
+
+    yield install
+    session._load_cuda_libraries.cache_clear()
+
+
+def test_cuda_without_a_gpu_build_names_the_package(tiny) -> None:
+    with pytest.raises(EncoderError, match="needs the package onnxruntime-gpu") as caught:
+        osler.load_encoder(tiny.save(), device="cuda")
+    assert caught.value.code == "cuda_missing"
+
+
+def test_cuda_that_does_not_start_is_an_error(tiny, gpu_build) -> None:
+    fake = gpu_build(["CPUExecutionProvider"])
+    with pytest.raises(EncoderError, match="driver, CUDA or cuDNN is missing") as caught:
+        Session((tiny.folder / "image.onnx").read_bytes(), "cuda")
+    assert caught.value.code == "cuda_failed"
+    assert fake.preloaded == 1
+
+
+def test_auto_falls_back_and_says_so(tiny, gpu_build, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = gpu_build(["CPUExecutionProvider"])
+    assert Session((tiny.folder / "image.onnx").read_bytes(), "auto").device == "cpu"
+    assert fake.asked[-1] == ["CPUExecutionProvider"]
+    assert "CUDA could not be started, encoding on cpu" in capsys.readouterr().err
+
+
+def test_auto_takes_cuda_that_starts(tiny, gpu_build, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu_build(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    content = (tiny.folder / "image.onnx").read_bytes()
+    assert Session(content, "auto").device == "cuda"
+    assert Session(content, "auto").device == "cuda"
+    assert capsys.readouterr().err.count("encoding on cuda") == 1
+    assert Session(content, "cpu").device == "cpu"
+
+
+def test_the_device_is_the_one_that_runs(tiny) -> None:
+    encoder = osler.load_encoder(tiny.save(), device="auto")
+    expected = "cuda" if "CUDAExecutionProvider" in runtime().get_available_providers() else "cpu"
+    assert encoder.device == expected
+
+
+def test_threads_follow_the_environment_and_the_cpu_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSLER_THREADS", "3")
+    assert thread_count() == 3
+    monkeypatch.delenv("OSLER_THREADS")
+    assert 1 <= thread_count() <= len(os.sched_getaffinity(0))
+    monkeypatch.setattr(session, "_quota", lambda: 1)
+    assert thread_count() == 1
+
+
+def test_the_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    script = (
+        "import os, osler; osler.load_encoder('minilm').encode_texts(['lung']);"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'], len(os.listdir('/proc/self/task')))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "OSLER_THREADS": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert found.stdout.split()[0] == "1"
+    assert not list(tmp_path.rglob("*[Mm]icrosoft*"))
