@@ -1,4 +1,4 @@
-"""One query alone, in a batch, on any number of threads: the same keys, the same bits of scores, the same shape rules."""
+"""One query alone, in a batch, on any number of threads: the same keys and bits of scores, the same shape rules."""
 
 from __future__ import annotations
 
