@@ -25,6 +25,8 @@ __all__ = ["Decisions"]
 
 _FORMAT = "osler decisions"
 _VERSION = 1
+# In Parquet the version is a column of its own, whose name says what the file is.
+_COLUMN = "osler_decisions"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -156,10 +158,13 @@ class Decisions:
             import polars as pl
 
             try:
-                head: Mapping[str, Any] = pl.read_parquet_metadata(file)
-                rows = pl.read_parquet(file).to_dicts()
+                frame = pl.read_parquet(file)
             except pl.exceptions.PolarsError:
                 raise ValueError(f"{file.name} is no Parquet file; pass one that Decisions.save wrote") from None
+            rows = frame.to_dicts()
+            head: Any = {"format": _FORMAT if _COLUMN in frame.columns else None}
+            if rows and head["format"]:
+                head |= {"version": rows[0][_COLUMN], "rule": rows[0].get("rule")}
         else:
             try:
                 head = json.loads(file.read_text(encoding="utf-8"))
@@ -178,7 +183,7 @@ class Decisions:
             keep=(row["keep"] for row in rows),
             reason=(row.get("reason") or "" for row in rows),
             score=(row.get("score") for row in rows),
-            rule=str(head.get("rule", "")),
+            rule=str(head.get("rule") or ""),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -200,8 +205,10 @@ class Decisions:
         """
         file = Path(path)
         if _is_parquet(file):
-            head = {"format": _FORMAT, "version": str(_VERSION), "rule": self.rule}
-            _replace(file, lambda part: self.to_polars().write_parquet(part, metadata=head))
+            import polars as pl
+
+            head = [pl.lit(self.rule).alias("rule"), pl.lit(_VERSION).alias(_COLUMN)]
+            _replace(file, lambda part: self.to_polars().with_columns(head).write_parquet(part))
         else:
             text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
             _replace(file, lambda part: part.write_text(text, encoding="utf-8"))
