@@ -41,7 +41,36 @@ _HOME = {
 }
 _MODULES = ("classify", "collection", "curate", "encoders", "errors", "index", "items", "sources")
 
-__all__ = sorted([*_HOME, "__version__", *_MODULES])
+__all__ = [
+    "Bitmap",
+    "Collection",
+    "CommitUnknownError",
+    "CorruptIndexError",
+    "Encoder",
+    "EncoderError",
+    "Error",
+    "ForkedHandleError",
+    "FormatVersionError",
+    "Found",
+    "Groups",
+    "Hit",
+    "Index",
+    "InternalError",
+    "LockedError",
+    "ReadOnlyError",
+    "SourceError",
+    "__version__",
+    "classify",
+    "collection",
+    "curate",
+    "encoders",
+    "errors",
+    "index",
+    "items",
+    "list_encoders",
+    "load_encoder",
+    "sources",
+]
 
 if TYPE_CHECKING:
     from osler import classify, collection, curate, encoders, errors, index, items, sources
@@ -63,15 +92,17 @@ if TYPE_CHECKING:
     from osler.items import Hit
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"osler.{name}")
-    else:
-        raise AttributeError(f"module 'osler' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker must see the names above, not a function that takes any
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            value = getattr(importlib.import_module(_HOME[name]), name)
+        elif name in _MODULES:
+            value = importlib.import_module(f"osler.{name}")
+        else:
+            raise AttributeError(f"module 'osler' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
