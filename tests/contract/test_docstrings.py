@@ -21,7 +21,7 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 def module_names() -> list[str]:
     names = ["osler"]
     for found in pkgutil.walk_packages(osler.__path__, "osler."):
-        if not found.name.startswith("osler._"):
+        if not found.name.startswith("osler._") and not found.name.endswith(".__main__"):
             names.append(found.name)
     return sorted(names)
 
