@@ -142,9 +142,10 @@ def check_keep(keep: Sequence[str], columns: Sequence[str] = ()) -> tuple[str, .
         if tag is None and name in columns:
             continue
         if tag is None:
-            known = [*columns, *(entry[4] for entry in DicomDictionary.values() if entry[4])]
-            near = get_close_matches(str(name), known, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else "; use a keyword such as 'PatientID'"
+            names = [*(entry[4] for entry in DicomDictionary.values() if entry[4]), *columns]
+            known = {re.sub(r"[\W_]", "", known.lower()): known for known in names}
+            near = get_close_matches(re.sub(r"[\W_]", "", str(name).lower()), known, n=1, cutoff=0.6)
+            hint = f"; did you mean {known[near[0]]!r}?" if near else "; use a keyword such as 'PatientID'"
             raise ValueError(f"keep names {name!r}, which is no DICOM keyword and no column of a table{hint}")
         if dictionary_VR(tag) in _NO_TEXT_VR:
             raise ValueError(f"keep names {name!r}, which holds no single value; name tags of text or numbers")
