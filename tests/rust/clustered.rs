@@ -66,6 +66,22 @@ pub fn ask(k: usize) -> Ask<'static> {
 
 /// Share of queries' exact top 10 (by score) that the index returns.
 pub fn recall(index: &Index, queries: &[f32]) -> f64 {
+    recall_with(index, queries, ask(10))
+}
+
+/// The same at one width of the beam.
+pub fn recall_at(index: &Index, queries: &[f32], ef: usize) -> f64 {
+    recall_with(
+        index,
+        queries,
+        Ask {
+            ef: Some(ef),
+            ..ask(10)
+        },
+    )
+}
+
+fn recall_with(index: &Index, queries: &[f32], how: Ask<'_>) -> f64 {
     let mut prepared = queries.to_vec();
     index.prepare(&mut prepared).unwrap();
     let state = index.snapshot();
@@ -75,7 +91,7 @@ pub fn recall(index: &Index, queries: &[f32]) -> f64 {
             .unwrap()
             .scores
     };
-    let found = search(ask(10));
+    let found = search(how);
     let truth = search(Ask {
         exact: true,
         ..ask(10)

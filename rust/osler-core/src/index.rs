@@ -223,8 +223,10 @@ impl Index {
     pub fn delete(&self, keys: &[u64], threads: usize, control: &Control) -> Result<usize> {
         let mut unchecked = self.write()?;
         let mut state = State::clone(&self.state.load());
+        let rows = state.rows();
         let deleted = Arc::make_mut(&mut state.deleted);
-        deleted.grow(state.vectors.len());
+        deleted.grow(rows);
+
         let mut count = 0;
         for &key in keys {
             if let Some(row) = state.keys.row(key) {

@@ -114,8 +114,8 @@ impl Keys {
     /// [`Error::Input`] if that would reach the reserved key.
     pub fn defaults(&self, count: usize) -> Result<Vec<u64>> {
         match self.next.checked_add(count as u64) {
-            Some(end) if end <= RESERVED => Ok((self.next..end).collect()),
-            _ => Err(Error::input(
+            Some(end) => Ok((self.next..end).collect()),
+            None => Err(Error::input(
                 "no default keys are left above the greatest key in use; give keys explicitly",
             )),
         }

@@ -222,7 +222,7 @@ pub(crate) fn compacted(state: &State, scratches: &Scratches, control: &Control)
     next.deleted = Arc::new(RowSet::empty(next.rows()));
     if state.live() >= EXACT_BELOW {
         if let Some(graph) = &state.graph {
-            let mut graph = graph.without(state, &new_row, control)?;
+            let mut graph = graph.without(state, &next, &new_row, control)?;
             graph.connect(&next, scratches)?;
             next.graph = Some(graph);
         }

@@ -29,16 +29,11 @@ impl RowSet {
     }
 
     fn trim(&mut self) {
-        if self.len % 64 != 0
+        if !self.len.is_multiple_of(64)
             && let Some(last) = self.words.last_mut()
         {
             *last &= (1 << (self.len % 64)) - 1;
         }
-    }
-
-    /// Rows that the set is about.
-    pub fn len(&self) -> usize {
-        self.len
     }
 
     /// Makes the set about more rows, none of which it holds.

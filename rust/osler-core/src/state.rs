@@ -99,7 +99,7 @@ impl State {
 
     /// All rows, deleted ones too.
     pub fn rows(&self) -> usize {
-        self.vectors.len()
+        self.vectors.rows()
     }
 
     /// Rows that are live.

@@ -76,7 +76,7 @@ impl Vectors {
     }
 
     /// Rows in the table.
-    pub fn len(&self) -> usize {
+    pub fn rows(&self) -> usize {
         match self {
             Vectors::F32(rows) => rows.len(),
             Vectors::F16(rows) => rows.len(),

@@ -247,7 +247,7 @@ impl Reader {
         if count > MAX_SECTIONS
             || table_at < PAGE
             || checksums_at > bytes.len()
-            || (bytes.len() - checksums_at) % 4 != 0
+            || !(bytes.len() - checksums_at).is_multiple_of(4)
         {
             return Err(damage(
                 "table",

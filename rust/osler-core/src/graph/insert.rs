@@ -87,7 +87,7 @@ impl Graph {
                 if level > 0 {
                     let layer = &mut self.levels[level - 1];
                     layer.push(row, slots[i])?;
-                    slots[i] = layer.len() as u32 - 1;
+                    slots[i] = layer.slots() as u32 - 1;
                 }
                 lists.push((slots[i], neighbours.as_slice()));
             }
@@ -106,7 +106,7 @@ impl Graph {
             let down = if height == 0 {
                 row
             } else {
-                self.levels[height - 1].len() as u32 - 1
+                self.levels[height - 1].slots() as u32 - 1
             };
             level
                 .push(row, down)
@@ -149,7 +149,12 @@ impl Graph {
     }
 
     /// Gives the slots of `lists` their links and adds the links back, shortening lists that overflow.
-    fn link(&mut self, space: &impl Space, level: usize, lists: &[(u32, &[u32])]) -> Result<()> {
+    pub(super) fn link(
+        &mut self,
+        space: &impl Space,
+        level: usize,
+        lists: &[(u32, &[u32])],
+    ) -> Result<()> {
         let mut back: Vec<(u32, u32)> = lists
             .iter()
             .flat_map(|&(slot, links)| links.iter().map(move |&other| (other, slot)))

@@ -36,7 +36,7 @@ pub trait Layer: Sync {
     /// The row of a slot.
     fn row(&self, slot: u32) -> u32;
     /// Slots of the level.
-    fn len(&self) -> usize;
+    fn slots(&self) -> usize;
     /// Asks the processor to fetch the links of a slot.
     fn prefetch(&self, slot: u32);
 }
@@ -55,7 +55,7 @@ impl Layer for Base<'_> {
         slot
     }
 
-    fn len(&self) -> usize {
+    fn slots(&self) -> usize {
         self.0.len()
     }
 
@@ -94,7 +94,7 @@ impl Layer for Level {
         self.rows[slot as usize]
     }
 
-    fn len(&self) -> usize {
+    fn slots(&self) -> usize {
         self.rows.len()
     }
 
@@ -247,13 +247,13 @@ impl Graph {
 }
 
 fn check_layer(layer: &impl Layer, level: usize, file: &str) -> Result<()> {
-    for slot in 0..layer.len() as u32 {
+    for slot in 0..layer.slots() as u32 {
         let links = layer.links(slot)?;
         let count = links.iter().position(|&l| l == NONE).unwrap_or(links.len());
         let sound = links[count..].iter().all(|&l| l == NONE)
             && links[..count]
                 .iter()
-                .all(|&l| (l as usize) < layer.len() && l != slot)
+                .all(|&l| (l as usize) < layer.slots() && l != slot)
             && (1..count).all(|i| !links[..i].contains(&links[i]));
         if !sound {
             let problem = format!("links of slot {slot} of level {level} are no valid list");

@@ -18,17 +18,21 @@ use crate::scratch::Scratches;
 pub const GONE: u32 = u32::MAX;
 
 impl Graph {
-    /// The graph of the rows that stay, under their new numbers; `space` still has the old ones.
+    /// The graph of the rows that stay, under their new numbers; `old` has the old ones, `space` the new.
     ///
     /// # Errors
     /// [`crate::error::Error::Cancelled`], or damage of the file that rows or links lie in.
-    pub fn without(&self, space: &impl Space, new_row: &[u32], control: &Control) -> Result<Graph> {
+    pub fn without(
+        &self,
+        old: &impl Space,
+        space: &impl Space,
+        new_row: &[u32],
+        control: &Control,
+    ) -> Result<Graph> {
         let left = new_row.iter().filter(|&&row| row != GONE).count();
         let mut graph = Graph::new(left, self.seed);
-        let base = joined(space, &self.base(), new_row, 2 * M, control)?;
-        for (slot, list) in base.iter().enumerate() {
-            write(&mut graph.base, slot as u32, list)?;
-        }
+        let base = joined(old, &self.base(), new_row, 2 * M, control)?;
+        graph.fill(space, 0, &base)?;
         graph.entry = if left == 0 { NONE } else { 0 };
         let mut below = new_row.to_vec();
         for level in &self.levels {
@@ -54,13 +58,27 @@ impl Graph {
                     )?;
                 }
             }
-            for (slot, list) in joined(space, level, &slots, M, control)?.iter().enumerate() {
-                write(&mut new.links, slot as u32, list)?;
-            }
             graph.levels.push(new);
+            let lists = joined(old, level, &slots, M, control)?;
+            let height = graph.height();
+            graph.fill(space, height, &lists)?;
             below = slots;
         }
         Ok(graph)
+    }
+
+    /// Gives all slots of a level their links, and adds each link's way back where it is missing: a list that lost
+    /// links has room, and a graph whose links go one way only is walked badly.
+    fn fill(&mut self, space: &impl Space, level: usize, lists: &[Vec<u32>]) -> Result<()> {
+        let links = match level {
+            0 => &mut self.base,
+            _ => &mut self.levels[level - 1].links,
+        };
+        for (slot, list) in lists.iter().enumerate() {
+            write(links, slot as u32, list)?;
+        }
+        let both: Vec<(u32, &[u32])> = (0..).zip(lists.iter().map(Vec::as_slice)).collect();
+        self.link(space, level, &both)
     }
 
     /// Links every row that no path from the entry leads to; returns how many there were.
@@ -137,12 +155,12 @@ impl Graph {
 /// The lists of the slots that stay, in their order, with links through the slots that go, under the new numbers.
 fn joined(
     space: &impl Space,
-    layer: &(impl Layer + Sync),
+    layer: &impl Layer,
     new: &[u32],
     most: usize,
     control: &Control,
 ) -> Result<Vec<Vec<u32>>> {
-    let stay: Vec<u32> = (0..layer.len() as u32)
+    let stay: Vec<u32> = (0..layer.slots() as u32)
         .filter(|&slot| new[slot as usize] != GONE)
         .collect();
     stay.par_iter()

@@ -35,7 +35,7 @@ fn score_fresh(
 #[inline(always)]
 fn gather(layer: &impl Layer, probe: &Probe<'_>, slot: u32, scratch: &mut Scratch) -> Read<()> {
     scratch.fresh.clear();
-    let len = layer.len();
+    let len = layer.slots();
     for &neighbour in layer.links(slot)? {
         // The bound holds for every list we write; it keeps a damaged list from naming a slot that is not there.
         if neighbour == NONE || neighbour as usize >= len {
@@ -57,7 +57,7 @@ pub fn beam(
     ef: usize,
     scratch: &mut Scratch,
 ) -> Read<()> {
-    scratch.visited.reset(layer.len());
+    scratch.visited.reset(layer.slots());
     scratch.beam.reset(ef);
     for &start in starts {
         if scratch.visited.insert(start) {
@@ -96,7 +96,7 @@ pub fn filtered(
     scratch: &mut Scratch,
 ) -> Read<bool> {
     let layer = graph.base();
-    scratch.visited.reset(layer.len());
+    scratch.visited.reset(layer.slots());
     scratch.frontier.clear();
     scratch.visited.insert(start);
     let first = Entry::new(probe.score(start)?, start);
@@ -144,7 +144,7 @@ impl Graph {
             loop {
                 let before = best;
                 let links = layer.links(best.row())?;
-                for &neighbour in links.iter().take_while(|&&n| (n as usize) < layer.len()) {
+                for &neighbour in links.iter().take_while(|&&n| (n as usize) < layer.slots()) {
                     best = best.max(Entry::new(probe.score(layer.row(neighbour))?, neighbour));
                 }
                 if best == before {
