@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from osler import EncoderError
 from osler.encoders.manifest import read_manifest
 from osler.encoders.registry import shipped
 
+MODELS = Path(__file__).resolve().parents[2] / "models"
 PICTURE = [np.zeros((4, 4), dtype=np.uint8)]
 
 
@@ -193,7 +197,11 @@ def test_shipped_manifests_have_current_hashes_and_no_stray_file() -> None:
     for name, folder in shipped().items():
         manifest = read_manifest(folder)
         assert manifest.name == name
-        named = {"manifest.json", *_paths(json.loads((folder / "manifest.json").read_text()))}
+        text = (folder / "manifest.json").read_text()
+        named = {"manifest.json", *_paths(json.loads(text))}
+        for path in named - {"manifest.json"}:
+            content = (folder / path).read_bytes()
+            assert hashlib.sha256(content).hexdigest() in text and f'"size": {len(content)}' in text, path
         assert {path.name for path in folder.iterdir() if path.suffix in (".npz", ".json", ".onnx")} == named
 
 
@@ -202,3 +210,12 @@ def _paths(value: Any) -> set[str]:
         own = {value["path"]} if "path" in value and "package" not in value else set()
         return own.union(*(_paths(inner) for inner in value.values()))
     return set().union(*(_paths(inner) for inner in value)) if isinstance(value, list) else set()
+
+
+def test_sealing_enters_sizes_and_hashes(tiny) -> None:
+    before = copy.deepcopy(tiny.manifest)
+    for entry in (tiny.manifest["image"]["file"], tiny.manifest["text"]["file"], tiny.manifest["text"]["tokenizer"]):
+        entry |= {"sha256": "0" * 64, "size": 1}
+    subprocess.run([sys.executable, str(MODELS / "seal.py"), str(tiny.save())], check=True, capture_output=True)
+    assert json.loads((tiny.folder / "manifest.json").read_text()) == before
+    assert osler.load_encoder(tiny.folder).encode_images(PICTURE).shape == (1, 5)

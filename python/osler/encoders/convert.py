@@ -26,11 +26,11 @@ from osler.encoders.manifest import Converter, ImageTower, TextTower
 from osler.errors import EncoderError
 from osler.progress import notice
 
-__all__ = ["LITE0_BLOCKS", "LITE0_SIDE", "cached_model"]
+__all__ = ["cached_model", "is_converted"]
 
-LITE0_SIDE = 224
+_LITE0_SIDE = 224
 # kernel, stride, expansion, channels in, channels out, repeats
-LITE0_BLOCKS = (
+_LITE0_BLOCKS = (
     (3, 1, 1, 32, 16, 1),
     (3, 2, 6, 16, 24, 2),
     (5, 2, 6, 24, 40, 2),
@@ -89,12 +89,12 @@ def _efficientnet_lite0(state: dict[str, np.ndarray]) -> bytes:
     """Return the network up to its pooled features as a serialised ONNX model."""
     from onnx import TensorProto, helper, numpy_helper
 
-    graph = _Graph(state, "image", LITE0_SIDE)
+    graph = _Graph(state, "image", _LITE0_SIDE)
     for name, value in (("zero", 0.0), ("six", 6.0)):
         graph.tensors.append(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
     graph.convolve("_conv_stem", "_bn0", stride=2)
     number = 0
-    for _, first_stride, expansion, channels_in, channels_out, repeats in LITE0_BLOCKS:
+    for _, first_stride, expansion, channels_in, channels_out, repeats in _LITE0_BLOCKS:
         for repeat in range(repeats):
             block, entry = f"_blocks.{number}", graph.last
             stride = first_stride if repeat == 0 else 1
@@ -114,7 +114,7 @@ def _efficientnet_lite0(state: dict[str, np.ndarray]) -> bytes:
         helper.make_graph(
             graph.nodes,
             "efficientnet-lite0",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, LITE0_SIDE, LITE0_SIDE])],
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, _LITE0_SIDE, _LITE0_SIDE])],
             [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", width])],
             graph.tensors,
         ),
@@ -177,6 +177,16 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
+def _place(tower: ImageTower | TextTower, name: str) -> Path:
+    version = tower.converter.version if tower.converter is not None else 0
+    return settings().home / "encoders" / name / f"{tower.file.sha256[:16]}-v{version}.onnx"
+
+
+def is_converted(tower: ImageTower | TextTower, name: str) -> bool:
+    """Tell whether `cached_model` has nothing to convert: the tower needs no converter, or the cache has its model."""
+    return tower.converter is None or _place(tower, name).is_file()
+
+
 def cached_model(
     tower: ImageTower | TextTower, folder: Path, name: str, verify: Callable[[bytes], dict[str, float]]
 ) -> bytes:
@@ -209,7 +219,8 @@ def cached_model(
     if converter is None:
         raise ValueError("the tower has no converter")
     try:
-        path = settings().cache("encoders", name) / f"{tower.file.sha256[:16]}-v{converter.version}.onnx"
+        path = _place(tower, name)
+        settings().cache("encoders", name)
         content = _stored(path)
         if content is not None:
             return content

@@ -12,14 +12,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from osler.encoders.files import locate
 from osler.encoders.manifest import Manifest
-from osler.encoders.registry import Description, describe
-from osler.encoders.session import Device, check_device, thread_count
+from osler.encoders.registry import Description, describe, ensure_ready
+from osler.encoders.session import Device, thread_count
 from osler.encoders.tokenize import Tokens, TruncatedTextWarning
 from osler.encoders.tower import OpenTower, open_tower
 from osler.errors import EncoderError
@@ -131,7 +130,7 @@ class Encoder:
         Parameters
         ----------
         images : iterable
-            Paths (DICOM, PNG, JPEG, TIFF, each of one frame), PIL images, or arrays (H, W) or (H, W, 3) of uint8,
+            Paths (DICOM, PNG, JPEG, TIFF, BMP, each of one frame), PIL images, or arrays (H, W) or (H, W, 3) of uint8,
             uint16 (0..65535) or float (0..1; other ranges are spread between their extremes). The same picture gives
             the same vector in each form.
         batch_size : int, optional
@@ -259,9 +258,8 @@ class Encoder:
 
 
 def _sequence(values: Iterable[Any]) -> Sequence[Any]:
-    if hasattr(values, "__len__") and hasattr(values, "__getitem__") and not isinstance(values, (dict, set)):
-        return values  # type: ignore[return-value]
-    return list(values)
+    """Index what may be long or lazy; a column of a table is indexed by label, so it is listed."""
+    return cast(Sequence[Any], values) if isinstance(values, Sequence | np.ndarray) else list(values)
 
 
 def _batches(tower: OpenTower, kind: str, values: Sequence[Any], size: int) -> Iterator[list[Any]]:
@@ -317,8 +315,5 @@ def load_encoder(name_or_folder: str | os.PathLike[str], device: Device = "auto"
     <osler.Encoder minilm: text, dim 384>
     """
     description = describe(name_or_folder)
-    check_device(device)
-    for placed in (description.image, description.text):
-        for file, folder in placed.files if placed is not None else ():
-            locate(file, folder)
+    ensure_ready(description, device)
     return Encoder(description, device)

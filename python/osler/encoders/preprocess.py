@@ -193,7 +193,7 @@ def _resize(step: Resize, picture: np.ndarray) -> np.ndarray:
     ]
     # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
     stacked = np.clip(np.stack(resized, axis=2), 0, 255)
-    return stacked[:, :, 0] if picture.ndim == 2 else stacked
+    return np.asarray(stacked[:, :, 0] if picture.ndim == 2 else stacked)
 
 
 def _sampling(source: int, target: int, kernel: str) -> np.ndarray:

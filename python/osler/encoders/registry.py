@@ -7,11 +7,13 @@ models/ when running from a source tree, else in the package's _models/.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osler.encoders.convert import is_converted
 from osler.encoders.files import locate
 from osler.encoders.manifest import (
     BorrowedTower,
@@ -24,9 +26,10 @@ from osler.encoders.manifest import (
     fingerprint,
     read_manifest,
 )
+from osler.encoders.session import Device, check_device
 from osler.errors import EncoderError
 
-__all__ = ["Description", "EncoderInfo", "Placed", "describe", "list_encoders", "shipped"]
+__all__ = ["Description", "EncoderInfo", "Placed", "describe", "ensure_ready", "list_encoders", "shipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,13 @@ class EncoderInfo:
         Where the weights come from.
     purpose : str
         What it may be used for.
+
+    Examples
+    --------
+    >>> import osler
+    >>> infos = [info.to_dict() for info in osler.list_encoders()]
+    >>> {info["name"]: info["modalities"] for info in infos}["reference"]
+    ['image', 'text']
     """
 
     name: str
@@ -183,14 +193,36 @@ def describe(name_or_folder: str | os.PathLike[str]) -> Description:
     return Description(address, manifest, folder, image, text, fingerprint(essence(image), essence(text)))
 
 
-def _state(description: Description) -> str:
-    from osler.encoders.session import check_device
+def ensure_ready(description: Description, device: Device) -> None:
+    """Raise unless the encoder can run here: runtime, device, packages and files; no weights are read.
 
+    Raises
+    ------
+    EncoderError
+        Something is missing; the message says how to install it.
+    ValueError
+        `device` is no known name.
+    """
+    check_device(device)
+    for placed in (description.image, description.text):
+        if placed is None:
+            continue
+        for file, folder in placed.files:
+            locate(file, folder)
+        if isinstance(placed.tower, TextTower) and importlib.util.find_spec("tokenizers") is None:
+            raise EncoderError(
+                'encoding texts needs the package tokenizers; pip install "osler[cpu]" or "osler[gpu]"',
+                code="package_missing",
+            )
+        if not is_converted(placed.tower, placed.manifest.name) and importlib.util.find_spec("onnx") is None:
+            raise EncoderError(
+                'converting this encoder needs the package onnx; pip install "osler[models]"', code="package_missing"
+            )
+
+
+def _state(description: Description) -> str:
     try:
-        check_device("cpu")
-        for placed in (description.image, description.text):
-            for file, folder in placed.files if placed is not None else ():
-                locate(file, folder)
+        ensure_ready(description, "cpu")
     except EncoderError as error:
         return f"needs: {error}"
     return "ready"

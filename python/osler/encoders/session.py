@@ -6,11 +6,13 @@ that made it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.metadata
 import math
 import os
+import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,7 +117,8 @@ def _load_cuda_libraries() -> None:
     """Load the CUDA and cuDNN wheels that the gpu extra installs; they lie outside the loader's search path."""
     preload = getattr(runtime(), "preload_dlls", None)
     if preload is not None:
-        preload()
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find, and stdout is for results
+            preload()
 
 
 @functools.cache
