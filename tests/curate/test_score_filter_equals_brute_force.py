@@ -127,3 +127,11 @@ def test_pictures_can_be_scored_against_a_text(tmp_path: Path) -> None:
 def test_what_cannot_be_decided_says_why(pairs: Any, options: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         score_filter(pairs[0], **options)
+
+
+def test_a_score_that_equals_the_threshold_is_kept(tmp_path: Path) -> None:
+    with osler.Collection.create(tmp_path / "a.osler", dim=2) as cases:
+        vectors = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])
+        cases.add_vectors(["square", "same"], vectors, parts=[0, 0, 1, 1], kind=["image", "text"] * 2)
+        assert score_filter(cases, threshold=0.0).kept == ["square", "same"]
+        assert score_filter(cases, threshold=1.0).kept == ["same"]
