@@ -7,8 +7,6 @@
 //! safe to call; everything here is `#[inline(always)]`, because it must become part of a function
 //! compiled for that instruction set.
 
-use std::hint::black_box;
-
 use half::f16;
 
 /// Number of virtual lanes. Part of the meaning of every `f32` sum, so it never depends on the CPU.
@@ -36,6 +34,15 @@ pub(crate) trait Simd: Copy {
     fn add(self, a: Self::Part, b: Self::Part) -> Self::Part;
     /// Sum of a register's lanes: lane `i` with `i + WIDTH / 2`, and so on down to `i + 1`.
     fn reduce(self, a: Self::Part) -> f32;
+    /// [`Simd::reduce`] of four registers, for instruction sets that can share the work.
+    #[inline(always)]
+    fn reduce4(self, parts: [Self::Part; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        for i in 0..4 {
+            sums[i] = self.reduce(parts[i]);
+        }
+        sums
+    }
     /// Writes lanes `part * WIDTH ..` of a block.
     fn store(self, a: Self::Part, block: &mut [f32; LANES], part: usize);
     /// The same to a block of `f16`, rounded to nearest, ties to even.
@@ -131,11 +138,8 @@ pub(crate) fn pairs<
     let blocks = len / LANES;
 
     let mut lanes = [[[simd.zero(); N]; R]; Q];
-    // An unknown end keeps the compiler from unrolling the passes, after which it holds the sums of
-    // one pass in registers during the next and spills those in use (half the speed, measured).
-    let end = if G == N { N } else { black_box(N) };
     let mut first = 0;
-    while first < end {
+    while first < N {
         let mut sums = [[[simd.zero(); G]; R]; Q];
         for block in 0..blocks {
             for g in 0..G {
@@ -181,16 +185,25 @@ pub(crate) fn pairs<
 
     let mut totals = [[0.0; R]; Q];
     for q in 0..Q {
+        let mut folded = [simd.zero(); R];
         for r in 0..R {
-            totals[q][r] = reduce(simd, lanes[q][r]);
+            folded[r] = fold(simd, lanes[q][r]);
+        }
+        let (fours, rest) = folded.as_chunks::<4>();
+        let (four_totals, rest_totals) = totals[q].as_chunks_mut::<4>();
+        for (total, &four) in four_totals.iter_mut().zip(fours) {
+            *total = simd.reduce4(four);
+        }
+        for (total, &one) in rest_totals.iter_mut().zip(rest) {
+            *total = simd.reduce(one);
         }
     }
     totals
 }
 
-/// Sum of 32 lanes by the one reduction tree.
+/// The beginning of the one reduction tree: 32 lanes to those of one register.
 #[inline(always)]
-fn reduce<S: Simd, const N: usize>(simd: S, mut lanes: [S::Part; N]) -> f32 {
+fn fold<S: Simd, const N: usize>(simd: S, mut lanes: [S::Part; N]) -> S::Part {
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
@@ -198,7 +211,7 @@ fn reduce<S: Simd, const N: usize>(simd: S, mut lanes: [S::Part; N]) -> f32 {
         }
         width /= 2;
     }
-    simd.reduce(lanes[0])
+    lanes[0]
 }
 
 /// # Safety
@@ -266,15 +279,22 @@ pub(crate) fn all_finite_f16(values: &[f16]) -> bool {
 #[inline(always)]
 fn no_special<T: Copy>(values: &[T], is_special: impl Fn(T) -> bool) -> bool {
     /// Values looked at between two exits: long enough for vectors, short enough to stop early.
-    const RUN: usize = 512;
-    for run in values.chunks(RUN) {
-        let mut special = false;
-        for &value in run {
-            special |= is_special(value);
-        }
-        if special {
+    const RUN: usize = 128;
+    let (runs, tail) = values.as_chunks::<RUN>();
+    for run in runs {
+        if any(run, &is_special) {
             return false;
         }
     }
-    true
+    !any(tail, &is_special)
+}
+
+/// Without an early exit, which vectors cannot take.
+#[inline(always)]
+fn any<T: Copy>(values: &[T], is_special: &impl Fn(T) -> bool) -> bool {
+    let mut special = false;
+    for &value in values {
+        special |= is_special(value);
+    }
+    special
 }

@@ -105,16 +105,16 @@ macro_rules! instantiate {
                     simd => pairs::<_, L2, f16, N, $four, 1, 4>(simd, [query], rows)[0]
                 }
                 fn dot_tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) -> () {
-                    simd => tile::<_, Dot, f32, N, $carried, $queries, $rows>(simd, queries, rows, dim, out)
+                    simd => tile::<_, Dot, f32, N, $carried, $four, $queries, $rows>(simd, queries, rows, dim, out)
                 }
                 fn l2_tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) -> () {
-                    simd => tile::<_, L2, f32, N, $carried, $queries, $rows>(simd, queries, rows, dim, out)
+                    simd => tile::<_, L2, f32, N, $carried, $four, $queries, $rows>(simd, queries, rows, dim, out)
                 }
                 fn dot_tile_f16(queries: &[f32], rows: &[f16], dim: usize, out: &mut [f32]) -> () {
-                    simd => tile::<_, Dot, f16, N, $carried, $queries, $rows>(simd, queries, rows, dim, out)
+                    simd => tile::<_, Dot, f16, N, $carried, $four, $queries, $rows>(simd, queries, rows, dim, out)
                 }
                 fn l2_tile_f16(queries: &[f32], rows: &[f16], dim: usize, out: &mut [f32]) -> () {
-                    simd => tile::<_, L2, f16, N, $carried, $queries, $rows>(simd, queries, rows, dim, out)
+                    simd => tile::<_, L2, f16, N, $carried, $four, $queries, $rows>(simd, queries, rows, dim, out)
                 }
                 fn sum_of_squares(a: &[f32]) -> f32 {
                     simd => pairs::<_, Dot, f32, N, N, 1, 1>(simd, [a], [a])[0][0]

@@ -1,7 +1,8 @@
 //! Every query of a block against every row of a block. Writes only `out`.
 //!
 //! Groups of `Q` queries and `R` rows share what they load; the rest is done in smaller groups. A
-//! pair's sum does not depend on the group it was computed in (see [`pairs`]).
+//! pair's sum does not depend on the group it was computed in (see [`pairs`]). `G` registers of the 32
+//! lanes are carried through a full group at once, `G1` of them for a single query.
 
 use crate::lanes::{Element, Simd, Term, pairs};
 
@@ -15,6 +16,7 @@ pub(crate) fn tile<
     T: Element,
     const N: usize,
     const G: usize,
+    const G1: usize,
     const Q: usize,
     const R: usize,
 >(
@@ -34,11 +36,11 @@ pub(crate) fn tile<
     {
         let mut row = 0;
         while row + R <= row_count {
-            columns::<S, O, T, N, G, Q, R>(simd, queries, rows, dim, row, row_count, out);
+            columns::<S, O, T, N, G, G1, Q, R>(simd, queries, rows, dim, row, row_count, out);
             row += R;
         }
         while row < row_count {
-            columns::<S, O, T, N, G, Q, 1>(simd, queries, rows, dim, row, row_count, out);
+            columns::<S, O, T, N, G, G1, Q, 1>(simd, queries, rows, dim, row, row_count, out);
             row += 1;
         }
     }
@@ -52,6 +54,7 @@ fn columns<
     T: Element,
     const N: usize,
     const G: usize,
+    const G1: usize,
     const Q: usize,
     const R: usize,
 >(
@@ -82,7 +85,7 @@ fn columns<
     }
     while query < query_count {
         let one = [&queries[query * dim..][..dim]];
-        let sums = pairs::<S, O, T, N, G, 1, R>(simd, one, group);
+        let sums = pairs::<S, O, T, N, G1, 1, R>(simd, one, group);
         out[query * row_count + row..][..R].copy_from_slice(&sums[0]);
         query += 1;
     }

@@ -30,6 +30,30 @@ impl Avx2 {
     }
 }
 
+impl Avx2 {
+    #[inline(always)]
+    fn zero_i32(self) -> __m256i {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    /// Adds the products of each half to its own sums.
+    #[inline(always)]
+    fn add_products(self, sums: [__m256i; 2], x: &[i8; 32], y: &[i8; 32]) -> [__m256i; 2] {
+        let [low, high] = sums;
+        // SAFETY: both halves of a block lie inside it; `self` proves AVX2.
+        unsafe {
+            let wide = |block: &[i8; 32], half: usize| {
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(block.as_ptr().add(16 * half).cast()))
+            };
+            [
+                _mm256_add_epi32(low, _mm256_madd_epi16(wide(x, 0), wide(y, 0))),
+                _mm256_add_epi32(high, _mm256_madd_epi16(wide(x, 1), wide(y, 1))),
+            ]
+        }
+    }
+}
+
 impl Simd for Avx2 {
     type Part = __m256;
     const WIDTH: usize = 8;
@@ -107,6 +131,29 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn reduce4(self, parts: [__m256; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        // SAFETY: `self` proves AVX2; `sums` has room for four.
+        unsafe {
+            let mut four = [_mm_setzero_ps(); 4];
+            for i in 0..4 {
+                let (low, high) = (
+                    _mm256_castps256_ps128(parts[i]),
+                    _mm256_extractf128_ps::<1>(parts[i]),
+                );
+                four[i] = _mm_add_ps(low, high);
+            }
+            let [a, b, c, d] = four;
+            let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+            let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+            let even = _mm_shuffle_ps::<0b10_00_10_00>(ab, cd);
+            let odd = _mm_shuffle_ps::<0b11_01_11_01>(ab, cd);
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(even, odd));
+        }
+        sums
+    }
+
+    #[inline(always)]
     fn store(self, a: __m256, block: &mut [f32; LANES], part: usize) {
         assert!(part < LANES / Self::WIDTH);
         // SAFETY: the part lies inside the block, asserted above; `self` proves AVX2.
@@ -126,30 +173,30 @@ impl Simd for Avx2 {
 
 /// Exact: a pair of products is at most 2 * 128 * 128, which 32 bits hold.
 #[inline(always)]
-fn dot_i8_with(_: Avx2, a: &[i8], b: &[i8]) -> i32 {
-    let (blocks_a, tail_a) = a.as_chunks::<16>();
-    let (blocks_b, tail_b) = b.as_chunks::<16>();
-    // SAFETY: loads read whole blocks; the argument proves AVX2.
-    let mut sum = unsafe {
-        let mut sums = [_mm256_setzero_si256(); 2];
-        for (i, (x, y)) in blocks_a.iter().zip(blocks_b).enumerate() {
-            let x = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
-            let y = _mm256_cvtepi8_epi16(_mm_loadu_si128(y.as_ptr().cast()));
-            sums[i % 2] = _mm256_add_epi32(sums[i % 2], _mm256_madd_epi16(x, y));
-        }
+fn dot_i8_with(simd: Avx2, a: &[i8], b: &[i8]) -> i32 {
+    let (blocks_a, tail_a) = a.as_chunks::<32>();
+    let (blocks_b, tail_b) = b.as_chunks::<32>();
+    let mut sums = [simd.zero_i32(); 2];
+    for (x, y) in blocks_a.iter().zip(blocks_b) {
+        sums = simd.add_products(sums, x, y);
+    }
+    if !tail_a.is_empty() {
+        let (mut x, mut y) = ([0; 32], [0; 32]);
+        x[..tail_a.len()].copy_from_slice(tail_a);
+        y[..tail_b.len()].copy_from_slice(tail_b);
+        sums = simd.add_products(sums, &x, &y);
+    }
+    // SAFETY: the argument proves AVX2.
+    unsafe {
         let eight = _mm256_add_epi32(sums[0], sums[1]);
         let four = _mm_add_epi32(
             _mm256_castsi256_si128(eight),
             _mm256_extracti128_si256::<1>(eight),
         );
-        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b_01_00_11_10>(four));
-        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b_00_00_00_01>(two));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
         _mm_cvtsi128_si32(one)
-    };
-    for (x, y) in tail_a.iter().zip(tail_b) {
-        sum += i32::from(*x) * i32::from(*y);
     }
-    sum
 }
 
 instantiate!(
@@ -158,6 +205,6 @@ instantiate!(
     features: "avx2,fma,f16c",
     parts: 4,
     dot_i8: dot_i8_with,
-    four_rows: 2,
+    four_rows: 4,
     tile: (1, 2, 4),
 );

@@ -107,6 +107,31 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn reduce4(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        // SAFETY: `self` proves AVX-512; `sums` has room for four.
+        unsafe {
+            let ab = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+            );
+            let cd = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d),
+            );
+            let abcd = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+            );
+            let two = _mm512_add_ps(abcd, _mm512_permute_ps::<0b01_00_11_10>(abcd));
+            let one = _mm512_add_ps(two, _mm512_permute_ps::<0b10_11_00_01>(two));
+            let firsts = _mm512_maskz_compress_ps(0b0001_0001_0001_0001, one);
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(firsts));
+        }
+        sums
+    }
+
+    #[inline(always)]
     fn store(self, a: __m512, block: &mut [f32; LANES], part: usize) {
         assert!(part < LANES / Self::WIDTH);
         // SAFETY: the part lies inside the block, asserted above; `self` proves AVX-512.
@@ -127,24 +152,28 @@ impl Simd for Avx512 {
 /// Exact: a pair of products is at most 2 * 128 * 128, which 32 bits hold.
 #[inline(always)]
 fn dot_i8_with(_: Avx512, a: &[i8], b: &[i8]) -> i32 {
-    let (blocks_a, tail_a) = a.as_chunks::<32>();
-    let (blocks_b, tail_b) = b.as_chunks::<32>();
-    // SAFETY: loads read whole blocks, the last one by a mask of the tail's elements; the argument
+    let (blocks_a, tail_a) = a.as_chunks::<64>();
+    let (blocks_b, tail_b) = b.as_chunks::<64>();
+    // SAFETY: loads read whole blocks, the last ones by a mask of the tail's elements; the argument
     // proves AVX-512.
     unsafe {
-        let mut sums = [_mm512_setzero_si512(); 2];
-        for (i, (x, y)) in blocks_a.iter().zip(blocks_b).enumerate() {
-            let x = _mm512_cvtepi8_epi16(_mm256_loadu_si256(x.as_ptr().cast()));
-            let y = _mm512_cvtepi8_epi16(_mm256_loadu_si256(y.as_ptr().cast()));
-            sums[i % 2] = _mm512_add_epi32(sums[i % 2], _mm512_madd_epi16(x, y));
+        let [mut low, mut high] = [_mm512_setzero_si512(); 2];
+        for (x, y) in blocks_a.iter().zip(blocks_b) {
+            let (x, y): (*const __m256i, *const __m256i) = (x.as_ptr().cast(), y.as_ptr().cast());
+            let x0 = _mm512_cvtepi8_epi16(_mm256_loadu_si256(x));
+            let y0 = _mm512_cvtepi8_epi16(_mm256_loadu_si256(y));
+            low = _mm512_add_epi32(low, _mm512_madd_epi16(x0, y0));
+            let x1 = _mm512_cvtepi8_epi16(_mm256_loadu_si256(x.add(1)));
+            let y1 = _mm512_cvtepi8_epi16(_mm256_loadu_si256(y.add(1)));
+            high = _mm512_add_epi32(high, _mm512_madd_epi16(x1, y1));
         }
-        if !tail_a.is_empty() {
-            let mask = (1u32 << tail_a.len().min(tail_b.len())) - 1;
-            let x = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, tail_a.as_ptr()));
-            let y = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, tail_b.as_ptr()));
-            sums[0] = _mm512_add_epi32(sums[0], _mm512_madd_epi16(x, y));
+        for (x, y) in tail_a.chunks(32).zip(tail_b.chunks(32)) {
+            let mask = u32::MAX >> (32 - x.len().min(y.len()));
+            let x = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, x.as_ptr()));
+            let y = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, y.as_ptr()));
+            low = _mm512_add_epi32(low, _mm512_madd_epi16(x, y));
         }
-        _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
+        _mm512_reduce_add_epi32(_mm512_add_epi32(low, high))
     }
 }
 
