@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from osler.config import LIMITS
 from osler.decode.colour import Palette, expand, upsampled, ybr_to_rgb
-from osler.decode.display import Greys, Lut, Rule, Window
+from osler.decode.display import Greys, Lut, Rule
 from osler.decode.formats import format_of
 from osler.decode.frames import Frames, full_range
+from osler.decode.header import listed, octets, padding_of, rule_of, table_words, value_of
 from osler.decode.quiet import cause, quiet
 from osler.decode.transfer import SYNTAXES, Layout, Syntax, decode_frame, syntax_of
 from osler.errors import SourceError
@@ -98,7 +99,7 @@ class DicomFile:
     def value(self, keyword: str) -> Any:
         """Return an element's value by keyword, or None where it is absent or cannot be read."""
         with quiet():
-            return _value(self.dataset, keyword)
+            return value_of(self.dataset, keyword)
 
     def frames(self) -> Sequence[NDArray[Any]]:
         """Decode the pixels: each frame (H, W) or (H, W, 3), uint8 or uint16, over the full range.
@@ -210,7 +211,7 @@ class DicomFile:
 
     def _pixel_keyword(self) -> str:
         meta = getattr(self.dataset, "file_meta", None)
-        kind = str(_value(meta, "MediaStorageSOPClassUID") or _value(self.dataset, "SOPClassUID") or "")
+        kind = str(value_of(meta, "MediaStorageSOPClassUID") or value_of(self.dataset, "SOPClassUID") or "")
         if kind == _DICOMDIR or "DirectoryRecordSequence" in self.dataset:
             raise SourceError(
                 f"{self._name} is a DICOMDIR, the list of a disc's files; the images are files of their own",
@@ -228,8 +229,8 @@ class DicomFile:
         raise SourceError(f"{self._name} is a DICOM file without pixels{about}", code="no_pixels")
 
     def _whole(self, keyword: str, words: str, default: int | None = None) -> int:
-        raw = _value(self.dataset, keyword)
-        values = _listed(raw)
+        raw = value_of(self.dataset, keyword)
+        values = listed(raw)
         if not values or values[0] in ("", None):
             if keyword in self.dataset and raw is None:
                 raise self._bad(f"{words} is not a whole number")
@@ -242,7 +243,7 @@ class DicomFile:
             raise self._bad(f"{words} is not a whole number") from None
 
     def _layout(self, keyword: str) -> Layout:
-        photometric = str(_value(self.dataset, "PhotometricInterpretation") or "").strip().upper()
+        photometric = str(value_of(self.dataset, "PhotometricInterpretation") or "").strip().upper()
         samples = self._whole("SamplesPerPixel", "Samples per Pixel", 1)
         whole = keyword == "PixelData"
         allocated = self._whole("BitsAllocated", "Bits Allocated", None if whole else 64 if "Double" in keyword else 32)
@@ -327,9 +328,9 @@ class DicomFile:
         big = syntax.uid == "1.2.840.10008.1.2.2"
         dtype = layout.dtype if keyword == "PixelData" else np.dtype(f"f{bits // 8}")
         if bits == 1:
-            flat = np.unpackbits(_swapped(data, big and representation == "OW"), bitorder="little")
+            flat = np.unpackbits(octets(data, big and representation == "OW"), bitorder="little")
         elif bits == 8:
-            flat = _swapped(data, big and representation == "OW").view(dtype)
+            flat = octets(data, big and representation == "OW").view(dtype)
         else:
             flat = np.frombuffer(data, dtype.newbyteorder(">" if big else "<"), count * layout.frames)
 
@@ -372,24 +373,24 @@ class DicomFile:
     def _grey(
         self, layout: Layout, samples: Callable[[int], tuple[NDArray[Any], str]]
     ) -> Callable[[NDArray[Any], int], NDArray[Any]]:
-        shared = (_listed(_value(self.dataset, "SharedFunctionalGroupsSequence")) or [None])[0]
-        groups = _listed(_value(self.dataset, "PerFrameFunctionalGroupsSequence"))
+        shared = (listed(value_of(self.dataset, "SharedFunctionalGroupsSequence")) or [None])[0]
+        groups = listed(value_of(self.dataset, "PerFrameFunctionalGroupsSequence"))
         seen: dict[Any, Lut] = {}
 
         def rule(i: int) -> Rule:
             own = groups[i] if i < len(groups) else None
-            return _rule(self.dataset, shared, own, layout, seen)
+            return rule_of(self.dataset, shared, own, layout, seen)
 
         stored = (samples(i)[0] for i in range(layout.frames))
         greys = Greys(
             layout.bits_stored if "PixelData" in self.dataset else 16,
             layout.signed,
             layout.photometric == "MONOCHROME1",
-            _padding(self.dataset, layout),
+            padding_of(self.dataset, layout),
             rule,
             stored,
         )
-        if _value(self.dataset, "PixelPresentation") in ("COLOR", "MIXED") and (
+        if value_of(self.dataset, "PixelPresentation") in ("COLOR", "MIXED") and (
             "RedPaletteColorLookupTableDescriptor" in self.dataset
         ):
             palette = self._palette(layout)
@@ -399,18 +400,18 @@ class DicomFile:
     def _palette(self, layout: Layout) -> Palette:
         tables, firsts, depths = [], [], []
         for colour in ("Red", "Green", "Blue"):
-            descriptor = _listed(_value(self.dataset, f"{colour}PaletteColorLookupTableDescriptor"))
+            descriptor = listed(value_of(self.dataset, f"{colour}PaletteColorLookupTableDescriptor"))
             if len(descriptor) != 3:
                 raise self._bad("the palette has no descriptor of three numbers")
             count, start, bits = (int(number) for number in descriptor)
             count = count % 65536 or 65536
-            whole = _value(self.dataset, f"{colour}PaletteColorLookupTableData")
-            parts = _value(self.dataset, f"Segmented{colour}PaletteColorLookupTableData")
+            whole = value_of(self.dataset, f"{colour}PaletteColorLookupTableData")
+            parts = value_of(self.dataset, f"Segmented{colour}PaletteColorLookupTableData")
             big = not self.dataset.original_encoding[1]
             if parts:
-                entries = expand(_words(parts, None, bits, big), bits)
+                entries = expand(table_words(parts, None, bits, big), bits)
             elif whole:
-                entries = _words(whole, count, bits, big)
+                entries = table_words(whole, count, bits, big)
             else:
                 raise self._bad("the palette has no entries")
             if len(entries) < count:
@@ -428,108 +429,7 @@ class DicomFile:
         return Palette(firsts[0], entries, bits)
 
 
-def _value(dataset: Any, keyword: str) -> Any:
-    try:
-        return dataset[keyword].value
-    except Exception:
-        return None
-
-
-def _listed(values: Any) -> Sequence[Any]:
-    """Return an element's value as a sequence, whether it has one or several."""
-    if values is None:
-        return ()
-    if isinstance(values, str | bytes | int | float):
-        return (values,)
-    try:
-        return list(values)
-    except TypeError:
-        return (values,)
-
-
-def _number(dataset: Any, keyword: str) -> float | None:
-    try:
-        number = float(_listed(_value(dataset, keyword))[0])
-    except (IndexError, TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
-
-
-def _swapped(data: bytes, swap: bool) -> NDArray[Any]:
-    if not swap:
-        return np.frombuffer(data, np.uint8)
-    return np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().view(np.uint8)
-
-
 def _used_bits(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
     """Clear the bits above Bits Stored, which may hold overlays, and extend the sign from below them."""
     shift = 8 * samples.dtype.itemsize - layout.bits_stored
     return samples if shift <= 0 or layout.bits_allocated == 1 else (samples << shift) >> shift
-
-
-def _words(data: Any, count: int | None, bits: int, big: bool) -> NDArray[Any]:
-    """Return table entries, which come as numbers, as 16-bit words or as bytes."""
-    if not isinstance(data, bytes | bytearray | memoryview):
-        return np.array(_listed(data), dtype=np.int64).astype(np.uint16)
-    if bits <= 8 and (count is None or len(data) <= count + 1):
-        return _swapped(bytes(data), big)
-    return np.frombuffer(bytes(data)[: len(data) // 2 * 2], ">u2" if big else "<u2")
-
-
-def _padding(dataset: Any, layout: Layout) -> tuple[int, int] | None:
-    value = _number(dataset, "PixelPaddingValue")
-    if value is None:
-        return None
-    limit = _number(dataset, "PixelPaddingRangeLimit")
-    wrap = 1 << layout.bits_allocated
-    ends = [int(end) % wrap for end in (value, value if limit is None else limit)]
-    if layout.signed:
-        ends = [end - wrap if end >= wrap // 2 else end for end in ends]
-    return min(ends), max(ends)
-
-
-def _lut(item: Any, layout: Layout, big: bool) -> Lut | None:
-    descriptor = _listed(_value(item, "LUTDescriptor"))
-    data = _value(item, "LUTData")
-    if len(descriptor) != 3 or data is None:
-        return None
-    count, start, bits = (int(number) for number in descriptor)
-    count = count % 65536 or 65536
-    entries = _words(data, count, bits, big)[:count]
-    if len(entries) == 0:
-        return None
-    # Some state 16 bits for entries of 12: the least depth that holds them all is their range.
-    top = (1 << max(int(entries.max()).bit_length(), 1)) - 1
-    return Lut(start - 65536 if layout.signed and start >= 32768 else start, entries, max(top, 1))
-
-
-def _rule(dataset: Any, shared: Any, own: Any, layout: Layout, seen: dict[Any, Lut]) -> Rule:
-    def macro(sequence: str) -> Any:
-        for group in (own, shared):
-            items = _listed(_value(group, sequence)) if group is not None else ()
-            if items:
-                return items[0]
-        return dataset
-
-    def table(holder: Any, sequence: str) -> Lut | None:
-        items = _listed(_value(holder, sequence))
-        if not items:
-            return None
-        key = (id(holder), sequence)
-        if key not in seen:
-            found = _lut(items[0], layout, not dataset.original_encoding[1])
-            if found is None:
-                return None
-            seen[key] = found
-        return seen[key]
-
-    values, voi = macro("PixelValueTransformationSequence"), macro("FrameVOILUTSequence")
-    modality = table(dataset, "ModalityLUTSequence")
-    slope, intercept = _number(values, "RescaleSlope"), _number(values, "RescaleIntercept")
-    centre, width = _number(voi, "WindowCenter"), _number(voi, "WindowWidth")
-    curve = str(_value(voi, "VOILUTFunction") or "LINEAR").strip().upper()
-    chosen = None
-    if centre is not None and width is not None and width > 0:
-        kind: Any = curve if curve in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
-        chosen = Window(centre, width, kind) if kind != "LINEAR" or width >= 1 else None
-    return Rule(slope or 1.0, intercept or 0.0, modality, chosen, table(voi, "VOILUTSequence"))
