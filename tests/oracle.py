@@ -17,7 +17,7 @@ def scores(metric: str, rows: Any, queries: Any) -> np.ndarray:
     """Return the score of every row for every query, (m, n) float64; higher is nearer."""
     rows, queries = (np.asarray(np.asarray(side, np.float32), np.float64) for side in (rows, queries))
     if metric == "l2":
-        return -np.square(queries[:, None, :] - rows[None, :, :]).sum(-1)
+        return np.array([-np.square(rows - query).sum(-1) for query in queries]).reshape(len(queries), len(rows))
     if metric == "cosine":
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
