@@ -6,7 +6,6 @@ No value of a header enters a message. DICOM PS3.3, C.7.6.3, and PS3.5, section 
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -181,13 +180,7 @@ class DicomFile:
     def _frames(self) -> Sequence[NDArray[Any]]:
         keyword = self._pixel_keyword()
         layout = self._layout(keyword)
-        stored = self._stored(keyword, layout)
-        lock = threading.Lock()
-
-        def samples(i: int) -> tuple[NDArray[Any], str]:
-            with lock:
-                return stored(i)
-
+        samples = self._stored(keyword, layout)
         if layout.photometric.startswith("MONOCHROME") and layout.samples == 1:
             show = self._grey(layout, samples)
         elif layout.photometric == "PALETTE COLOR":

@@ -5,7 +5,6 @@ Decodes bytes with Pillow, one plug-in chosen by the format that was told, its s
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -174,7 +173,6 @@ def _pages(image: Any, name: str) -> Sequence[NDArray[Any]]:
         return count
 
     _guarded(list_pages, "tiff", name)
-    lock = threading.Lock()
 
     def decode(i: int) -> NDArray[Any]:
         def work() -> NDArray[Any]:
@@ -182,7 +180,7 @@ def _pages(image: Any, name: str) -> Sequence[NDArray[Any]]:
             _check_size(image, name)
             return _array(image)
 
-        with quiet(), lock:
+        with quiet():
             return _guarded(work, "tiff", name)
 
     return Frames(len(pages), decode).kept()
