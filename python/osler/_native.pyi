@@ -2,22 +2,24 @@
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, Literal, NoReturn, SupportsIndex, final
+from typing import Any, NoReturn, SupportsIndex, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import disjoint_base
 
-_Metric = Literal["cosine", "dot", "l2"]
-_Codes = Literal["auto", "f32", "f16"]
+__all__ = ["Bitmap", "Found", "Groups", "Index", "Pairs", "blake3", "blake3_keyed", "join", "simd_level"]
+
 _Filter = ArrayLike | "Bitmap"
 
+@disjoint_base
 class Index:
     def __new__(
         cls,
         dim: int,
-        metric: _Metric = "cosine",
-        codes: _Codes = "auto",
-        keep_vectors: Literal["ram"] = "ram",
+        metric: str = "cosine",
+        codes: str = "auto",
+        keep_vectors: str = "ram",
         memory: int | None = None,
         seed: int = 0,
     ) -> Index: ...
@@ -27,9 +29,9 @@ class Index:
         vectors: ArrayLike,
         keys: ArrayLike | None = None,
         *,
-        metric: _Metric = "cosine",
-        codes: _Codes = "auto",
-        keep_vectors: Literal["ram"] = "ram",
+        metric: str = "cosine",
+        codes: str = "auto",
+        keep_vectors: str = "ram",
         memory: int | None = None,
         threads: int | None = None,
         seed: int = 0,
@@ -116,7 +118,7 @@ class Bitmap:
 class Groups: ...
 
 def join(
-    vectors: ArrayLike, threshold: float, *, metric: _Metric = "cosine", threads: int | None = None
+    vectors: ArrayLike, threshold: float, *, metric: str = "cosine", threads: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
 def blake3(data: bytes) -> bytes: ...
 def blake3_keyed(key: bytes, data: bytes) -> bytes: ...

@@ -1,5 +1,9 @@
 //! The engine's claims, a module each, in one binary.
-#![allow(missing_docs, reason = "tests")]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    reason = "tests, which print their seeds and what they measured"
+)]
 
 mod clustered;
 mod graph_stays_whole;

@@ -248,7 +248,8 @@ impl Index {
     /// (3, True)
     #[classmethod]
     #[pyo3(signature = (vectors, keys=None, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None,
-                        threads=None, seed=0, progress=None))]
+                        threads=None, seed=0, progress=None),
+           text_signature = "(vectors, keys=None, *, metric='cosine', codes='auto', keep_vectors='ram', memory=None, threads=None, seed=0, progress=False)")]
     #[allow(clippy::too_many_arguments, reason = "the public signature")]
     fn build<'py>(
         cls: &Bound<'py, PyType>,
@@ -450,7 +451,8 @@ impl Index {
     /// >>> index.search(np.ones(4, dtype=np.float32), k=3, filter=[2, 3]).counts
     /// 2
     #[pyo3(signature = (queries, k=10, *, recall=0.95, ef=None, filter=None, groups=None, group_size=Some(1),
-                        exclude_groups=None, exclude_by=None, exact=false, threads=None))]
+                        exclude_groups=None, exclude_by=None, exact=false, threads=None),
+           text_signature = "($self, queries, k=10, *, recall=0.95, ef=None, filter=None, groups=None, group_size=1, exclude_groups=None, exclude_by=None, exact=False, threads=None)")]
     #[allow(clippy::too_many_arguments, reason = "the public signature")]
     fn search<'py>(
         &self,
@@ -902,7 +904,7 @@ fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
