@@ -32,6 +32,41 @@ impl Codes {
         }
     }
 
+    /// The codes that a user asked for, or for "auto" the widest that fit into `memory` bytes with `rows` vectors.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for names that are unknown and for a budget that is too small.
+    pub fn choose(
+        name: &str,
+        keep: &str,
+        memory: Option<u64>,
+        dim: usize,
+        rows: usize,
+    ) -> Result<Self> {
+        if keep != "ram" {
+            return Err(Error::input(format!(
+                "keep_vectors is {keep:?}; this version keeps full vectors in memory: use \"ram\", and open a saved \
+                 index with mmap=True to leave them on disk"
+            )));
+        }
+        let need = |codes: Codes| (rows * (dim * codes.bytes() + BYTES_BESIDE_VECTOR)) as u64;
+        let fits = |codes: Codes| memory.is_none_or(|memory| need(codes) <= memory);
+        let chosen = match name {
+            "auto" if fits(Codes::F32) => Codes::F32,
+            "auto" => Codes::F16,
+            named => Codes::parse(named)?,
+        };
+        if fits(chosen) {
+            return Ok(chosen);
+        }
+        Err(Error::input(format!(
+            "memory is {} bytes, but {rows} vectors of {dim} numbers need {} with codes {:?}; allow more or use fewer",
+            memory.unwrap_or(0),
+            need(chosen),
+            chosen.name()
+        )))
+    }
+
     /// The public name.
     pub fn name(self) -> &'static str {
         match self {
@@ -48,6 +83,9 @@ impl Codes {
         }
     }
 }
+
+/// What a row takes beside its vector: links of the bottom level (128), its share of upper levels and its key.
+const BYTES_BESIDE_VECTOR: usize = 128 + 16;
 
 /// A table of vectors.
 #[derive(Clone)]

@@ -8,8 +8,7 @@ use osler_core::index::{Index as Engine, Stats};
 use osler_core::metric::Metric;
 use osler_core::pool::Control;
 use osler_core::query::Ask;
-use osler_core::select::RowSet;
-use osler_core::state::{Params, State};
+use osler_core::state::Params;
 use osler_core::vectors::Codes;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -17,10 +16,7 @@ use pyo3::types::{PyBytes, PyDict, PyType};
 
 use crate::results::{Found, Pairs};
 use crate::sets::{Bitmap, Groups};
-use crate::{arrays, enter, errors};
-
-/// Work on more numbers than this runs beside a watch for Ctrl-C.
-const LONG_FROM: usize = 1 << 16;
+use crate::{arrays, enter, errors, options};
 
 /// An index of vectors under integer keys, searched exactly or through an HNSW graph.
 ///
@@ -63,138 +59,6 @@ pub struct Index {
     pub engine: Arc<Engine>,
 }
 
-/// The codes to store: what was asked, or the widest that fits the budget for `rows` vectors.
-fn choose_codes(
-    codes: &str,
-    keep: &str,
-    memory: Option<u64>,
-    dim: usize,
-    rows: usize,
-) -> PyResult<Codes> {
-    if keep != "ram" {
-        return Err(PyValueError::new_err(format!(
-            "keep_vectors is {keep:?}; this version keeps full vectors in memory: use \"ram\", and open a saved index \
-             with mmap=True to leave them on disk"
-        )));
-    }
-    // Links and keys of a row: two slots of the graph's M at the bottom, and some upper levels.
-    let need = |codes: Codes| (rows * (dim * codes.bytes() + 8 * osler_core::graph::M + 16)) as u64;
-    let fits = |codes: Codes| memory.is_none_or(|memory| need(codes) <= memory);
-    let chosen = match codes {
-        "auto" if fits(Codes::F32) => Codes::F32,
-        "auto" => Codes::F16,
-        named => Codes::parse(named).map_err(|error| PyValueError::new_err(error.to_string()))?,
-    };
-    if fits(chosen) {
-        Ok(chosen)
-    } else {
-        Err(PyValueError::new_err(format!(
-            "memory is {} bytes, but {rows} vectors of {dim} numbers need {} with codes {:?}; allow more or use fewer",
-            memory.unwrap_or(0),
-            need(chosen),
-            chosen.name()
-        )))
-    }
-}
-
-fn new_engine(
-    py: Python<'_>,
-    dim: usize,
-    metric: &str,
-    codes: Codes,
-    seed: u64,
-) -> PyResult<Arc<Engine>> {
-    enter::quick(py, || {
-        let metric = Metric::parse(metric)?;
-        Engine::new(Params {
-            dim,
-            metric,
-            codes,
-            seed,
-        })
-        .map(Arc::new)
-    })
-}
-
-/// A callback for progress: the user's own, or a bar.
-fn with_progress<R>(
-    py: Python<'_>,
-    progress: &Bound<'_, PyAny>,
-    verb: &str,
-    run: impl FnOnce(Option<&Bound<'_, PyAny>>) -> PyResult<R>,
-) -> PyResult<R> {
-    if progress.is_none() || (!progress.is_callable() && !progress.is_truthy()?) {
-        return run(None);
-    }
-    let bar = py
-        .import("osler.progress")?
-        .call_method1("track", (progress, verb, 0))?;
-    let callback = bar.call_method0("__enter__")?;
-    let result = run(Some(&callback));
-    bar.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
-    result
-}
-
-impl Index {
-    fn run_long<R: Send>(
-        py: Python<'_>,
-        size: usize,
-        progress: Option<&Bound<'_, PyAny>>,
-        work: impl FnOnce(&Control) -> osler_core::error::Result<R> + Send,
-    ) -> PyResult<R> {
-        if size < LONG_FROM && progress.is_none() {
-            enter::quick(py, || work(&Control::default()))
-        } else {
-            enter::long(py, progress, work)
-        }
-    }
-
-    fn filter(
-        &self,
-        py: Python<'_>,
-        state: &State,
-        filter: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<RowSet>> {
-        let Some(filter) = filter else {
-            return Ok(None);
-        };
-        if let Ok(bitmap) = filter.cast::<Bitmap>() {
-            let set = &bitmap.get().set;
-            return enter::quick(py, || self.engine.prepared_set(state, set)).map(Some);
-        }
-        self.rows_of(py, state, filter, "filter").map(Some)
-    }
-
-    fn rows_of(
-        &self,
-        py: Python<'_>,
-        state: &State,
-        value: &Bound<'_, PyAny>,
-        name: &str,
-    ) -> PyResult<RowSet> {
-        if let Some(mask) = arrays::mask(value, name)? {
-            return enter::quick(py, || self.engine.mask(state, &mask));
-        }
-        let keys = arrays::keys(value, name)?;
-        enter::quick(py, || Ok(self.engine.keyed(state, &keys)))
-    }
-
-    fn grouping(
-        &self,
-        py: Python<'_>,
-        state: &State,
-        value: &Bound<'_, PyAny>,
-        name: &str,
-    ) -> PyResult<Arc<[i64]>> {
-        if let Ok(groups) = value.cast::<Groups>() {
-            let groups = &groups.get().groups;
-            return enter::quick(py, || self.engine.prepared_groups(state, groups));
-        }
-        let ids = arrays::ids(value, name)?;
-        enter::quick(py, || Ok(self.engine.groups(state, &ids)?.into()))
-    }
-}
-
 #[pymethods]
 impl Index {
     #[new]
@@ -208,12 +72,21 @@ impl Index {
         memory: Option<u64>,
         seed: u64,
     ) -> PyResult<Self> {
-        let size = usize::try_from(dim).map_err(|_| {
+        let dim = usize::try_from(dim).map_err(|_| {
             PyValueError::new_err(format!("dim is {dim}; it must be between 1 and 65536"))
         })?;
-        let codes = choose_codes(codes, keep_vectors, memory, size, 0)?;
+        let engine = enter::quick(py, || {
+            let metric = Metric::parse(metric)?;
+            let codes = Codes::choose(codes, keep_vectors, memory, dim, 0)?;
+            Engine::new(Params {
+                dim,
+                metric,
+                codes,
+                seed,
+            })
+        })?;
         Ok(Index {
-            engine: new_engine(py, size, metric, codes, seed)?,
+            engine: Arc::new(engine),
         })
     }
 
@@ -265,7 +138,9 @@ impl Index {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = cls.py();
         let matrix = arrays::matrix(vectors, "vectors", None, false)?;
-        let codes = choose_codes(codes, keep_vectors, memory, matrix.dim, matrix.rows)?;
+        let codes = enter::quick(py, || {
+            Codes::choose(codes, keep_vectors, memory, matrix.dim, matrix.rows)
+        })?;
         let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
         let threads = arrays::threads(threads)?;
         let options = (
@@ -279,9 +154,9 @@ impl Index {
         let index = cls.call1(options)?;
         let engine = index.cast::<Index>()?.get().engine.clone();
         let none = py.None().into_bound(py);
-        with_progress(py, progress.unwrap_or(&none), "index", |callback| {
+        options::with_progress(py, progress.unwrap_or(&none), "index", |callback| {
             let size = matrix.values.len();
-            Self::run_long(py, size, callback, |control| {
+            options::run(py, size, callback, |control| {
                 engine.add(matrix.values, keys.as_deref(), threads, control)
             })
         })?;
@@ -367,7 +242,7 @@ impl Index {
         let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
         let threads = arrays::threads(threads)?;
         let size = matrix.values.len();
-        let keys = Self::run_long(py, size, None, |control| {
+        let keys = options::run(py, size, None, |control| {
             self.engine
                 .add(matrix.values, keys.as_deref(), threads, control)
         })?;
@@ -484,12 +359,12 @@ impl Index {
         let group_size = group_size
             .map(|size| at_least_one("group_size", size))
             .transpose()?;
-        let allowed = self.filter(py, &state, filter)?;
+        let allowed = options::filter(&self.engine, py, &state, filter)?;
         let groups = groups
-            .map(|groups| self.grouping(py, &state, groups, "groups"))
+            .map(|groups| options::grouping(&self.engine, py, &state, groups, "groups"))
             .transpose()?;
         let exclude_by = exclude_by
-            .map(|groups| self.grouping(py, &state, groups, "exclude_by"))
+            .map(|groups| options::grouping(&self.engine, py, &state, groups, "exclude_by"))
             .transpose()?;
         let excluded = exclude_groups
             .map(|ids| arrays::ids(ids, "exclude_groups"))
@@ -537,7 +412,7 @@ impl Index {
             (None, 1) => 1,
             _ => arrays::threads(threads)?,
         };
-        let answers = Self::run_long(py, size, None, |control| {
+        let answers = options::run(py, size, None, |control| {
             self.engine.prepare(&mut matrix.values)?;
             self.engine
                 .search(&state, &matrix.values, ask, threads, control)
@@ -583,7 +458,7 @@ impl Index {
     ) -> PyResult<Pairs> {
         let state = self.engine.snapshot();
         let mut matrix = arrays::matrix(queries, "queries", Some(state.params.dim), true)?;
-        let allowed = self.filter(py, &state, filter)?;
+        let allowed = options::filter(&self.engine, py, &state, filter)?;
         let threads = arrays::threads(threads)?;
         let found = enter::long(py, None, |control| {
             self.engine.prepare(&mut matrix.values)?;
@@ -628,7 +503,7 @@ impl Index {
     /// (3, 1)
     fn bitmap(&self, py: Python<'_>, mask_or_keys: &Bound<'_, PyAny>) -> PyResult<Bitmap> {
         let state = self.engine.snapshot();
-        let set = self.rows_of(py, &state, mask_or_keys, "mask_or_keys")?;
+        let set = options::rows(&self.engine, py, &state, mask_or_keys, "mask_or_keys")?;
         Ok(Bitmap {
             engine: self.engine.clone(),
             set: self.engine.bind(&state, set),

@@ -9,6 +9,7 @@ mod enter;
 mod errors;
 mod functions;
 mod index;
+mod options;
 mod results;
 mod sets;
 

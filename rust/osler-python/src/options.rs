@@ -1,0 +1,96 @@
+//! Arguments of `Index` to values of the engine: filters, groups, progress, and what runs beside a watch for Ctrl-C.
+
+use std::sync::Arc;
+
+use osler_core::index::Index as Engine;
+use osler_core::pool::Control;
+use osler_core::select::RowSet;
+use osler_core::state::State;
+use pyo3::prelude::*;
+
+use crate::sets::{Bitmap, Groups};
+use crate::{arrays, enter};
+
+/// Work on more numbers than this runs beside a watch for Ctrl-C.
+const LONG_FROM: usize = 1 << 16;
+
+/// Runs work on `size` numbers; beside a watch for Ctrl-C if they are many or progress is shown.
+pub fn run<R: Send>(
+    py: Python<'_>,
+    size: usize,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Control) -> osler_core::error::Result<R> + Send,
+) -> PyResult<R> {
+    if size < LONG_FROM && progress.is_none() {
+        enter::quick(py, || work(&Control::default()))
+    } else {
+        enter::long(py, progress, work)
+    }
+}
+
+/// The rows that a search may return; None: all.
+pub fn filter(
+    engine: &Engine,
+    py: Python<'_>,
+    state: &State,
+    filter: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Option<RowSet>> {
+    let Some(filter) = filter else {
+        return Ok(None);
+    };
+    if let Ok(bitmap) = filter.cast::<Bitmap>() {
+        let set = &bitmap.get().set;
+        return enter::quick(py, || engine.prepared_set(state, set)).map(Some);
+    }
+    rows(engine, py, state, filter, "filter").map(Some)
+}
+
+/// The rows of a mask or of keys.
+pub fn rows(
+    engine: &Engine,
+    py: Python<'_>,
+    state: &State,
+    value: &Bound<'_, PyAny>,
+    name: &str,
+) -> PyResult<RowSet> {
+    if let Some(mask) = arrays::mask(value, name)? {
+        return enter::quick(py, || engine.mask(state, &mask));
+    }
+    let keys = arrays::keys(value, name)?;
+    enter::quick(py, || Ok(engine.keyed(state, &keys)))
+}
+
+/// The group of each row.
+pub fn grouping(
+    engine: &Engine,
+    py: Python<'_>,
+    state: &State,
+    value: &Bound<'_, PyAny>,
+    name: &str,
+) -> PyResult<Arc<[i64]>> {
+    if let Ok(groups) = value.cast::<Groups>() {
+        let groups = &groups.get().groups;
+        return enter::quick(py, || engine.prepared_groups(state, groups));
+    }
+    let ids = arrays::ids(value, name)?;
+    enter::quick(py, || Ok(engine.groups(state, &ids)?.into()))
+}
+
+/// A callback for progress: the user's own, or a bar.
+pub fn with_progress<R>(
+    py: Python<'_>,
+    progress: &Bound<'_, PyAny>,
+    verb: &str,
+    run: impl FnOnce(Option<&Bound<'_, PyAny>>) -> PyResult<R>,
+) -> PyResult<R> {
+    if progress.is_none() || (!progress.is_callable() && !progress.is_truthy()?) {
+        return run(None);
+    }
+    let bar = py
+        .import("osler.progress")?
+        .call_method1("track", (progress, verb, 0))?;
+    let callback = bar.call_method0("__enter__")?;
+    let result = run(Some(&callback));
+    bar.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+    result
+}
