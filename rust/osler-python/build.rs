@@ -1,4 +1,4 @@
-//! Copies what the package needs of `models/` to `OUT_DIR/osler/_models`, from where maturin puts it into the wheel.
+//! Copies what the package needs of `models/` to `OUT_DIR/_models`, from where maturin puts it into the wheel.
 
 use std::path::Path;
 use std::{env, fs, io};
@@ -23,7 +23,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 fn main() -> io::Result<()> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
     println!("cargo::rerun-if-changed={}", models.display());
-    let out = Path::new(&env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("osler/_models");
+    let out = Path::new(&env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("_models");
     if out.exists() {
         fs::remove_dir_all(&out)?;
     }
