@@ -25,10 +25,11 @@ class Machine(RuleBasedStateMachine):
         self.model: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
         self.random = np.random.default_rng(0)
 
-    @initialize(metric=st.sampled_from(["cosine", "dot", "l2"]))
-    def create(self, metric: str) -> None:
+    @initialize(metric=st.sampled_from(["cosine", "dot", "l2"]), parts=st.integers(1, 2))
+    def create(self, metric: str, parts: int) -> None:
         self.metric = metric
         self.cases = osler.Collection.create(self.folder / "m.osler", dim=DIM, metric=metric)  # type: ignore[arg-type]
+        self.add(KEYS[:5], parts, [{"age": 1, "site": 2}, {}, {"age": None}, {"site": 2}, {"age": 1}], "error")
 
     def teardown(self) -> None:
         if hasattr(self, "cases"):
@@ -39,7 +40,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4, unique=True),
         parts=st.integers(0, 3),
-        rows=st.lists(ROW, min_size=4, max_size=4),
+        rows=st.lists(ROW, min_size=5, max_size=5),
         on_duplicate=st.sampled_from(["error", "skip", "replace"]),
     )
     def add(self, keys: list[str], parts: int, rows: list[dict[str, Any]], on_duplicate: Any) -> None:
@@ -155,5 +156,5 @@ def score(metric: str, a: np.ndarray, b: np.ndarray) -> float:
     return dot if metric == "dot" else dot / float(np.linalg.norm(a) * np.linalg.norm(b))
 
 
-Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 TestCollectionAgreesWithADictionary = Machine.TestCase

@@ -38,6 +38,21 @@ def test_a_dead_writer_leaves_no_lock(tmp_path: Path, cases: osler.Collection) -
     osler.Collection.open(tmp_path / "cases.osler", mode="a").close()
 
 
+def test_a_writer_that_lost_its_lock_replaces_nothing(tmp_path: Path, cases: osler.Collection) -> None:
+    cases.add_vectors(["a"], np.eye(8)[:1])
+    manifests = tmp_path / "cases.osler" / "manifests"
+    newest = max(manifests.iterdir())
+    other = manifests / f"{int(newest.stem) + 1:020d}.json"
+    other.write_text("of another writer")
+    with pytest.raises(osler.LockedError, match="another process wrote"):
+        cases.add_vectors(["b"], np.eye(8)[:1])
+    assert other.read_text() == "of another writer"
+    other.unlink()
+    cases.close()
+    with osler.Collection.open(tmp_path / "cases.osler", mode="a") as again:
+        assert again.keys() == ["a"]
+
+
 def test_a_reader_keeps_its_snapshot_while_a_writer_goes_on(tmp_path: Path, cases: osler.Collection) -> None:
     cases.add_vectors(["a", "b"], np.eye(8)[:2])
     with osler.Collection.open(tmp_path / "cases.osler") as reader:
@@ -151,7 +166,7 @@ def test_threads_read_while_one_writes(tmp_path: Path, cases: osler.Collection, 
     assert len(cases) == 400 - 30
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o077])
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
 def test_files_are_private_whatever_the_umask(
     umask: int, tmp_path: Path, pictures: Callable[..., Path], tiny: Any, rng: np.random.Generator
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from osler.collection.where import Condition
 
@@ -168,6 +168,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=300)
 @given(condition(), st.lists(ROW, min_size=1, max_size=8))
 def test_any_condition_equals_a_plain_evaluator(drawn: tuple[str, Any], rows: list[dict[str, Any]]) -> None:
     text, expected = drawn
@@ -193,6 +194,9 @@ TABLE = pl.DataFrame(
     ("text", "rows"),
     [
         ("age IS DISTINCT FROM 1 AND name = 'B'", [1]),
+        ("age IS DISTINCT FROM 1", [1, 2]),
+        ("age IS NOT DISTINCT FROM NULL", [2]),
+        ("NOT age IS DISTINCT FROM 1", [0]),
         ("NOT age = 1", [1]),
         ("age = 1 OR name IS NULL AND ok", [0]),
         ("ok", [0]),

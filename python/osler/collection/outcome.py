@@ -87,8 +87,9 @@ class AddReport:
         codes = [failure.code for failure in self.failures]
         reasons = sorted(set(codes), key=lambda code: (-codes.count(code), code))
         for code in reasons[:_SHOWN]:
-            message = next(failure.message for failure in self.failures if failure.code == code)
-            lines.append(f"  {codes.count(code):,} × {code}: {message}")
+            messages = [failure.message for failure in self.failures if failure.code == code]
+            one = "" if len(set(messages)) == 1 else "for one, "
+            lines.append(f"  {len(messages):,} × {code}: {one}{messages[0]}")
         if len(reasons) > _SHOWN:
             lines.append(f"  and {len(reasons) - _SHOWN} more reasons")
         return "\n".join(lines)

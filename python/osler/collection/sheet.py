@@ -129,6 +129,7 @@ def write_sheet(path: str | os.PathLike[str], sheet: Sheet) -> None:
     draft = target.with_name(f".{target.name}.{token_hex(8)}")
     try:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(handle, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(sheet.html())
         os.replace(draft, target)
