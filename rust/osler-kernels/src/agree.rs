@@ -440,6 +440,10 @@ fn wrong_lengths_are_refused_before_a_kernel_runs() {
         let long = vec![0; crate::MAX_I8_LEN + 1];
         refused(|| kernels.dot_i8(&long, &long));
         refused(|| kernels.dot4(&a, [&a, &a, &a, &b]));
+        refused(|| kernels.dot4(&b, [&b, &b, &b, &a]));
+        refused(|| kernels.l2_4(&b, [&b, &a, &b, &b]));
+        refused(|| kernels.dot4_f16(&b[..38], [&half; 4]));
+        refused(|| kernels.l2_4_f16(&b[..38], [&half; 4]));
         refused(|| kernels.l2_4(&a, [&b, &a, &a, &a]));
         refused(|| kernels.dot4_f16(&a, [&half; 4]));
         refused(|| kernels.l2_4_f16(&a, [&half; 4]));
