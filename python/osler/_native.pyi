@@ -17,6 +17,7 @@ class Index:
     def __new__(
         cls,
         dim: int,
+        *,
         metric: str = "cosine",
         codes: str = "auto",
         keep_vectors: str = "ram",

@@ -99,6 +99,19 @@ pub fn blake3_keyed<'py>(
 }
 
 /// The SIMD level in use: "scalar", "avx2", "avx512" or "neon".
+///
+/// It is the best that the CPU has, unless the environment variable ``OSLER_SIMD`` lowers it. Results are the same bits
+/// at every level.
+///
+/// Returns
+/// -------
+/// str
+///
+/// Examples
+/// --------
+/// >>> from osler.index import simd_level
+/// >>> simd_level() in ("scalar", "avx2", "avx512", "neon")
+/// True
 #[pyfunction]
 pub fn simd_level() -> &'static str {
     osler_kernels::level().name()

@@ -62,7 +62,7 @@ pub struct Index {
 #[pymethods]
 impl Index {
     #[new]
-    #[pyo3(signature = (dim, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=0))]
+    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=0))]
     fn new(
         py: Python<'_>,
         dim: i64,
@@ -143,15 +143,11 @@ impl Index {
         })?;
         let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
         let threads = arrays::threads(threads)?;
-        let options = (
-            matrix.dim,
-            metric,
-            codes.name(),
-            keep_vectors,
-            py.None(),
-            seed,
-        );
-        let index = cls.call1(options)?;
+        let options = PyDict::new(py);
+        options.set_item("metric", metric)?;
+        options.set_item("codes", codes.name())?;
+        options.set_item("seed", seed)?;
+        let index = cls.call((matrix.dim,), Some(&options))?;
         let engine = index.cast::<Index>()?.get().engine.clone();
         let none = py.None().into_bound(py);
         options::with_progress(py, progress.unwrap_or(&none), "index", |callback| {
