@@ -205,6 +205,6 @@ instantiate!(
     features: "avx2,fma,f16c",
     parts: 4,
     dot_i8: dot_i8_with,
-    four_rows: 4,
+    four_rows: 2,
     tile: (1, 2, 4),
 );
