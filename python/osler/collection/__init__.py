@@ -20,7 +20,6 @@ from osler.collection.reading import Info, PartVectors
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
 from osler.collection.where import unknown_column
-from osler.errors import CorruptIndexError
 from osler.items import Hit
 
 if TYPE_CHECKING:
@@ -49,7 +48,33 @@ class Collection:
     added 2 · skipped 0 · duplicates 0
     >>> [hit.key for hit in cases.search(vector=[1, 0.1], where="age >= 18")]
     ['a', 'b']
+    >>> [hits[0].key for hits in cases.search_many(vectors=[[1, 0], [0, 1]], k=1)]
+    ['a', 'b']
+    >>> cases.keys(where="age > 50"), cases.count("age > 50"), cases.unique("age"), cases.minmax("age")
+    (['a'], 1, [40, 61], (40, 61))
+    >>> cases.update("a", metadata={"finding": "effusion"})
+    >>> cases["a"].metadata, cases.get(["b", "c"], missing="skip")[0].key
+    ({'age': 61, 'finding': 'effusion'}, 'b')
+    >>> cases.vectors().shape, cases.part_vectors(["a"]).owner, cases.to_polars().columns
+    ((2, 2), array([0]), ['key', 'age', 'finding'])
+    >>> cases.delete(["b"])
+    1
+    >>> cases.compact()
     >>> cases.close()
+    >>> with osler.Collection.open(cases.path) as cases:
+    ...     cases.verify()
+    ...     len(cases), cases.info().columns["age"]
+    (1, 'int')
+
+    With an encoder:
+
+    >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", encoder="efficientnet-lite0")
+    >>> from pydicom.data import get_testdata_file
+    >>> file = get_testdata_file("CT_small.dcm", download=False)
+    >>> cases.add(file, progress=False)
+    added 1 · skipped 0 · duplicates 0
+    >>> cases.search(image=file)[0].metadata["modality"]
+    'CT'
     """
 
     __slots__ = ("__weakref__", "_handle")
@@ -153,9 +178,8 @@ class Collection:
         keep : iterable of str
             DICOM tags or columns of `metadata` to keep as they are, though they may identify a patient.
         items : {"file", "series"}
-        on_error : {"skip", "raise"}
-        on_duplicate : {"skip", "replace"}
-            What to do with a file whose name is there already with other bytes.
+        on_error, on_duplicate : str
+            What to do with a file that cannot be read, and with a file whose name is there already with other bytes.
         progress : bool or callable
             A callable gets (done, total) and stops the work by returning False.
 
@@ -412,14 +436,7 @@ class Collection:
     def verify(self) -> None:
         """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them."""
         self._handle.check()
-        findings = list(self._handle.store.findings())
-        if findings:
-            first = findings[0]
-            raise CorruptIndexError(
-                f"{self.path.name}/{first['file']} is damaged ({first['problem']}); {len(findings)} of "
-                f"{len(self._handle.store.manifest['files'])} files are; restore them from a copy",
-                findings=findings,
-            )
+        self._handle.store.verify()
 
     def close(self) -> None:
         """Release the collection; closing twice is no error."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ _OUTSIDE_ROWS = 10_000
 _OUTSIDE_SHARE = 0.05
 
 
-class Ready(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ready:
     """An index that covers one snapshot, and the part row of each of its keys, -1 where the snapshot has none."""
 
     index: Index

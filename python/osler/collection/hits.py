@@ -44,6 +44,11 @@ class Hits(Sequence[Hit]):
     >>> hits
     rank   score  part  key
        1  1.0000     0  a
+    >>> hits.to_polars().columns, hits.to_pandas().shape
+    (['rank', 'key', 'score', 'part', 'kind', 'frame'], (1, 6))
+    >>> hits.to_html(tempfile.mkdtemp() + "/hits.html")
+    >>> hits.show()
+    <osler Sheet of 1 hits; a notebook draws it, to_html writes it>
     """
 
     __slots__ = ("_answers", "_hits", "_question", "_snapshot", "searched")

@@ -82,6 +82,8 @@ def export_usearch(
     """
     from usearch.index import Index as UsearchIndex
 
+    from osler.index import Index
+
     if dtype not in _CODES:
         raise ValueError(f"dtype is {dtype!r}; choose f32, f16 or i8")
     target = Path(path)
@@ -91,8 +93,8 @@ def export_usearch(
     if dtype == "i8" and metric != "cos":
         raise ValueError("dtype='i8' holds unit vectors only, so it is for cosine; use f32 or f16")
     names: list[str] | None = None
-    if hasattr(source, "part_vectors"):
-        names = list(source.keys())
+    if not isinstance(source, Index):
+        names = source.keys()
         vectors = source.vectors()
         there = ~np.isnan(vectors).any(1)
         names, vectors = [name for name, has in zip(names, there, strict=True) if has], vectors[there]

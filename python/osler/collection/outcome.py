@@ -54,6 +54,17 @@ class AddReport:
     failures : tuple of Failure
     unmatched : int
         Rows of the metadata table that named no file.
+
+    Examples
+    --------
+    >>> from osler.collection import AddReport
+    >>> from osler.collection.outcome import Failure
+    >>> report = AddReport(1, 1, 0, (Failure("a.txt", "not_an_image", "the file is text"),))
+    >>> report
+    added 1 · skipped 1 · duplicates 0
+      1 × not_an_image: the file is text
+    >>> report.to_dict()["failures"], report.to_polars().shape
+    ([{'source': 'a.txt', 'code': 'not_an_image', 'message': 'the file is text'}], (1, 3))
     """
 
     added: int = 0

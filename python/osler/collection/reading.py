@@ -33,6 +33,13 @@ class Info:
     graph : mapping or None
         What the index says of itself, with the recall it measured; None where none was needed yet.
     columns : mapping of str to str
+
+    Examples
+    --------
+    >>> import tempfile, osler
+    >>> info = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2).info()
+    >>> info.to_dict()["policy"]["keep"], info.items
+    ([], 0)
     """
 
     items: int

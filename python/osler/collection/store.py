@@ -206,13 +206,20 @@ class Store:
             raise corrupt(self.path, name, "its bytes are not those that were written")
         return path
 
-    def findings(self) -> Iterator[dict[str, Any]]:
-        """Yield each damage found by reading every listed byte."""
+    def verify(self) -> None:
+        """Read every listed byte; `CorruptIndexError` names the first damage and has all of it in `findings`."""
+        findings: list[dict[str, Any]] = []
         for name in sorted(self.manifest["files"]):
             try:
                 self.check(name)
             except CorruptIndexError as error:
-                yield from error.findings
+                findings.extend(error.findings)
+        if findings:
+            raise CorruptIndexError(
+                f"{self.path.name}/{findings[0]['file']} is damaged ({findings[0]['problem']}); {len(findings)} of "
+                f"{len(self.manifest['files'])} files are; restore them from a copy",
+                findings=findings,
+            )
 
     def _existing(self, name: str) -> Path:
         path = self.path / name

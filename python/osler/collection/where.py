@@ -15,21 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from osler.collection.tokens import Token, tokens
+
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["Condition", "nearest"]
 
-_TOKEN = re.compile(
-    r"""\s*(?:
-        (?P<number>(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
-      | '(?P<text>(?:[^']|'')*)'
-      | "(?P<quoted>(?:[^"]|"")*)"
-      | (?P<word>[^\W\d]\w*)
-      | (?P<sign>--|/\*|<=>|<>|!=|<=|>=|==|::|[=<>+\-*/%(),])
-    )""",
-    re.VERBOSE,
-)
 _COMPARISONS = {"=", "==", "<>", "!=", "<", "<=", ">", ">="}
 _TYPES = {
     "boolean": "bool", "bool": "bool", "int": "int", "integer": "int", "bigint": "int", "smallint": "int",
@@ -149,18 +141,12 @@ class _Typed(NamedTuple):
     is_literal: bool = False
 
 
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    at: int
-
-
 class _Parser:
     """Recursive descent, one method a level of precedence, loosest first."""
 
     def __init__(self, text: str, types: Mapping[str, str]) -> None:
         self.types = types
-        self.tokens = _tokens(text)
+        self.tokens = tokens(text)
         self.position = 0
 
     def condition(self) -> pl.Expr:
@@ -319,7 +305,7 @@ class _Parser:
         self.position -= 1
         raise self._unexpected()
 
-    def _named(self, token: _Token) -> _Typed:
+    def _named(self, token: Token) -> _Typed:
         word = token.text.lower()
         if token.text not in self.types:
             if word in ("true", "false"):
@@ -342,7 +328,7 @@ class _Parser:
             raise self._unexpected()
         return self._column(token.text)
 
-    def _function(self, token: _Token) -> _Typed:
+    def _function(self, token: Token) -> _Typed:
         name = token.text.lower()
         self._sign("(")
         if name not in ("lower", "upper", "length", "abs"):
@@ -422,10 +408,10 @@ class _Parser:
             raise ValueError(f"{what} needs something true or false, not {value.kind}; compare it with a value")
         return value.expression
 
-    def _peek(self) -> _Token:
+    def _peek(self) -> Token:
         return self.tokens[self.position]
 
-    def _next(self) -> _Token:
+    def _next(self) -> Token:
         token = self.tokens[self.position]
         if token.kind == "end":
             raise self._unexpected()
@@ -457,24 +443,6 @@ class _Parser:
         if token.kind == "end":
             return ValueError("where ends too early; complete the condition, as in \"modality = 'CT' AND age >= 60\"")
         return ValueError(f'where is not understood at character {token.at + 1}; it is a condition, as in "age >= 60"')
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    at = 0
-    while at < len(text.rstrip()):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise ValueError(f"where is not understood at character {at + 1}; put text in single quotes")
-        kind = match.lastgroup or ""
-        found = match.group(kind)
-        if kind in ("text", "quoted"):
-            mark = "'" if kind == "text" else '"'
-            found = found.replace(mark * 2, mark)
-        tokens.append(_Token(kind, found, match.start(kind)))
-        at = match.end()
-    tokens.append(_Token("end", "", len(text)))
-    return tokens
 
 
 def _literal(value: Any) -> _Typed:
