@@ -8,6 +8,7 @@ and, under ip and l2sq, the lengths.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +65,18 @@ def import_usearch(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     return cases
 
 
+def _usearch() -> Any:
+    """Return usearch's class of indexes, with ONNX Runtime loaded before it where that is installed.
+
+    The other way round ONNX Runtime's import ends the process on Linux: usearch's wheel exports its own C++ library.
+    """
+    with suppress(ImportError):
+        import onnxruntime  # noqa: F401
+    from usearch.index import Index
+
+    return Index
+
+
 def export_usearch(
     source: Collection | Index, path: str | os.PathLike[str], *, dtype: Literal["f32", "f16", "i8"] = "f32"
 ) -> None:
@@ -80,7 +93,7 @@ def export_usearch(
     dtype : {"f32", "f16", "i8"}
         Precision in the file. i8 is lossy, and only for cosine.
     """
-    from usearch.index import Index as UsearchIndex
+    usearch = _usearch()
 
     from osler.index import Index
 
@@ -102,7 +115,7 @@ def export_usearch(
     else:
         numbers = np.asarray(source.keys, np.uint64)
         vectors = source.get(numbers)
-    index = UsearchIndex(ndim=source.dim, metric=metric, dtype=dtype)
+    index = usearch(ndim=source.dim, metric=metric, dtype=dtype)
     for start in range(0, len(numbers), _BATCH):
         index.add(numbers[start : start + _BATCH], np.ascontiguousarray(vectors[start : start + _BATCH], np.float32))
     _replace(target, lambda draft: index.save(str(draft)))
@@ -122,13 +135,13 @@ def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
     vectors : ndarray of float32 (n, dim)
     metric : {"cosine", "dot", "l2"}
     """
-    from usearch.index import Index as UsearchIndex
+    usearch = _usearch()
 
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file.name} is not there; check its path")
     try:
-        found: Any = UsearchIndex.metadata(str(file))
+        found: Any = usearch.metadata(str(file))
         described = None if found is None else (found["kind_metric"].name.lower(), found["kind_scalar"].name.lower())
     except Exception:
         described = None
@@ -141,7 +154,7 @@ def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
             "ip and l2sq"
         )
     try:
-        index = UsearchIndex.restore(str(file), view=False)
+        index = usearch.restore(str(file), view=False)
     except Exception:
         index = None
     if index is None or index.multi:
