@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnxruntime  # noqa: F401  (before usearch, which some tests import: the other way round the process crashes)
 import pytest
 import text_vectors as text
 from hypothesis import HealthCheck, settings
