@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
-use osler_kernels::{AlignedVec, Kernels, levels};
+use osler_kernels::{Kernels, levels};
 
 const DIMS: [usize; 2] = [384, 512];
 
@@ -25,22 +25,22 @@ const ROWS: usize = 4;
 
 struct Vectors {
     dim: usize,
-    f32s: AlignedVec<f32>,
-    f16s: AlignedVec<f16>,
+    f32s: Vec<f32>,
+    f16s: Vec<f16>,
     i8s: Vec<i8>,
 }
 
 impl Vectors {
     fn new(count: usize, dim: usize, seed: u64) -> Vectors {
         let mut state = seed;
-        let mut f32s = AlignedVec::zeroed(count * dim);
-        for value in f32s.iter_mut() {
+        let mut f32s = vec![0.0; count * dim];
+        for value in &mut f32s {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
             *value = ((state >> 40) as f32) / 8_388_608.0 - 1.0;
         }
-        let mut f16s = AlignedVec::zeroed(count * dim);
+        let mut f16s = vec![f16::ZERO; count * dim];
         osler_kernels::to_f16(&f32s, &mut f16s);
         let i8s = f32s.iter().map(|value| (value * 127.0) as i8).collect();
         Vectors {

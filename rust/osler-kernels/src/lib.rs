@@ -36,4 +36,4 @@ pub use kernels::{
     dot4, dot4_f16, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, sum_of_squares, to_f16,
     to_f32,
 };
-pub use memory::{AlignedVec, Number, prefetch};
+pub use memory::prefetch;
