@@ -167,13 +167,14 @@ class _Run:
 
     def commit(self) -> None:
         """Make what is encoded durable."""
-        if not len(self.batch):
-            return
         snapshot = self.handle.snapshot
-        dead = [snapshot.row_of[key] for key in self.batch.keys if key in self.replaced and key in snapshot.row_of]
-        self.handle.publish(self.batch, np.array(dead, np.int64), self.columns, self.changes)
-        self.added += len(self.batch)
-        self.batch = Batch(snapshot.dim)
+        # Taken first, so that a commit that is interrupted is not tried twice.
+        batch, self.batch = self.batch, Batch(snapshot.dim)
+        if not len(batch):
+            return
+        dead = [snapshot.row_of[key] for key in batch.keys if key in self.replaced and key in snapshot.row_of]
+        self.handle.publish(batch, np.array(dead, np.int64), self.columns, self.changes)
+        self.added += len(batch)
 
     def report(self) -> AddReport:
         return AddReport(
@@ -275,10 +276,15 @@ def add(
         if handle.snapshot.manifest["secret_check"] is not None and opened.entries:
             run.secret = _known_secret(handle)
         with track(progress, "encode", len(opened.entries)) as step:
-            for done, read in enumerate(_reads(opened, run), 1):
-                run.take(read)
-                step(done, len(opened.entries))
-            run.encode()
+            try:
+                for done, read in enumerate(_reads(opened, run), 1):
+                    run.take(read)
+                    step(done, len(opened.entries))
+                run.encode()
+            except KeyboardInterrupt:
+                # What is encoded already was the costly part, and is whole items.
+                run.commit()
+                raise
             run.commit()
         handle.save_graph_if_due()
         return run.report()
