@@ -30,6 +30,20 @@ __all__ = ["Sheet", "write_sheet"]
 
 _SIDE = 320
 _PSEUDONYM_SHOWN = 12
+# What a reader of pictures seldom asks for is folded away.
+_FOLDED = {
+    "photometric",
+    "rows",
+    "columns",
+    "frames",
+    "spacing",
+    "slice_thickness",
+    "encoding",
+    "format",
+    "study_id",
+    "series_id",
+    "instance_id",
+}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #14202b; --soft: #5b6b7a; --line: #d9e0e6; --page: #f4f6f8; --card: #fff;
@@ -63,6 +77,7 @@ figure img { width: 100%; height: 100%; object-fit: contain }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .75rem; margin: .6rem 0 0; font-size: .87rem }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 .id { color: var(--soft); font: 12px/1.75 ui-monospace, SFMono-Regular, Menlo, monospace }
+summary { margin-top: .5rem; color: var(--soft); font-size: .87rem; cursor: pointer }
 footer { margin-top: 2rem; color: var(--soft); font-size: .87rem }
 @media print { body { background: none; padding: 0 } li { break-inside: avoid } }
 """
@@ -162,13 +177,21 @@ def _card(rank: int, hit: Hit, bar: float, uri: str | None) -> str:
         picture = f'<div class="none">{what}</div>'
     shown = {name: value for name, value in hit.metadata.items() if value is not None}
     ordered = sorted(shown, key=lambda name: name in IDENTIFIERS)
-    rows = "".join(f"<dt>{html.escape(name)}</dt>{_cell(name, shown[name])}" for name in ordered)
+    open_, folded = (
+        _table({name: shown[name] for name in ordered if (name in _FOLDED) is fold}) for fold in (False, True)
+    )
+    more = f"<details><summary>more</summary>{folded}</details>" if folded else ""
     return (
         f'<li><figure>{picture}<span class="rank">{rank}</span></figure><div class="text">'
         f'<div class="score"><b>{hit.score:.3f}</b><span>{html.escape(hit.part.kind)}{where}</span></div>'
         f'<div class="bar"><i style="width:{100 * bar:.0f}%"></i></div>'
-        f'<div class="key">{html.escape(hit.key)}</div>{f"<dl>{rows}</dl>" if rows else ""}</div></li>'
+        f'<div class="key">{html.escape(hit.key)}</div>{open_}{more}</div></li>'
     )
+
+
+def _table(columns: Mapping[str, Any]) -> str:
+    rows = "".join(f"<dt>{html.escape(name)}</dt>{_cell(name, value)}" for name, value in columns.items())
+    return f"<dl>{rows}</dl>" if rows else ""
 
 
 def _bar(hit: Hit, hits: Sequence[Hit]) -> float:

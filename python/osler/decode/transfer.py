@@ -248,7 +248,7 @@ def _size(height: int, width: int, components: int, layout: Layout, name: str) -
     if (height, width, components) != (layout.rows, layout.columns, layout.samples):
         raise SourceError(
             f"{name} states {layout.rows} x {layout.columns} x {layout.samples} samples a frame and its code stream "
-            f"{height} x {width} x {components}",
+            "another size; get a whole copy",
             code="bad_header",
         )
 
