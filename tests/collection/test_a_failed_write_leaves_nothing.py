@@ -151,7 +151,7 @@ def test_a_graph_that_cannot_be_saved_costs_a_warning_and_no_row(
         assert again.search(vector=vectors[7], k=1)[0].key == "7"
 
 
-def test_a_callback_that_stops_ingest_leaves_the_committed_batches(
+def test_a_callback_that_stops_ingest_keeps_what_was_encoded(
     tmp_path: Path, pictures: Callable[..., Path], tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("osler.collection.ingest._COMMIT_ITEMS", 5)
@@ -159,10 +159,11 @@ def test_a_callback_that_stops_ingest_leaves_the_committed_batches(
     cases = osler.Collection.create(tmp_path / "cases.osler", encoder=tiny)
     with pytest.raises(KeyboardInterrupt):
         cases.add(pictures(23), progress=lambda done, total: done < 13)
-    assert len(cases) == 10
+    assert len(cases) == 13
     cases.close()
     with osler.Collection.open(tmp_path / "cases.osler", mode="a", encoder=tiny) as again:
         again.verify()
-        assert len(again) == 10
+        assert len(again) == 13
         report = again.add(tmp_path / "pictures", progress=False)
-        assert (report.added, report.duplicates, len(again)) == (13, 10, 23)
+        assert (report.added, report.duplicates, len(again)) == (10, 13, 23)
+        assert tiny.pictures == 23

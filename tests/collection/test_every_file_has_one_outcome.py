@@ -240,20 +240,3 @@ def test_a_missing_source_is_refused_before_anything_is_read(tmp_path: Path, tin
         with pytest.raises(FileNotFoundError):
             cases.add(tmp_path / "none", progress=False)
         assert cases.info().commit == 0
-
-
-def test_an_interruption_keeps_what_was_encoded(
-    tmp_path: Path, pictures: Callable[..., Path], tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("osler.collection.ingest._ENCODE_FRAMES", 1)
-    folder = pictures(6)
-    path = tmp_path / "cases.osler"
-    with osler.Collection.create(path, encoder=tiny) as cases:
-        with pytest.raises(KeyboardInterrupt):
-            cases.add(folder, progress=lambda done, total: done < 4)
-        assert cases.keys() == ["0.png", "1.png", "2.png", "3.png"]
-    with osler.Collection.open(path, mode="a", encoder=tiny) as cases:
-        report = cases.add(folder, progress=False)
-        assert (report.added, report.duplicates) == (2, 4)
-        assert tiny.pictures == 6
-        cases.verify()

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::Read;
-use crate::file::Shape;
 use crate::file::blocks::Blocks;
 use crate::file::map::Line;
+use crate::file::shape::Shape;
 
 /// A chunk is at most this long, unless one row is longer; also the unit of checksums.
 const CHUNK_BYTES: usize = 64 << 10;

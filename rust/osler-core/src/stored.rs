@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytemuck::Pod;
+
 use crate::calibrate::{Calibration, Point};
 use crate::chunks::Rows;
 use crate::error::Result;
@@ -84,31 +86,40 @@ impl Tables {
 
     /// The sections of the file, in order.
     pub fn sections<'a>(&'a self, state: &'a State) -> Vec<Section<'a>> {
-        let mut sections = vec![Section::new(kind::SETTINGS, 0, &self.settings)];
+        let mut sections = vec![section(kind::SETTINGS, 0, &self.settings)];
         match &state.vectors {
-            Vectors::F32(rows) => sections.push(Section::new(kind::VECTORS, 0, rows)),
-            Vectors::F16(rows) => sections.push(Section::new(kind::VECTORS, 0, rows)),
+            Vectors::F32(rows) => sections.push(section(kind::VECTORS, 0, rows)),
+            Vectors::F16(rows) => sections.push(section(kind::VECTORS, 0, rows)),
         }
-        sections.push(Section::new(kind::KEYS, 0, state.keys.rows()));
+        sections.push(section(kind::KEYS, 0, state.keys.rows()));
         if let Some(lifts) = &state.lifts {
-            sections.push(Section::new(kind::LIFTS, 0, lifts));
+            sections.push(section(kind::LIFTS, 0, lifts));
         }
         if let Some(graph) = &state.graph {
             let tables = graph.tables();
-            sections.push(Section::new(kind::LINKS, 0, tables.base));
+            sections.push(section(kind::LINKS, 0, tables.base));
             for (i, ((rows, down), (_, _, links))) in
                 self.levels.iter().zip(tables.levels).enumerate()
             {
-                sections.push(Section::new(kind::LEVEL_ROWS, i as u32, rows));
-                sections.push(Section::new(kind::LEVEL_DOWN, i as u32, down));
-                sections.push(Section::new(kind::LEVEL_LINKS, i as u32, links));
+                sections.push(section(kind::LEVEL_ROWS, i as u32, rows));
+                sections.push(section(kind::LEVEL_DOWN, i as u32, down));
+                sections.push(section(kind::LEVEL_LINKS, i as u32, links));
             }
         }
         if let Some(points) = &self.calibration {
-            sections.push(Section::new(kind::CALIBRATION, 0, points));
+            sections.push(section(kind::CALIBRATION, 0, points));
         }
         sections
     }
+}
+
+fn section<T: Pod>(kind: u32, number: u32, rows: &Rows<T>) -> Section<'_> {
+    Section::new(kind, number, rows.shape(), |block| rows.block_bytes(block))
+}
+
+fn table<T: Pod>(reader: &Reader, kind: u32, number: u32) -> Result<Rows<T>> {
+    let blocks = reader.section(kind, number, size_of::<T>())?;
+    Ok(Rows::stored(blocks))
 }
 
 /// The snapshot in a file. Vectors and links are read when they are touched.
@@ -116,7 +127,7 @@ impl Tables {
 /// # Errors
 /// [`crate::error::Error::Corrupt`] if the sections do not fit each other.
 pub fn load(reader: Reader) -> Result<State> {
-    let settings: Vec<u64> = reader.rows::<u64>(kind::SETTINGS, 0)?.to_vec()?;
+    let settings: Vec<u64> = table::<u64>(&reader, kind::SETTINGS, 0)?.to_vec()?;
     let bad = |problem| reader.damage(kind::SETTINGS, problem);
     let &[
         dim,
@@ -166,7 +177,7 @@ pub fn load(reader: Reader) -> Result<State> {
     };
     let vectors = match codes {
         Codes::F32 => {
-            let table = reader.rows::<f32>(kind::VECTORS, 0)?;
+            let table = table::<f32>(&reader, kind::VECTORS, 0)?;
             sized(
                 kind::VECTORS,
                 (table.len(), table.width()),
@@ -175,7 +186,7 @@ pub fn load(reader: Reader) -> Result<State> {
             Vectors::F32(table)
         }
         Codes::F16 => {
-            let table = reader.rows::<u16>(kind::VECTORS, 0)?;
+            let table = table::<u16>(&reader, kind::VECTORS, 0)?;
             sized(
                 kind::VECTORS,
                 (table.len(), table.width()),
@@ -184,7 +195,7 @@ pub fn load(reader: Reader) -> Result<State> {
             Vectors::F16(table)
         }
     };
-    let keys = reader.rows::<u64>(kind::KEYS, 0)?;
+    let keys = table::<u64>(&reader, kind::KEYS, 0)?;
     sized(kind::KEYS, (keys.len(), keys.width()), (rows, 1))?;
     let keys = Keys::from_rows(keys, next).map_err(|e| match e {
         crate::error::Error::Input(_) => reader.damage(kind::KEYS, "a key is there twice"),
@@ -192,7 +203,7 @@ pub fn load(reader: Reader) -> Result<State> {
     })?;
     let lifts = match metric {
         Metric::Dot => {
-            let lifts = reader.rows::<f32>(kind::LIFTS, 0)?;
+            let lifts = table::<f32>(&reader, kind::LIFTS, 0)?;
             sized(kind::LIFTS, (lifts.len(), lifts.width()), (rows, 1))?;
             Some(lifts)
         }
@@ -201,7 +212,7 @@ pub fn load(reader: Reader) -> Result<State> {
     let graph = if reader.count(kind::LINKS) == 0 {
         None
     } else {
-        let base = reader.rows::<u32>(kind::LINKS, 0)?;
+        let base = table::<u32>(&reader, kind::LINKS, 0)?;
         sized(
             kind::LINKS,
             (base.len(), base.width()),
@@ -210,9 +221,9 @@ pub fn load(reader: Reader) -> Result<State> {
         let mut levels = Vec::new();
         for i in 0..reader.count(kind::LEVEL_LINKS) {
             let of_level =
-                |kind| Ok::<_, crate::error::Error>(reader.rows::<u32>(kind, i)?.to_vec()?);
+                |kind| Ok::<_, crate::error::Error>(table::<u32>(&reader, kind, i)?.to_vec()?);
             let (rows, down) = (of_level(kind::LEVEL_ROWS)?, of_level(kind::LEVEL_DOWN)?);
-            levels.push((rows, down, reader.rows::<u32>(kind::LEVEL_LINKS, i)?));
+            levels.push((rows, down, table::<u32>(&reader, kind::LEVEL_LINKS, i)?));
         }
         let entry = u32::try_from(entry).map_err(|_| bad("the entry point is no row"))?;
         Some(
@@ -223,7 +234,7 @@ pub fn load(reader: Reader) -> Result<State> {
     let calibration = if reader.count(kind::CALIBRATION) == 0 {
         None
     } else {
-        let table = reader.rows::<f32>(kind::CALIBRATION, 0)?;
+        let table = table::<f32>(&reader, kind::CALIBRATION, 0)?;
         sized(
             kind::CALIBRATION,
             (table.len(), table.width()),

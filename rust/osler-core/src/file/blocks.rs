@@ -4,8 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Shape;
 use super::map::Map;
+use super::shape::Shape;
 use crate::error::{Damage, Read};
 
 /// The blocks of a section.

@@ -4,15 +4,14 @@
 
 pub mod blocks;
 pub mod map;
+pub mod shape;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use bytemuck::Pod;
-
 use self::blocks::{Blocks, checksum};
 use self::map::Map;
-use crate::chunks::Rows;
+use self::shape::Shape;
 use crate::error::{Damage, Error, Read, Result};
 use crate::fs;
 
@@ -22,45 +21,6 @@ const NEWEST: u32 = 1;
 const PAGE: usize = 4096;
 const ENTRY: usize = 48;
 const MAX_SECTIONS: usize = 256;
-
-/// How rows lie in a section; all counts are in elements unless named bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows.
-    pub rows: usize,
-    /// Elements of a row.
-    pub width: usize,
-    /// Elements from one row to the next.
-    pub stride: usize,
-    /// Bytes of an element.
-    pub element: usize,
-    /// Base-two logarithm of the rows of a block.
-    pub shift: u32,
-}
-
-impl Shape {
-    /// Bytes of a full block.
-    pub fn block_bytes(self) -> usize {
-        (self.stride * self.element) << self.shift
-    }
-
-    /// Bytes of all rows.
-    pub fn bytes(self) -> usize {
-        self.rows * self.stride * self.element
-    }
-
-    fn blocks(self) -> usize {
-        self.rows.div_ceil(1 << self.shift)
-    }
-
-    fn check(self) -> bool {
-        let limits =
-            self.rows < 1 << 40 && self.stride < 1 << 24 && self.element <= 8 && self.shift <= 20;
-        let whole =
-            self.width <= self.stride && self.stride >= 1 && matches!(self.element, 1 | 2 | 4 | 8);
-        limits && whole && self.rows.checked_mul(self.stride * self.element).is_some()
-    }
-}
 
 /// A section to be written: its kind, its number among its kind, and its rows.
 pub struct Section<'a> {
@@ -73,13 +33,19 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// A section of all rows.
-    pub fn new<T: Pod>(kind: u32, number: u32, rows: &'a Rows<T>) -> Self {
+    /// A section whose rows lie as `shape` says; `blocks` gives the bytes of each block, and of the last those up to
+    /// the end of the last row.
+    pub fn new(
+        kind: u32,
+        number: u32,
+        shape: Shape,
+        blocks: impl Fn(usize) -> Read<&'a [u8]> + 'a,
+    ) -> Self {
         Section {
             kind,
             number,
-            shape: rows.shape(),
-            blocks: Box::new(move |i| rows.block_bytes(i)),
+            shape,
+            blocks: Box::new(blocks),
         }
     }
 
@@ -329,20 +295,17 @@ impl Reader {
         })
     }
 
-    /// The rows of a section; nothing of them is read yet.
+    /// A section, of which nothing is read yet.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the section is missing or its elements are not `T`.
-    pub fn rows<T: Pod>(&self, kind: u32, number: u32) -> Result<Rows<T>> {
+    /// [`Error::Corrupt`] if it is missing or its elements have not `element` bytes.
+    pub fn section(&self, kind: u32, number: u32, element: usize) -> Result<Arc<Blocks>> {
         let found = self.sections.iter().find(|s| (s.0, s.1) == (kind, number));
-        let problem = match found {
-            Some((_, _, blocks)) if blocks.shape().element == size_of::<T>() => {
-                return Ok(Rows::stored(blocks.clone()));
-            }
-            Some(_) => "its elements have the wrong size",
-            None => "it is missing",
-        };
-        Err(self.damage(kind, problem))
+        match found {
+            Some((_, _, blocks)) if blocks.shape().element == element => Ok(blocks.clone()),
+            Some(_) => Err(self.damage(kind, "its elements have the wrong size")),
+            None => Err(self.damage(kind, "it is missing")),
+        }
     }
 
     /// How many sections of a kind there are.
