@@ -16,7 +16,6 @@ import numpy as np
 
 from osler.collection import privacy
 from osler.collection.graph import Graph, save_graph
-from osler.collection.query import need_modality
 from osler.collection.rows import Array, Batch, Columns
 from osler.collection.snapshot import Snapshot, tombstone_bytes
 from osler.collection.store import Store
@@ -99,7 +98,11 @@ class Handle:
     def encoder_for(self, kind: str) -> Encoder:
         """Return the encoder if it takes images or texts, as `kind` says."""
         encoder = self.encoder
-        need_modality(encoder, encoder.name, kind)
+        if kind not in encoder.modalities:
+            other = "image=" if kind == "text" else "text="
+            raise Error(
+                f"the encoder {encoder.name} takes no {kind}; ask with {other}, like= or vector=", code="modality"
+            )
         return encoder
 
     def secret(self, make: bool = False) -> privacy.Secret:

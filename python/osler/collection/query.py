@@ -17,12 +17,11 @@ from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array, accepts, unit_rows
 from osler.collection.snapshot import Snapshot
 from osler.collection.where import unknown_column
-from osler.errors import Error
 
 if TYPE_CHECKING:
     from osler.collection.handle import Handle
 
-__all__ = ["SCORES", "Answer", "Question", "ask", "check_options", "need_modality", "only_one", "questions"]
+__all__ = ["SCORES", "Answer", "Question", "ask", "check_options", "only_one", "questions"]
 
 SCORES = ("max", "mean", "sum", "count", "maxsim", "median_min")
 
@@ -391,10 +390,3 @@ def only_one(given: Mapping[str, Any]) -> str:
     if len(named) != 1:
         raise ValueError(f"give exactly one of {', '.join(f'{name}=' for name in given)}; {len(named)} were given")
     return named[0]
-
-
-def need_modality(encoder: Any, name: str, kind: str) -> None:
-    """Raise unless the encoder takes this kind of query."""
-    if kind not in encoder.modalities:
-        other = "image=" if kind == "text" else "text="
-        raise Error(f"the encoder {name} takes no {kind}; ask with {other}, like= or vector=", code="modality")
