@@ -10,12 +10,16 @@ use osler_core::vectors::Codes;
 
 pub const DIM: usize = 24;
 
+fn centred(stream: &mut Stream) -> f32 {
+    (stream.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5
+}
+
 /// `count` rows around `clusters` centres; every twentieth row repeats an earlier one.
 pub fn vectors(seed: u64, count: usize, clusters: u64) -> Vec<f32> {
     let centre = |c: u64| {
         let mut stream = Stream::new(seed, 100, c);
         (0..DIM)
-            .map(move |_| stream.unit() as f32 - 0.5)
+            .map(move |_| centred(&mut stream))
             .collect::<Vec<f32>>()
     };
     let mut all = Vec::with_capacity(count * DIM);
@@ -26,11 +30,7 @@ pub fn vectors(seed: u64, count: usize, clusters: u64) -> Vec<f32> {
             all.extend_from_within(from..from + DIM);
         } else {
             let centre = centre(stream.below(clusters));
-            all.extend(
-                centre
-                    .iter()
-                    .map(|x| x + 0.3 * (stream.unit() as f32 - 0.5)),
-            );
+            all.extend(centre.iter().map(|x| x + 0.3 * centred(&mut stream)));
         }
     }
     all

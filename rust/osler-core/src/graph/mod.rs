@@ -21,8 +21,8 @@ pub const M: usize = 16;
 /// Width of the beam that finds an inserted row's neighbours, the paper's efConstruction.
 pub const EF_CONSTRUCTION: usize = 128;
 
-/// Levels above the bottom; with the paper's m_L = 1 / ln M the probability of more is below 2^-64.
-const MAX_LEVELS: usize = 16;
+/// Levels above the bottom: as many as 64 random bits can open.
+const MAX_LEVELS: usize = 64 / M.ilog2() as usize;
 
 const LINK_CHUNK_BYTES: usize = 16 << 10;
 
@@ -227,10 +227,13 @@ impl Graph {
         self.levels.len()
     }
 
-    /// How many upper levels a row is in: floor(-ln(u) m_L) of the paper's Algorithm 1, line 4.
+    /// How many upper levels a row is in: the paper's floor(-ln(u) m_L) (Algorithm 1, line 4), which for m_L = 1 / ln M
+    /// is one level for every log2 M zeros that a random number begins with. Counted, as logarithms differ by machine.
     fn height_of(&self, row: u32) -> usize {
-        let unit = Stream::new(self.seed, 1, u64::from(row)).unit();
-        ((-unit.ln() / (M as f64).ln()) as usize).min(MAX_LEVELS)
+        let zeros = Stream::new(self.seed, 1, u64::from(row))
+            .next_u64()
+            .leading_zeros();
+        (zeros / M.ilog2()) as usize
     }
 
     /// Checks every invariant: links name other slots of their level, once each, without gaps, and levels agree.
