@@ -18,7 +18,7 @@ $(BIN)/.tools: pyproject.toml
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust models -type f 2>/dev/null)
 
 $(BIN)/.built: $(BIN)/.tools $(RUST_SOURCES) pyproject.toml
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras all
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras cpu,dicom,models
 	@touch $@
 
 help:  ## list the targets
