@@ -10,7 +10,7 @@ use osler_core::vectors::Codes;
 
 /// A path leads to every live row, so a walk as wide as the index finds it; no deleted one is returned.
 fn check(index: &Index, model: &HashMap<u64, Vec<f32>>) {
-    assert!(index.verify().is_empty());
+    assert!(index.verify(&Control::default()).unwrap().is_empty());
     let state = index.snapshot();
     assert_eq!(state.live(), model.len());
     for (key, vector) in model.iter().filter(|(key, _)| **key % 7 == 0) {
@@ -123,8 +123,8 @@ fn a_file_gives_the_answers_of_the_index_it_was_written_from() {
         let index = index(metric, codes, 9);
         add(&index, &rows, None, 2);
         index.delete(&[5, 6, 7], 1, &Control::default()).unwrap();
-        let bytes = index.to_bytes().unwrap();
-        let again = Index::from_bytes(&bytes).unwrap();
+        let bytes = index.to_bytes(2, &Control::default()).unwrap();
+        let again = Index::from_bytes(&bytes, &Control::default()).unwrap();
         let mut queries = vectors(10, 100, 25);
         index.prepare(&mut queries).unwrap();
         let answers = |index: &Index| {
@@ -134,7 +134,7 @@ fn a_file_gives_the_answers_of_the_index_it_was_written_from() {
             (found.keys, found.scores)
         };
         assert_eq!(answers(&index), answers(&again));
-        assert!(again.to_bytes().unwrap() == bytes);
+        assert!(again.to_bytes(1, &Control::default()).unwrap() == bytes);
         add(&again, &rows[..DIM], Some(&[5]), 1);
         assert_eq!(again.snapshot().live(), 2998);
     }

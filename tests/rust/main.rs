@@ -7,5 +7,6 @@
 
 mod clustered;
 mod graph_stays_whole;
+mod recall_is_what_was_measured;
 mod same_bytes_at_any_thread_count;
 mod snapshots_do_not_move;

@@ -1,5 +1,6 @@
 use crate::clustered::{DIM, add, index, vectors};
 use osler_core::metric::Metric;
+use osler_core::pool::Control;
 use osler_core::vectors::Codes;
 
 #[test]
@@ -23,7 +24,7 @@ fn a_build_and_later_adds_give_the_same_file() {
                     &Default::default(),
                 )
                 .unwrap();
-            index.to_bytes().unwrap()
+            index.to_bytes(2, &Control::default()).unwrap()
         };
         let one = file(1);
         for threads in [2, 3, 8] {

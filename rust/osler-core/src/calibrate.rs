@@ -38,7 +38,13 @@ impl Point {
         let mean = recalls.iter().sum::<f64>() / n;
         let variance =
             recalls.iter().map(|r| (r - mean) * (r - mean)).sum::<f64>() / (n - 1.0).max(1.0);
-        let lower = mean - Z95 * (variance / n).sqrt();
+        // Where all queries agree the sample says nothing of its spread; then the rule of three bounds what was missed.
+        let spread = Z95 * (variance / n).sqrt();
+        let lower = if variance > 0.0 {
+            mean - spread
+        } else {
+            mean.min(1.0 - 3.0 / (n * k as f64))
+        };
         Point {
             k: k as u32,
             ef: ef as u32,

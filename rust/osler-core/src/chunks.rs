@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::error::Read;
+use crate::error::{Damage, Read};
 use crate::file::blocks::Blocks;
 use crate::file::map::Line;
 use crate::file::shape::Shape;
@@ -135,6 +135,24 @@ impl<T: Pod> Rows<T> {
         let chunk = self.chunk(row >> self.shift)?;
         let at = (row & (self.per_chunk() - 1)) * self.stride;
         Ok(&chunk[at..at + self.width])
+    }
+
+    /// Damage at a row, whose bytes are what was written but make no sense.
+    pub fn damage(&self, row: usize, problem: &str) -> Box<Damage> {
+        let at = row & (self.per_chunk() - 1);
+        let at = (at * self.stride * size_of::<T>()) as u64;
+        match &self.chunks[row >> self.shift] {
+            Chunk::Stored(blocks, block) => {
+                let start = blocks.offset() + block * self.shape().block_bytes();
+                blocks.damage(start as u64 + at, problem)
+            }
+            Chunk::Owned(_) => Box::new(Damage {
+                file: "the index in memory".to_owned(),
+                section: String::new(),
+                offset: at,
+                problem: problem.to_owned(),
+            }),
+        }
     }
 
     /// One row of a table of width 1.

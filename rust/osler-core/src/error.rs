@@ -43,6 +43,11 @@ pub enum Error {
         /// Newest version that can be read.
         newest: u32,
     },
+    /// There is not enough memory for the results.
+    #[error(
+        "the results need {0} bytes, more than there is memory for; lower k or split the batch"
+    )]
+    Memory(usize),
     /// The operating system refused.
     #[error("cannot {verb} {file}: {source}")]
     Io {

@@ -4,20 +4,18 @@
 //! changes nothing, and a search sees one state from beginning to end.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::calibrate::Calibration;
 use crate::error::{Damage, Error, Result};
 use crate::file::{self, Reader, map::Map};
-use crate::graph::Graph;
+use crate::graph::{EF_CONSTRUCTION, Graph};
 use crate::group::GroupId;
-use crate::maintain::{HELD_OUT, compacted, linked, measure, measure_rows};
-use crate::pool::{Control, Pool};
+use crate::maintain::{append, checked_keys, compacted, linked, measure, measure_rows, sample};
+use crate::pool::{Control, Pool, ProcessLock};
 use crate::query::{self, Answers, Ask};
-use crate::queue::MAX_ROWS;
-use crate::random::Stream;
 use crate::scratch::Scratches;
 use crate::select::RowSet;
 use crate::state::{EXACT_BELOW, Params, State};
@@ -25,9 +23,6 @@ use crate::stored;
 
 /// Deleted rows are dropped when they are more than one in this many.
 const COMPACT_SHARE: usize = 5;
-
-/// Unreachable rows are looked for when this share of the rows was inserted since the last time.
-const CONNECT_SHARE: usize = 20;
 
 /// A set of rows that the user prepared, in the numbering of one moment.
 #[derive(Clone)]
@@ -42,7 +37,7 @@ pub struct Prepared<T> {
 /// An index of vectors under keys.
 pub struct Index {
     state: ArcSwap<State>,
-    writer: Mutex<usize>,
+    writer: ProcessLock<()>,
     identity: Arc<()>,
     pool: Pool,
     scratches: Scratches,
@@ -72,7 +67,7 @@ impl Index {
     fn with_state(state: State, read_only: bool) -> Self {
         Index {
             state: ArcSwap::from_pointee(state),
-            writer: Mutex::new(0),
+            writer: ProcessLock::default(),
             identity: Arc::new(()),
             pool: Pool::default(),
             scratches: Scratches::default(),
@@ -92,33 +87,31 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Corrupt`], [`Error::Version`].
-    pub fn open(path: &Path, mapped: bool) -> Result<Self> {
+    pub fn open(path: &Path, mapped: bool, control: &Control) -> Result<Self> {
         if mapped {
             return Ok(Self::with_state(
                 stored::load(Reader::new(Map::open(path)?)?)?,
                 true,
             ));
         }
-        Self::from_map(Map::read(path)?)
+        Self::from_map(Map::read(path)?, control)
     }
 
     /// The index whose file has these bytes, in memory and changeable.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Version`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Self::from_map(Map::owned(bytes, "the pickled index"))
+    pub fn from_bytes(bytes: &[u8], control: &Control) -> Result<Self> {
+        Self::from_map(Map::owned(bytes, "the pickled index"), control)
     }
 
-    fn from_map(map: Map) -> Result<Self> {
+    fn from_map(map: Map, control: &Control) -> Result<Self> {
         let reader = Reader::new(map)?;
-        if let Some(damage) = reader.verify().into_iter().next() {
+        if let Some(damage) = reader.verify(&|| control.check())?.into_iter().next() {
             return Err(damage.into());
         }
         let state = stored::load(reader)?;
-        if let Some(graph) = &state.graph {
-            graph.validate("the index")?;
-        }
+        state.check()?;
         Ok(Self::with_state(state, false))
     }
 
@@ -132,11 +125,22 @@ impl Index {
         self.state.load().params
     }
 
-    fn write(&self) -> Result<MutexGuard<'_, usize>> {
+    /// Changes a copy of the snapshot while nobody else writes, and publishes it unless that fails or is stopped.
+    fn write<R>(
+        &self,
+        control: &Control,
+        change: impl FnOnce(&mut State) -> Result<R>,
+    ) -> Result<R> {
         if self.read_only {
             return Err(Error::ReadOnly);
         }
-        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+        self.writer.with(|()| {
+            let mut state = State::clone(&self.state.load());
+            let result = change(&mut state)?;
+            control.check()?;
+            self.state.store(Arc::new(state));
+            Ok(result)
+        })
     }
 
     /// Adds `vectors` (row-major) under `keys`, or under the next default keys; returns the keys.
@@ -151,69 +155,44 @@ impl Index {
         threads: usize,
         control: &Control,
     ) -> Result<Vec<u64>> {
-        let mut unchecked = self.write()?;
-        let mut state = State::clone(&self.state.load());
-        let Params { dim, metric, .. } = state.params;
-        let count = vectors.len() / dim;
-        let keys = match keys {
-            Some(keys) => keys.to_vec(),
-            None => state.keys.defaults(count)?,
+        self.write(control, |state| {
+            let keys = checked_keys(state, vectors.len() / state.params.dim, keys)?;
+            append(state, &mut vectors, &keys)?;
+            drop(vectors);
+            if state.live() >= EXACT_BELOW {
+                *state = self
+                    .pool
+                    .run(threads, || linked(state.clone(), &self.scratches, control))?;
+            }
+            Ok(keys)
+        })
+    }
+
+    /// About how many multiplications an add of `count` rows takes.
+    pub fn cost_of_add(&self, count: usize) -> usize {
+        let state = self.state.load();
+        let linked = match &state.graph {
+            Some(_) => count,
+            None if state.live() + count < EXACT_BELOW => 0,
+            None => state.live() + count,
         };
-        if keys.len() != count {
-            return Err(Error::input(format!(
-                "{} keys were given for {count} vectors; give one for each",
-                keys.len()
-            )));
-        }
-        if state.rows() + count > MAX_ROWS as usize {
-            return Err(Error::input(format!(
-                "an index holds at most {MAX_ROWS} vectors; make a second one"
-            )));
-        }
-        if let Some(key) = keys.iter().find(|&&key| state.row(key).is_some()) {
-            return Err(Error::input(format!(
-                "key {key} is in the index already; delete it first or use another"
-            )));
-        }
-        for (at, vector) in vectors.chunks_exact_mut(dim).enumerate() {
-            metric.prepare(vector, "vectors", at)?;
-        }
-        if state.rows() == 0 {
-            let longest = vectors
-                .chunks_exact(dim)
-                .map(osler_kernels::sum_of_squares)
-                .fold(0.0, f32::max);
-            state.radius = longest.sqrt();
-        }
-        if state.graph.is_none() && state.dead > 0 && state.live() + count >= EXACT_BELOW {
-            state = compacted(&state, &self.scratches, control)?;
-        }
-        let first = state.rows() as u32;
-        state.keys.append(&keys)?;
-        for (at, vector) in vectors.chunks_exact(dim).enumerate() {
-            state.push(vector, at)?;
-        }
-        drop(vectors);
-        Arc::make_mut(&mut state.deleted).grow(first as usize + count);
-        if state.live() >= EXACT_BELOW {
-            let new: Vec<u32> = if state.graph.is_some() {
-                first..state.rows() as u32
-            } else {
-                0..state.rows() as u32
-            }
-            .collect();
-            *unchecked += new.len();
-            let connect = *unchecked * CONNECT_SHARE >= state.rows();
-            state = self.pool.run(threads, || {
-                linked(state, new, connect, &self.scratches, control)
-            })?;
-            if connect {
-                *unchecked = 0;
-            }
-        }
-        control.check()?;
-        self.state.store(Arc::new(state));
-        Ok(keys)
+        // A walk of the construction's width scores some forty rows for each that it keeps.
+        let scored = linked.saturating_mul(40 * EF_CONSTRUCTION);
+        scored
+            .saturating_add(count)
+            .saturating_mul(state.params.dim)
+    }
+
+    /// About how many multiplications a search takes; `exact` says that it scores every row.
+    pub fn cost_of_search(&self, queries: usize, exact: bool) -> usize {
+        let state = self.state.load();
+        let scored = match &state.graph {
+            Some(_) if !exact => 40 * EF_CONSTRUCTION,
+            _ => state.rows(),
+        };
+        queries
+            .saturating_mul(scored)
+            .saturating_mul(state.params.dim)
     }
 
     /// Deletes the rows of `keys`; returns how many were there.
@@ -221,31 +200,24 @@ impl Index {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Cancelled`], [`Error::Corrupt`]; nothing was changed then.
     pub fn delete(&self, keys: &[u64], threads: usize, control: &Control) -> Result<usize> {
-        let mut unchecked = self.write()?;
-        let mut state = State::clone(&self.state.load());
-        let rows = state.rows();
-        let deleted = Arc::make_mut(&mut state.deleted);
-        deleted.grow(rows);
-
-        let mut count = 0;
-        for &key in keys {
-            if let Some(row) = state.keys.row(key) {
-                count += usize::from(deleted.insert(row));
+        self.write(control, |state| {
+            let rows = state.rows();
+            let deleted = Arc::make_mut(&mut state.deleted);
+            deleted.grow(rows);
+            let mut count = 0;
+            for &key in keys {
+                if let Some(row) = state.keys.row(key) {
+                    count += usize::from(deleted.insert(row));
+                }
             }
-        }
-        if count == 0 {
-            return Ok(0);
-        }
-        state.dead += count;
-        if state.dead * COMPACT_SHARE > state.rows() {
-            state = self
-                .pool
-                .run(threads, || compacted(&state, &self.scratches, control))?;
-            *unchecked = 0;
-        }
-        control.check()?;
-        self.state.store(Arc::new(state));
-        Ok(count)
+            state.dead += count;
+            if state.dead * COMPACT_SHARE > state.rows() {
+                *state = self
+                    .pool
+                    .run(threads, || compacted(state, &self.scratches, control))?;
+            }
+            Ok(count)
+        })
     }
 
     /// Brings queries (row-major) into the form that searches take.
@@ -448,84 +420,76 @@ impl Index {
         threads: usize,
         control: &Control,
     ) -> Result<()> {
-        let _writer = self.write()?;
-        let mut state = State::clone(&self.state.load());
-        if state.graph.is_none() {
-            return Ok(());
+        if queries.is_some_and(<[f32]>::is_empty) {
+            return Err(Error::input(
+                "queries is empty; give some hundred that are like those to come",
+            ));
         }
-        let measured = match queries {
-            Some([]) => {
-                return Err(Error::input(
-                    "queries is empty; give some hundred that are like those to come",
-                ));
+        self.write(control, |state| {
+            if state.graph.is_none() {
+                return Ok(());
             }
-            Some(queries) => self.pool.run(threads, || {
-                measure(&state, queries, None, &self.scratches, control)
-            })?,
-            None => {
-                let mut rows: Vec<u32> = state.live_rows().collect();
-                Stream::new(state.params.seed, 3, rows.len() as u64).shuffle(&mut rows);
-                rows.truncate(HELD_OUT);
-                self.pool.run(threads, || {
-                    measure_rows(&state, &rows, &self.scratches, control)
-                })?
-            }
-        };
-        state.calibration = Some(Arc::new(measured));
-        self.state.store(Arc::new(state));
-        Ok(())
+            let measured = self.pool.run(threads, || match queries {
+                Some(queries) => measure(state, queries, None, &self.scratches, control),
+                None => measure_rows(state, &sample(state), &self.scratches, control),
+            })?;
+            state.calibration = measured.map(Arc::new);
+            Ok(())
+        })
     }
 
-    fn settled(&self) -> Result<Arc<State>> {
+    /// The snapshot without deleted rows.
+    fn settled(&self, threads: usize, control: &Control) -> Result<Arc<State>> {
         let state = self.snapshot();
         if state.dead == 0 {
             return Ok(state);
         }
-        let mut unchecked = self.write()?;
-        let state = Arc::new(compacted(
-            &self.state.load(),
-            &self.scratches,
-            &Control::default(),
-        )?);
-        *unchecked = 0;
-        self.state.store(state.clone());
-        Ok(state)
+        self.write(control, |state| {
+            if state.dead > 0 {
+                *state = self
+                    .pool
+                    .run(threads, || compacted(state, &self.scratches, control))?;
+            }
+            Ok(Arc::new(state.clone()))
+        })
     }
 
     /// Writes the index to one file; rows that were deleted are dropped first, so no byte of them is in it.
     ///
     /// # Errors
     /// [`Error::Io`]; a file that was at `path` is then as it was.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let state = self.settled()?;
+    pub fn save(&self, path: &Path, threads: usize, control: &Control) -> Result<()> {
+        let state = self.settled(threads, control)?;
         let tables = stored::Tables::new(&state);
-        file::save(path, &tables.sections(&state))
+        file::save(path, &tables.sections(&state), &|| control.check())
     }
 
     /// The bytes that [`Index::save`] would write.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the file behind the index is damaged.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let state = self.settled()?;
+    /// [`Error::Corrupt`] if the file behind the index is damaged, [`Error::Cancelled`].
+    pub fn to_bytes(&self, threads: usize, control: &Control) -> Result<Vec<u8>> {
+        let state = self.settled(threads, control)?;
         let tables = stored::Tables::new(&state);
-        file::to_bytes(&tables.sections(&state))
+        file::to_bytes(&tables.sections(&state), &|| control.check())
     }
 
     /// Reads every byte again and checks every invariant; returns all that is wrong.
-    pub fn verify(&self) -> Vec<Damage> {
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn verify(&self, control: &Control) -> Result<Vec<Damage>> {
         let state = self.snapshot();
-        let mut findings = state
-            .reader
-            .as_ref()
-            .map_or_else(Vec::new, |reader| reader.verify());
+        let mut findings = match &state.reader {
+            Some(reader) => reader.verify(&|| control.check())?,
+            None => Vec::new(),
+        };
         if findings.is_empty()
-            && let Some(graph) = &state.graph
-            && let Err(Error::Corrupt(damage)) = graph.validate("the index")
+            && let Err(damage) = state.check()
         {
             findings.push(*damage);
         }
-        findings
+        Ok(findings)
     }
 
     /// Sizes and settings.

@@ -56,7 +56,7 @@ pub fn join(
             for (a, line) in scores.chunks_exact(columns).enumerate() {
                 for (b, &score) in line.iter().enumerate() {
                     let (a, b) = ((i * BLOCK + a) as u32, (j * BLOCK + b) as u32);
-                    let score = if metric == Metric::L2 { -score } else { score };
+                    let score = metric.presented(if metric == Metric::L2 { -score } else { score });
                     if a < b && score >= threshold {
                         pairs.push((a, b, score));
                     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::calibrate::{Calibration, ENOUGH, KS, Point, WIDTHS};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exact;
 use crate::graph::{Graph, repair, search};
 use crate::keys::Keys;
+use crate::metric::Metric;
 use crate::pool::Control;
-use crate::queue::Top;
+use crate::queue::{MAX_ROWS, Top};
 use crate::random::Stream;
 use crate::scratch::Scratches;
 use crate::select::RowSet;
@@ -20,57 +21,127 @@ use crate::state::{EXACT_BELOW, Params, Renumbering, State};
 use crate::vectors::{Probe, Vectors};
 
 /// Rows that are kept out of the graph to measure recall: at most this many, and at most one in twenty.
-pub(crate) const HELD_OUT: usize = 1000;
+const HELD_OUT: usize = 1000;
 const HELD_OUT_SHARE: usize = 20;
 
 /// Rows are inserted in random order from this many on, so that early batches see all of the data.
 const SHUFFLE_FROM: usize = 1000;
 
-/// Inserts rows into the graph, measuring recall on some of them before they go in where that is due.
-pub(crate) fn linked(
-    mut state: State,
-    mut new: Vec<u32>,
-    connect: bool,
-    scratches: &Scratches,
-    control: &Control,
-) -> Result<State> {
+/// Unreachable rows are looked for when this share of the rows was inserted since the last time.
+const CONNECT_SHARE: usize = 20;
+
+/// A row is longer than the radius if it is so by this much; the new radius leaves as much room again, so that a slowly
+/// growing stream does not lift all rows anew with every call.
+const RADIUS_ROOM: f32 = 1.1;
+
+/// The keys for `count` new rows.
+pub(crate) fn checked_keys(state: &State, count: usize, keys: Option<&[u64]>) -> Result<Vec<u64>> {
+    let keys = match keys {
+        Some(keys) => keys.to_vec(),
+        None => state.keys.defaults(count)?,
+    };
+    if keys.len() != count {
+        return Err(Error::input(format!(
+            "{} keys were given for {count} vectors; give one for each",
+            keys.len()
+        )));
+    }
+    if state.rows() + count > MAX_ROWS as usize {
+        return Err(Error::input(format!(
+            "an index holds at most {MAX_ROWS} vectors; make a second one"
+        )));
+    }
+    if let Some(key) = keys.iter().find(|&&key| state.row(key).is_some()) {
+        return Err(Error::input(format!(
+            "key {key} is in the index already; delete it first or use another"
+        )));
+    }
+    Ok(keys)
+}
+
+/// Adds rows that are not linked yet; `vectors` are brought into the form that is stored.
+pub(crate) fn append(state: &mut State, vectors: &mut [f32], keys: &[u64]) -> Result<()> {
+    let Params { dim, metric, .. } = state.params;
+    for (at, vector) in vectors.chunks_exact_mut(dim).enumerate() {
+        metric.prepare(vector, "vectors", at)?;
+    }
+    if metric == Metric::Dot {
+        let squares = vectors.chunks_exact(dim).map(osler_kernels::sum_of_squares);
+        let longest = squares.fold(0.0, f32::max).sqrt();
+        if state.rows() == 0 {
+            state.lengthen(longest)?;
+        } else if longest > RADIUS_ROOM * state.radius {
+            state.lengthen(RADIUS_ROOM * longest)?;
+        }
+    }
+    state.keys.append(keys)?;
+    for (at, vector) in vectors.chunks_exact(dim).enumerate() {
+        state.push(vector, at)?;
+    }
+    let rows = state.rows();
+    Arc::make_mut(&mut state.deleted).grow(rows);
+    Ok(())
+}
+
+/// Links the rows that the graph does not have, measuring recall on some of them before they go in where that is due.
+pub(crate) fn linked(mut state: State, scratches: &Scratches, control: &Control) -> Result<State> {
+    if state.graph.is_none() && state.dead > 0 {
+        state = compacted(&state, scratches, control)?;
+    }
     let mut graph = state
         .graph
         .take()
         .unwrap_or_else(|| Graph::new(0, state.params.seed));
+    let mut new: Vec<u32> = (graph.rows() as u32..state.rows() as u32).collect();
     graph.grow(state.rows());
-    let due = state
-        .calibration
-        .as_ref()
-        .is_none_or(|c| state.live() >= 2 * c.rows);
     if new.len() >= SHUFFLE_FROM {
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut new);
     }
     control.expect(new.len());
-    let held = if due {
-        HELD_OUT
-            .min(state.live() / HELD_OUT_SHARE)
-            .min(new.len() / 2)
-    } else {
-        0
-    };
-    let held = new.split_off(new.len() - held);
+    let due = state
+        .calibration
+        .as_ref()
+        .is_none_or(|c| state.live() >= 2 * c.rows);
+    let wanted = HELD_OUT.min(state.live() / HELD_OUT_SHARE);
+    // A few new rows alone would measure nothing; then rows of the graph stand in for rows held out.
+    let enough = wanted <= new.len() / 2;
+    state.unchecked += new.len();
+    let held = new.split_off(new.len() - if due && enough { wanted } else { 0 });
     graph.insert(&state, &new, scratches, control)?;
-    if held.len() > 1 {
+    if due && enough {
         state.graph = Some(graph);
-        let calibration = measure_rows(&state, &held, scratches, control)?;
-        state.calibration = Some(Arc::new(calibration));
+        state.calibration = measure_rows(&state, &held, scratches, control)?.map(Arc::new);
         graph = state
             .graph
             .take()
             .unwrap_or_else(|| unreachable!("it was put there above"));
+        graph.insert(&state, &held, scratches, control)?;
     }
-    graph.insert(&state, &held, scratches, control)?;
-    if connect {
+    if state.unchecked * CONNECT_SHARE >= state.rows() {
         graph.connect(&state, scratches)?;
+        state.unchecked = 0;
     }
     state.graph = Some(graph);
+    if due && !enough {
+        let rows = sample(&state);
+        state.calibration = measure_rows(&state, &rows, scratches, control)?.map(Arc::new);
+    }
     Ok(state)
+}
+
+/// Linked rows to measure recall with, none of which a descent passes through.
+pub(crate) fn sample(state: &State) -> Vec<u32> {
+    let mut upper = RowSet::empty(state.rows());
+    for &row in state.graph.iter().flat_map(Graph::upper) {
+        upper.insert(row);
+    }
+    let mut rows: Vec<u32> = state
+        .live_rows()
+        .filter(|&row| !upper.contains(row))
+        .collect();
+    Stream::new(state.params.seed, 3, rows.len() as u64).shuffle(&mut rows);
+    rows.truncate(HELD_OUT.min(state.live() / HELD_OUT_SHARE));
+    rows
 }
 
 /// Recall of the graph for rows of the index as queries, each of which is kept out of its own answer.
@@ -79,7 +150,7 @@ pub(crate) fn measure_rows(
     rows: &[u32],
     scratches: &Scratches,
     control: &Control,
-) -> Result<Calibration> {
+) -> Result<Option<Calibration>> {
     let dim = state.params.dim;
     let mut queries = vec![0.0; rows.len() * dim];
     for (&row, query) in rows.iter().zip(queries.chunks_exact_mut(dim)) {
@@ -96,9 +167,9 @@ pub(crate) fn measure(
     held: Option<&[u32]>,
     scratches: &Scratches,
     control: &Control,
-) -> Result<Calibration> {
+) -> Result<Option<Calibration>> {
     let Some(graph) = &state.graph else {
-        return Ok(Calibration::default());
+        return Ok(None);
     };
     let Params { dim, metric, .. } = state.params;
     let mut answerable = state.live_set();
@@ -129,16 +200,23 @@ pub(crate) fn measure(
         })
         .collect::<Result<Vec<_>>>()?
         .concat();
-    let (probes, truths) = if held.is_some() {
-        harder_half(probes, truths)
-    } else {
-        (probes, truths)
+    let mut measured: Vec<(Probe<'_>, Vec<f32>)> = probes.into_iter().zip(truths).collect();
+    measured.retain(|(_, truth)| !truth.is_empty());
+    if held.is_some() {
+        keep_harder_half(&mut measured);
+    }
+    if measured.is_empty() {
+        return Ok(None);
+    }
+    let limits = search::Limits {
+        budget: usize::MAX,
+        absent: held.unwrap_or(&[]),
     };
     let mut points = Vec::new();
     for ef in WIDTHS {
-        let hits: Vec<Vec<f32>> = probes
+        let hits: Vec<Vec<f32>> = measured
             .par_iter()
-            .map(|probe| {
+            .map(|(probe, _)| {
                 control.check()?;
                 scratches.with(|scratch| {
                     let Some(start) = graph.start(probe)? else {
@@ -146,16 +224,16 @@ pub(crate) fn measure(
                     };
                     let mut top = Top::with_capacity(ef);
                     let accept = |row| answerable.contains(row);
-                    search::filtered(graph, probe, start, accept, &mut top, usize::MAX, scratch)?;
+                    search::filtered(graph, probe, start, accept, &mut top, limits, scratch)?;
                     Ok(top.entries().iter().map(|e| e.score()).collect())
                 })
             })
             .collect::<Result<Vec<_>>>()?;
         for k in KS.into_iter().filter(|&k| k <= ef) {
-            let recalls: Vec<f64> = truths
+            let recalls: Vec<f64> = measured
                 .iter()
                 .zip(&hits)
-                .map(|(truth, hits)| {
+                .map(|((_, truth), hits)| {
                     let k = k.min(truth.len());
                     let found = hits
                         .iter()
@@ -167,38 +245,30 @@ pub(crate) fn measure(
                 .collect();
             points.push(Point::new(k, ef, &recalls));
         }
-        if KS.iter().all(|&k| {
-            points
-                .iter()
-                .any(|p| p.k as usize == k && p.lower >= ENOUGH)
-        }) {
+        let enough = |k: usize| {
+            let mut of_k = points.iter().filter(|p| p.k as usize == k);
+            of_k.any(|p| p.lower >= ENOUGH)
+        };
+        if KS[1..].iter().all(|&k| enough(k)) {
             break;
         }
     }
     points.sort_unstable_by_key(|p| (p.k, p.ef));
-    Ok(Calibration {
+    Ok(Some(Calibration {
         rows: state.live(),
-        queries: probes.len(),
+        queries: measured.len(),
         points,
-    })
+    }))
 }
 
-/// The half of the held-out rows whose nearest neighbour is the farthest, with their exact answers.
+/// Keeps the half of the held-out rows whose nearest neighbour is the farthest.
 ///
 /// Rows come with near-copies of themselves (slices of one patient, terms of one family), which are easy to find; a
 /// user's query seldom does. On real medical terms queries from outside the index had the recall of this half, not of
 /// all held-out rows.
-fn harder_half<'a>(
-    probes: Vec<Probe<'a>>,
-    truths: Vec<Vec<f32>>,
-) -> (Vec<Probe<'a>>, Vec<Vec<f32>>) {
-    let mut order: Vec<usize> = (0..probes.len()).collect();
-    order.sort_by(|&a, &b| truths[a][0].total_cmp(&truths[b][0]).then(a.cmp(&b)));
-    order.truncate(probes.len().div_ceil(2));
-    order
-        .into_iter()
-        .map(|i| (probes[i], truths[i].clone()))
-        .unzip()
+fn keep_harder_half(measured: &mut Vec<(Probe<'_>, Vec<f32>)>) {
+    measured.sort_by(|(_, a), (_, b)| a[0].total_cmp(&b[0]));
+    measured.truncate(measured.len().div_ceil(2));
 }
 
 /// The snapshot without its deleted rows, under a new numbering.
@@ -238,9 +308,9 @@ pub(crate) fn compacted(state: &State, scratches: &Scratches, control: &Control)
     let unused = next
         .renumberings
         .iter()
-        .take_while(|r| r.users.strong_count() <= 1)
+        .take_while(|r| r.users.strong_count() == 0)
         .count();
-    // The snapshot that is replaced holds its own numbering once; any further holder is a prepared set.
+    // The snapshot that is replaced holds the newest, so that one stays; of the older ones any holder is a prepared set.
     next.renumberings.drain(..unused);
     Ok(next)
 }

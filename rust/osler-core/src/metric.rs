@@ -48,6 +48,14 @@ impl Metric {
         }
     }
 
+    /// A score as the user sees it: rounding can carry a cosine beyond its range.
+    pub fn presented(self, score: f32) -> f32 {
+        match self {
+            Metric::Cosine => score.clamp(-1.0, 1.0),
+            Metric::Dot | Metric::L2 => score,
+        }
+    }
+
     /// Checks a vector and, under cosine, brings it to unit length.
     ///
     /// # Errors

@@ -2,8 +2,10 @@
 //!
 //! A pool belongs to one process: after a fork the child makes its own. Work that runs on one thread uses no pool.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
 
 use crate::error::{Error, Result};
 
@@ -55,16 +57,45 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// A lock that a forked child finds open, whoever held it in the parent.
+pub struct ProcessLock<T> {
+    of_process: ArcSwap<(u32, Mutex<T>)>,
+}
+
+impl<T: Default> Default for ProcessLock<T> {
+    fn default() -> Self {
+        ProcessLock {
+            of_process: ArcSwap::from_pointee((std::process::id(), Mutex::default())),
+        }
+    }
+}
+
+impl<T: Default> ProcessLock<T> {
+    /// Runs `work` while nobody else in this process holds the lock.
+    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        let process = std::process::id();
+        let mut lock = self.of_process.load_full();
+        if lock.0 != process {
+            let inherited = lock;
+            lock = Arc::new((process, Mutex::default()));
+            self.of_process.store(lock.clone());
+            // What it guards may need threads that do not exist here to be dropped.
+            std::mem::forget(inherited);
+        }
+        let mut guard = lock.1.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut guard)
+    }
+}
+
 struct Made {
-    process: u32,
     threads: usize,
     pool: rayon::ThreadPool,
 }
 
-/// Threads that are made on first use.
+/// Threads that are made on first use, in each process anew.
 #[derive(Default)]
 pub struct Pool {
-    made: Mutex<Option<std::sync::Arc<Made>>>,
+    made: ProcessLock<Option<Arc<Made>>>,
 }
 
 impl Pool {
@@ -77,39 +108,23 @@ impl Pool {
         threads: usize,
         work: impl FnOnce() -> Result<R> + Send,
     ) -> Result<R> {
-        let process = std::process::id();
-        let pool = {
-            let mut made = self
-                .made
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            match &*made {
-                Some(pool) if pool.process == process && pool.threads == threads => pool.clone(),
-                _ => {
-                    let pool = rayon::ThreadPoolBuilder::new()
-                        .num_threads(threads)
-                        .thread_name(|i| format!("osler-{i}"))
-                        .build()
-                        .map_err(|_| {
-                            Error::input(format!(
-                                "the system gives no {threads} threads; ask for fewer"
-                            ))
-                        })?;
-                    let new = std::sync::Arc::new(Made {
-                        process,
-                        threads,
-                        pool,
-                    });
-                    if let Some(old) = made.replace(new.clone())
-                        && old.process != process
-                    {
-                        // The parent's threads do not exist here; waiting for them would never end.
-                        std::mem::forget(old);
-                    }
-                    new
-                }
+        let pool = self.made.with(|made| match made {
+            Some(pool) if pool.threads == threads => Ok(pool.clone()),
+            _ => {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .thread_name(|i| format!("osler-{i}"))
+                    .build()
+                    .map_err(|_| {
+                        Error::input(format!(
+                            "the system gives no {threads} threads; ask for fewer"
+                        ))
+                    })?;
+                let new = Arc::new(Made { threads, pool });
+                *made = Some(new.clone());
+                Ok::<_, Error>(new)
             }
-        };
+        })?;
         pool.pool.install(work)
     }
 }

@@ -9,9 +9,8 @@ use crate::exact;
 use crate::graph::{M, search};
 use crate::group::{GroupId, Grouping, NO_GROUP};
 use crate::keys::RESERVED;
-use crate::metric::Metric;
 use crate::pool::{Control, Pool};
-use crate::queue::{Entry, GroupedTop};
+use crate::queue::{Entry, GroupedTop, Many, Top};
 use crate::scratch::{Scratch, Scratches};
 use crate::select::RowSet;
 use crate::state::{EXACT_BELOW, State};
@@ -19,6 +18,9 @@ use crate::vectors::Probe;
 
 /// Queries that are scanned together, so that a row is read once for all of them.
 const SCAN_TOGETHER: usize = 16;
+
+/// From this k on a sorted list costs more than sorting once at the end.
+const MANY: usize = 512;
 
 /// Results are padded to k columns; more numbers than this are refused rather than allocated.
 const MAX_RESULTS: usize = 1 << 31;
@@ -83,7 +85,8 @@ impl<'a> Plan<'a> {
             .into_iter()
             .flatten()
         {
-            if groups.len() < state.rows() {
+            let outside = groups.len() as u32..state.rows() as u32;
+            if outside.into_iter().any(|row| state.is_live(row)) {
                 return Err(Error::input(
                     "rows were added after these groups were prepared; prepare them again",
                 ));
@@ -164,19 +167,22 @@ impl<'a> Plan<'a> {
             return Ok(found.len() >= self.ask.k.min(self.candidates));
         }
         let accept = |row| self.accepts(row, &grouping);
-        let budget = self.candidates;
+        let limits = search::Limits {
+            budget: self.candidates,
+            absent: &[],
+        };
         let done = match grouping.limit {
             Some((groups, size)) => {
                 let mut top = GroupedTop::new(ef, size, groups);
                 let done =
-                    search::filtered(graph, probe, start, accept, &mut top, budget, scratch)?;
+                    search::filtered(graph, probe, start, accept, &mut top, limits, scratch)?;
                 found.extend(top.entries().take(self.ask.k));
                 done
             }
             None => {
                 let mut top = std::mem::take(&mut scratch.top);
                 top.reset(ef);
-                let done = search::filtered(graph, probe, start, accept, &mut top, budget, scratch);
+                let done = search::filtered(graph, probe, start, accept, &mut top, limits, scratch);
                 found.extend(top.entries().iter().take(self.ask.k));
                 scratch.top = top;
                 done?
@@ -214,16 +220,19 @@ impl<'a> Plan<'a> {
                     .zip(&tops)
                     .for_each(|(found, top)| found.extend(top.entries()));
             }
-            None => {
-                let mut tops: Vec<_> = probes
-                    .iter()
-                    .map(|_| crate::queue::Top::with_capacity(k))
-                    .collect();
+            None if k > MANY => {
+                let mut tops: Vec<_> = probes.iter().map(|_| Many::new(k)).collect();
                 exact::scan_batch(probes, self.rows(), accept, &mut tops)?;
-                found
-                    .iter_mut()
-                    .zip(&tops)
-                    .for_each(|(found, top)| found.extend(top.entries()));
+                for (found, top) in found.iter_mut().zip(tops) {
+                    *found = top.into_entries();
+                }
+            }
+            None => {
+                let mut tops: Vec<_> = probes.iter().map(|_| Top::with_capacity(k)).collect();
+                exact::scan_batch(probes, self.rows(), accept, &mut tops)?;
+                for (found, top) in found.iter_mut().zip(&tops) {
+                    found.extend(top.entries());
+                }
             }
         }
         Ok(())
@@ -264,7 +273,7 @@ impl<'a> Plan<'a> {
         for (i, hits) in found.iter().enumerate() {
             for (j, entry) in hits.iter().enumerate() {
                 out.keys[i * k + j] = state.keys.key(entry.row())?;
-                out.scores[i * k + j] = presented(state.params.metric, entry.score());
+                out.scores[i * k + j] = state.params.metric.presented(entry.score());
             }
             out.counts[i] = hits.len() as i64;
         }
@@ -272,19 +281,18 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A score as the user sees it: rounding can carry a cosine beyond its range.
-pub(crate) fn presented(metric: Metric, score: f32) -> f32 {
-    if metric == Metric::Cosine {
-        score.clamp(-1.0, 1.0)
-    } else {
-        score
-    }
-}
-
 struct Out<'a> {
     keys: &'a mut [u64],
     scores: &'a mut [f32],
     counts: &'a mut [i64],
+}
+
+fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(count)
+        .map_err(|_| Error::Memory(count * size_of::<T>()))?;
+    all.resize(count, value);
+    Ok(all)
 }
 
 /// Answers prepared queries (row-major).
@@ -307,8 +315,8 @@ pub fn search(
         Error::input(format!("{count} queries with k = {k} are too many results for one call; lower k or split the batch"))
     })?;
     let mut answers = Answers {
-        keys: vec![RESERVED; cells],
-        scores: vec![f32::NEG_INFINITY; cells],
+        keys: filled(cells, RESERVED)?,
+        scores: filled(cells, f32::NEG_INFINITY)?,
         counts: vec![0; count],
     };
     control.expect(count);
@@ -384,7 +392,7 @@ pub fn search_range(
         control.advance(1);
         found
             .into_iter()
-            .map(|e| Ok((state.keys.key(e.row())?, presented(metric, e.score()))))
+            .map(|e| Ok((state.keys.key(e.row())?, metric.presented(e.score()))))
             .collect()
     };
     pool.run(threads, || {

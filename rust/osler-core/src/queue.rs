@@ -107,6 +107,49 @@ impl Collect for Top {
     }
 }
 
+/// The best `capacity` entries, in no order until they are taken out; for capacities in the thousands.
+#[derive(Debug)]
+pub struct Many {
+    entries: Vec<Entry>,
+    capacity: usize,
+    floor: Entry,
+}
+
+impl Many {
+    /// An empty list; `capacity` must not be 0.
+    pub fn new(capacity: usize) -> Self {
+        Many {
+            entries: Vec::new(),
+            capacity,
+            floor: Entry::NONE,
+        }
+    }
+
+    /// The entries, best first.
+    pub fn into_entries(mut self) -> Vec<Entry> {
+        self.entries.sort_unstable_by(|a, b| b.cmp(a));
+        self.entries.truncate(self.capacity);
+        self.entries
+    }
+}
+
+impl Collect for Many {
+    fn offer(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        if self.entries.len() == 2 * self.capacity {
+            let (_, worst, _) = self
+                .entries
+                .select_nth_unstable_by(self.capacity - 1, |a, b| b.cmp(a));
+            self.floor = *worst;
+            self.entries.truncate(self.capacity);
+        }
+    }
+
+    fn floor(&self) -> Entry {
+        self.floor
+    }
+}
+
 /// The best `capacity` entries of which at most `size` share a group, best first.
 #[derive(Debug)]
 pub struct GroupedTop<'a> {
@@ -267,6 +310,18 @@ mod tests {
             top.offer(Entry::new(score, row));
         }
         assert_eq!(top.entries().map(|e| e.row()).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn many_entries_are_the_best_ones_in_order() {
+        let score = |row: u32| ((row * 7919) % 1000) as f32;
+        let (mut many, mut top) = (Many::new(40), Top::with_capacity(40));
+        for row in 0..1000 {
+            let entry = Entry::new(score(row), row);
+            many.offer(entry);
+            top.offer(entry);
+        }
+        assert_eq!(many.into_entries(), top.entries());
     }
 
     #[test]

@@ -68,16 +68,15 @@ pub struct Scratches {
 }
 
 impl Scratches {
-    /// Runs `work` with buffers that nobody else has.
+    /// Runs `work` with buffers that nobody else has. Never waits: a lock that is held, in a forked child for ever,
+    /// costs new buffers.
     pub fn with<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
-        let lock = || {
-            self.free
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-        };
-        let mut scratch = lock().pop().unwrap_or_default();
+        let free = self.free.try_lock().ok().and_then(|mut free| free.pop());
+        let mut scratch = free.unwrap_or_default();
         let result = work(&mut scratch);
-        lock().push(scratch);
+        if let Ok(mut free) = self.free.try_lock() {
+            free.push(scratch);
+        }
         result
     }
 }

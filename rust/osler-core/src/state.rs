@@ -69,6 +69,8 @@ pub struct State {
     pub(crate) dead: usize,
     pub(crate) graph: Option<Graph>,
     pub(crate) calibration: Option<Arc<Calibration>>,
+    /// Rows linked since it was last looked for rows that no path leads to.
+    pub(crate) unchecked: usize,
     /// Number of the current numbering of rows, and how the ones before it led here, oldest first.
     pub(crate) numbering: u64,
     pub(crate) users: Arc<()>,
@@ -90,6 +92,7 @@ impl State {
             dead: 0,
             graph: None,
             calibration: None,
+            unchecked: 0,
             numbering: 0,
             users: Arc::new(()),
             renumberings: Vec::new(),
@@ -136,6 +139,53 @@ impl State {
         self.live_rows()
             .map(|row| Ok(self.keys.key(row)?))
             .collect()
+    }
+
+    /// Makes `radius` the length that lifts bring rows to. What was measured under the old one holds no longer.
+    pub(crate) fn lengthen(&mut self, radius: f32) -> Result<()> {
+        self.radius = radius;
+        self.calibration = None;
+        let mut lifts = Rows::new(1);
+        let mut vector = vec![0.0; self.params.dim];
+        for row in 0..self.rows() as u32 {
+            self.vectors.read(row, &mut vector)?;
+            let squares = osler_kernels::sum_of_squares(&vector);
+            lifts.push(&[(radius * radius - squares).max(0.0).sqrt()])?;
+        }
+        self.lifts = Some(lifts);
+        Ok(())
+    }
+
+    /// Checks what checksums cannot: that links are lists of rows, and that every number can be scored.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(crate) fn check(&self) -> Read<()> {
+        if let Some(graph) = &self.graph {
+            graph.validate()?;
+        }
+        let mut vector = vec![0.0; self.params.dim];
+        for row in 0..self.rows() as u32 {
+            self.vectors.read(row, &mut vector)?;
+            let squares = osler_kernels::sum_of_squares(&vector);
+            let sound = match self.params.metric {
+                Metric::Cosine => (squares - 1.0).abs() < 0.01,
+                Metric::Dot | Metric::L2 => squares.is_finite(),
+            };
+            if !sound {
+                return Err(self.vectors.damage(row, "a vector cannot be scored"));
+            }
+        }
+        for (row, lifts) in self
+            .lifts
+            .iter()
+            .flat_map(|l| (0..l.len()).map(move |r| (r, l)))
+        {
+            if !lifts.value(row)?.is_finite() {
+                return Err(lifts.damage(row, "a coordinate is not finite"));
+            }
+        }
+        Ok(())
     }
 
     /// Adds a prepared vector; `at` is its place in what the user gave, for messages.

@@ -7,12 +7,13 @@ use bytemuck::Pod;
 use crate::calibrate::{Calibration, Point};
 use crate::chunks::Rows;
 use crate::error::Result;
+use crate::file::shape::Shape;
 use crate::file::{Reader, Section, kind};
-use crate::graph::Graph;
+use crate::graph::{Graph, LINK_CHUNK_BYTES};
 use crate::keys::Keys;
 use crate::metric::Metric;
 use crate::select::RowSet;
-use crate::state::{Params, State};
+use crate::state::{MAX_DIM, Params, State};
 use crate::vectors::{Codes, Vectors};
 
 /// Numbers of the settings section, in order.
@@ -117,8 +118,24 @@ fn section<T: Pod>(kind: u32, number: u32, rows: &Rows<T>) -> Section<'_> {
     Section::new(kind, number, rows.shape(), |block| rows.block_bytes(block))
 }
 
+/// The rows of a section, which lie as this version would lay them: a shape of its own making would let a small file
+/// ask for any amount of memory.
 fn table<T: Pod>(reader: &Reader, kind: u32, number: u32) -> Result<Rows<T>> {
     let blocks = reader.section(kind, number, size_of::<T>())?;
+    let shape = blocks.shape();
+    let ours = match kind {
+        kind::LINKS | kind::LEVEL_LINKS => {
+            Rows::<T>::with_chunk_bytes(shape.width.min(MAX_DIM), LINK_CHUNK_BYTES)
+        }
+        _ => Rows::<T>::new(shape.width.min(MAX_DIM)),
+    };
+    let ours = Shape {
+        rows: shape.rows,
+        ..ours.shape()
+    };
+    if shape != ours {
+        return Err(reader.damage(kind, "its rows lie in another way than this format has"));
+    }
     Ok(Rows::stored(blocks))
 }
 
@@ -250,6 +267,11 @@ pub fn load(reader: Reader) -> Result<State> {
                 lower: p[3],
             })
             .collect();
+        if calibrated > 2 * rows as u64 {
+            return Err(bad(
+                "it was calibrated with more rows than it could have had",
+            ));
+        }
         Some(Arc::new(Calibration {
             rows: calibrated as usize,
             queries: queries as usize,

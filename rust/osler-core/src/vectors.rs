@@ -5,7 +5,7 @@
 use half::f16;
 
 use crate::chunks::Rows;
-use crate::error::{Error, Read, Result};
+use crate::error::{Damage, Error, Read, Result};
 use crate::metric::Metric;
 
 /// How full vectors are stored.
@@ -162,6 +162,14 @@ impl Vectors {
             }
         }
         Ok(())
+    }
+
+    /// Damage at a row, whose bytes are what was written but make no sense.
+    pub fn damage(&self, row: u32, problem: &str) -> Box<Damage> {
+        match self {
+            Vectors::F32(rows) => rows.damage(row as usize, problem),
+            Vectors::F16(rows) => rows.damage(row as usize, problem),
+        }
     }
 
     /// Asks the processor to fetch a row that will be scored soon.

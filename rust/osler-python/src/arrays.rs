@@ -1,10 +1,11 @@
 //! NumPy arrays in, copied and checked, with errors that name the argument; and how many threads a call may use.
 
 use half::f16;
-use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
-use pyo3::exceptions::PyValueError;
+use numpy::ndarray::Dimension;
+use numpy::{PyArray, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyList, PyTuple};
+use pyo3::types::{PyBool, PyInt, PyList, PyTuple};
 
 /// Vectors of one call, row-major.
 pub struct Matrix {
@@ -44,16 +45,36 @@ fn kind(array: &Bound<'_, PyAny>) -> PyResult<char> {
     array.getattr("dtype")?.getattr("kind")?.extract()
 }
 
+/// The same array where its numbers lie at whole steps; a copy where they do not, as in a field of packed records.
+fn in_step<'py, T: numpy::Element, D: Dimension>(
+    array: &Bound<'py, PyArray<T, D>>,
+) -> PyResult<Bound<'py, PyArray<T, D>>> {
+    let size = size_of::<T>();
+    let whole = array
+        .strides()
+        .iter()
+        .all(|stride| stride % size as isize == 0);
+    if whole && (array.data() as usize).is_multiple_of(align_of::<T>()) {
+        return Ok(array.clone());
+    }
+    let copy = array
+        .py()
+        .import("numpy")?
+        .call_method1("array", (array,))?;
+    Ok(copy.cast_into::<PyArray<T, D>>()?)
+}
+
 fn copied<T: numpy::Element + Copy, R>(
     array: &Bound<'_, PyArrayDyn<T>>,
     convert: impl Fn(T) -> R,
-) -> Vec<R> {
+) -> PyResult<Vec<R>> {
+    let array = in_step(array)?;
     let in_order = array.is_c_contiguous();
     let array = array.readonly();
-    match array.as_slice() {
+    Ok(match array.as_slice() {
         Ok(slice) if in_order => slice.iter().map(|&x| convert(x)).collect(),
         _ => array.as_array().iter().map(|&x| convert(x)).collect(),
-    }
+    })
 }
 
 /// Vectors of `dim` numbers (any, if None) from anything that NumPy takes; one vector only where `allow_single`.
@@ -65,9 +86,9 @@ pub fn matrix(
 ) -> PyResult<Matrix> {
     let py = value.py();
     let (values, shape) = if let Ok(array) = value.cast::<PyArrayDyn<f32>>() {
-        (copied(array, |x| x), array.shape().to_vec())
+        (copied(array, |x| x)?, array.shape().to_vec())
     } else if let Ok(array) = value.cast::<PyArrayDyn<f16>>() {
-        (copied(array, f16::to_f32), array.shape().to_vec())
+        (copied(array, f16::to_f32)?, array.shape().to_vec())
     } else {
         let array = asarray(value, name)?;
         if !matches!(kind(&array)?, 'f' | 'i' | 'u') {
@@ -87,7 +108,7 @@ pub fn matrix(
         let converted = array.call_method1("astype", ("float32",));
         quiet.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
         let array = converted?.cast_into::<PyArrayDyn<f32>>()?;
-        (copied(&array, |x| x), array.shape().to_vec())
+        (copied(&array, |x| x)?, array.shape().to_vec())
     };
     let (rows, columns, single) = match shape[..] {
         [columns] if allow_single => (1, columns, true),
@@ -130,14 +151,15 @@ fn integers<T: numpy::Element + Copy>(
     dtype: &str,
 ) -> PyResult<Vec<T>> {
     if let Ok(array) = value.cast::<PyArray1<T>>() {
-        return Ok(array.readonly().as_array().iter().copied().collect());
+        return Ok(in_step(array)?.readonly().as_array().to_vec());
     }
     let py = value.py();
     let numpy = py.import("numpy")?;
     // NumPy makes float64 of a list with numbers on both sides of 2**63, unless it is told what they are.
     let listed = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
-    let whole =
-        |item: PyResult<Bound<'_, PyAny>>| item.is_ok_and(|item| item.is_instance_of::<PyInt>());
+    let whole = |item: PyResult<Bound<'_, PyAny>>| {
+        item.is_ok_and(|item| item.is_instance_of::<PyInt>() && !item.is_instance_of::<PyBool>())
+    };
     let array = if listed && value.try_iter()?.all(whole) {
         numpy
             .call_method1("asarray", (value, dtype))
@@ -155,7 +177,7 @@ fn integers<T: numpy::Element + Copy>(
         return Ok(Vec::new());
     }
     let found = kind(&array)?;
-    if !matches!(found, 'i' | 'u' | 'O') {
+    if !matches!(found, 'i' | 'u') {
         return Err(wrong());
     }
     if found == 'i' && dtype == "uint64" && array.call_method0("min")?.extract::<i64>()? < 0 {
@@ -171,7 +193,7 @@ fn integers<T: numpy::Element + Copy>(
         .call_method1("astype", (dtype,))
         .map_err(|_| wrong())?;
     let array = array.cast_into::<PyArray1<T>>().map_err(|_| wrong())?;
-    Ok(array.readonly().as_array().iter().copied().collect())
+    Ok(in_step(&array)?.readonly().as_array().to_vec())
 }
 
 /// Keys.
@@ -186,44 +208,80 @@ pub fn ids(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
 
 /// A boolean mask, or None if the value holds no booleans.
 pub fn mask(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Vec<bool>>> {
-    if let Ok(array) = value.cast::<PyArray1<bool>>() {
-        return Ok(Some(array.readonly().as_array().to_vec()));
-    }
     let array = asarray(value, name)?;
     if kind(&array)? != 'b' {
         return Ok(None);
     }
-    let array = array.cast_into::<PyArray1<bool>>().map_err(|_| {
-        invalid(format!(
-            "{name} is a mask of more than one dimension; give shape (len(index),)"
-        ))
-    })?;
-    Ok(Some(array.readonly().as_array().to_vec()))
+    if array.getattr("ndim")?.extract::<usize>()? != 1 {
+        return Err(invalid(format!(
+            "{name} is a mask that is not one-dimensional; give shape (len(index),)"
+        )));
+    }
+    // A view of other bytes as booleans can hold values that are neither; any but 0 is true to NumPy.
+    let bytes = array.call_method1("view", ("uint8",))?;
+    let bytes = bytes.cast_into::<PyArray1<u8>>()?;
+    let mask = bytes
+        .readonly()
+        .as_array()
+        .iter()
+        .map(|&byte| byte != 0)
+        .collect();
+    Ok(Some(mask))
 }
 
+/// A whole number of a keyword, of which a value beyond 64 bits is as good as the nearest.
+#[derive(Clone, Copy)]
+pub struct Whole(pub i64);
+
+impl<'py> FromPyObject<'_, 'py> for Whole {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match object.extract::<i64>() {
+            Ok(number) => Ok(Whole(number)),
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+                let negative = object.lt(0)?;
+                Ok(Whole(if negative { i64::MIN } else { i64::MAX }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A number that may not be negative.
+pub fn unsigned(name: &str, value: &Whole) -> PyResult<u64> {
+    u64::try_from(value.0)
+        .map_err(|_| invalid(format!("{name} is negative; it must be at least 0")))
+}
+
+/// A number that must be at least 1.
+pub fn positive(name: &str, value: &Whole) -> PyResult<usize> {
+    usize::try_from(value.0)
+        .ok()
+        .filter(|&n| n > 0)
+        .ok_or_else(|| invalid(format!("{name} is {}; it must be at least 1", value.0)))
+}
+
+/// More threads than this are of no use to anyone.
+const MAX_THREADS: usize = 1024;
+
 /// The threads that a call may use: what it asks for, else `OSLER_THREADS`, else what the system gives.
-pub fn threads(asked: Option<i64>) -> PyResult<usize> {
-    if let Some(asked) = asked {
-        return usize::try_from(asked)
-            .ok()
-            .filter(|&n| n > 0)
-            .ok_or_else(|| {
-                invalid(format!(
-                    "threads is {asked}; use at least 1, or None for all"
-                ))
-            });
+pub fn threads(asked: Option<Whole>) -> PyResult<usize> {
+    let wrong = |name: &str, value: &dyn std::fmt::Display, else_: &str| {
+        invalid(format!(
+            "{name} is {value}; use 1 to {MAX_THREADS}, or {else_}"
+        ))
+    };
+    let fits = |n: &usize| (1..=MAX_THREADS).contains(n);
+    if let Some(Whole(asked)) = asked {
+        let number = usize::try_from(asked).ok().filter(fits);
+        return number.ok_or_else(|| wrong("threads", &asked, "None for all"));
     }
     match std::env::var("OSLER_THREADS") {
-        Ok(text) if !text.trim().is_empty() => text
-            .trim()
-            .parse()
-            .ok()
-            .filter(|&n: &usize| n > 0)
-            .ok_or_else(|| {
-                invalid(format!(
-                    "OSLER_THREADS is {text:?}; set it to a whole number of at least 1, or unset it"
-                ))
-            }),
+        Ok(text) if !text.trim().is_empty() => {
+            let number = text.trim().parse().ok().filter(fits);
+            number.ok_or_else(|| wrong("OSLER_THREADS", &text, "unset it"))
+        }
         _ => Ok(osler_core::pool::available_threads()),
     }
 }

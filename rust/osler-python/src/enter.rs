@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use osler_core::error::Result;
+use osler_core::error::{Error, Result};
 use osler_core::pool::Control;
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -48,11 +49,17 @@ pub fn long<R: Send>(
         std::thread::scope(|scope| {
             let (ended, end) = mpsc::channel::<()>();
             let control = &control;
-            let worker = scope.spawn(move || {
-                let result = catch_unwind(AssertUnwindSafe(|| work(control)));
-                drop(ended);
-                result
-            });
+            let worker = std::thread::Builder::new()
+                .name("osler-work".to_owned())
+                .spawn_scoped(scope, move || {
+                    let result = catch_unwind(AssertUnwindSafe(|| work(control)));
+                    drop(ended);
+                    result
+                });
+            let worker = match worker {
+                Ok(worker) => worker,
+                Err(error) => return (None, Some(PyErr::from(error))),
+            };
             let mut stopped = None;
             while end.recv_timeout(WATCH) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let look = Python::attach(|py| -> PyResult<()> {
@@ -67,20 +74,27 @@ pub fn long<R: Send>(
                     stopped.get_or_insert(error);
                 }
             }
-            let result = worker.join().unwrap_or_else(Err);
-            (result, stopped)
+            (Some(worker.join().unwrap_or_else(Err)), stopped)
         })
     });
-    match (result, stopped) {
-        (Ok(Err(osler_core::error::Error::Cancelled)), Some(error)) => Err(error),
-        (result, _) => {
+    let value = match (result, stopped) {
+        (None, Some(error)) | (Some(Ok(Err(Error::Cancelled))), Some(error)) => return Err(error),
+        (Some(result), None) => outcome(py, result)?,
+        (Some(result), Some(error)) => {
+            // The work was done before it could be stopped: what it did stands, and the signal comes again.
             let value = outcome(py, result)?;
-            if let Some(callback) = progress {
-                report(callback, &control)?;
+            if !error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                return Err(error);
             }
-            Ok(value)
+            py.import("_thread")?.call_method0("interrupt_main")?;
+            value
         }
+        (None, None) => unreachable!("work that did not start left an error"),
+    };
+    if let Some(callback) = progress {
+        report(callback, &control)?;
     }
+    Ok(value)
 }
 
 fn report(callback: &Bound<'_, PyAny>, control: &Control) -> PyResult<()> {

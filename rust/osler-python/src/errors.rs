@@ -1,7 +1,7 @@
 //! Errors of the engine to Python exceptions: one match.
 
 use osler_core::error::{Damage, Error};
-use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyOSError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -11,6 +11,7 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
     match error {
         Error::Input(_) => PyValueError::new_err(text),
         Error::MissingKey(_) => PyKeyError::new_err(text),
+        Error::Memory(_) => PyMemoryError::new_err(text),
         Error::Cancelled => PyKeyboardInterrupt::new_err(text),
         Error::Io { source, .. } => match source.raw_os_error() {
             Some(number) => PyOSError::new_err((number, text)),

@@ -48,7 +48,7 @@ pub fn join<'py>(
     vectors: &Bound<'py, PyAny>,
     threshold: f32,
     metric: &str,
-    threads: Option<i64>,
+    threads: Option<arrays::Whole>,
 ) -> PyResult<Arrays<'py>> {
     let matrix = arrays::matrix(vectors, "vectors", None, false)?;
     let threads = arrays::threads(threads)?;

@@ -14,6 +14,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 
+use crate::arrays::Whole;
 use crate::results::{Found, Pairs};
 use crate::sets::{Bitmap, Groups};
 use crate::{arrays, enter, errors, options};
@@ -62,19 +63,19 @@ pub struct Index {
 #[pymethods]
 impl Index {
     #[new]
-    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=0))]
+    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=Whole(0)))]
     fn new(
         py: Python<'_>,
-        dim: i64,
+        dim: Whole,
         metric: &str,
         codes: &str,
         keep_vectors: &str,
-        memory: Option<u64>,
-        seed: u64,
+        memory: Option<Whole>,
+        seed: Whole,
     ) -> PyResult<Self> {
-        let dim = usize::try_from(dim).map_err(|_| {
-            PyValueError::new_err(format!("dim is {dim}; it must be between 1 and 65536"))
-        })?;
+        let dim = arrays::positive("dim", &dim)?;
+        let memory = memory.map(|m| arrays::unsigned("memory", &m)).transpose()?;
+        let seed = arrays::unsigned("seed", &seed)?;
         let engine = enter::quick(py, || {
             let metric = Metric::parse(metric)?;
             let codes = Codes::choose(codes, keep_vectors, memory, dim, 0)?;
@@ -121,7 +122,7 @@ impl Index {
     /// (3, True)
     #[classmethod]
     #[pyo3(signature = (vectors, keys=None, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None,
-                        threads=None, seed=0, progress=None),
+                        threads=None, seed=Whole(0), progress=None),
            text_signature = "(vectors, keys=None, *, metric='cosine', codes='auto', keep_vectors='ram', memory=None, threads=None, seed=0, progress=False)")]
     #[allow(clippy::too_many_arguments, reason = "the public signature")]
     fn build<'py>(
@@ -131,13 +132,15 @@ impl Index {
         metric: &str,
         codes: &str,
         keep_vectors: &str,
-        memory: Option<u64>,
-        threads: Option<i64>,
-        seed: u64,
+        memory: Option<Whole>,
+        threads: Option<Whole>,
+        seed: Whole,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = cls.py();
         let matrix = arrays::matrix(vectors, "vectors", None, false)?;
+        let memory = memory.map(|m| arrays::unsigned("memory", &m)).transpose()?;
+        let seed = arrays::unsigned("seed", &seed)?;
         let codes = enter::quick(py, || {
             Codes::choose(codes, keep_vectors, memory, matrix.dim, matrix.rows)
         })?;
@@ -151,7 +154,7 @@ impl Index {
         let engine = index.cast::<Index>()?.get().engine.clone();
         let none = py.None().into_bound(py);
         options::with_progress(py, progress.unwrap_or(&none), "index", |callback| {
-            let size = matrix.values.len();
+            let size = engine.cost_of_add(matrix.rows);
             options::run(py, size, callback, |control| {
                 engine.add(matrix.values, keys.as_deref(), threads, control)
             })
@@ -189,7 +192,7 @@ impl Index {
     #[staticmethod]
     #[pyo3(signature = (path, *, mmap=true))]
     fn open(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<Self> {
-        let open = |_: &Control| Engine::open(&path, mmap);
+        let open = |control: &Control| Engine::open(&path, mmap, control);
         let engine = if mmap {
             enter::quick(py, || open(&Control::default()))
         } else {
@@ -232,12 +235,12 @@ impl Index {
         py: Python<'py>,
         vectors: &Bound<'py, PyAny>,
         keys: Option<&Bound<'py, PyAny>>,
-        threads: Option<i64>,
+        threads: Option<Whole>,
     ) -> PyResult<Bound<'py, PyArray1<u64>>> {
         let matrix = arrays::matrix(vectors, "vectors", Some(self.engine.params().dim), false)?;
         let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
         let threads = arrays::threads(threads)?;
-        let size = matrix.values.len();
+        let size = self.engine.cost_of_add(matrix.rows);
         let keys = options::run(py, size, None, |control| {
             self.engine
                 .add(matrix.values, keys.as_deref(), threads, control)
@@ -321,7 +324,7 @@ impl Index {
     ///        [1]], dtype=uint64)
     /// >>> index.search(np.ones(4, dtype=np.float32), k=3, filter=[2, 3]).counts
     /// 2
-    #[pyo3(signature = (queries, k=10, *, recall=0.95, ef=None, filter=None, groups=None, group_size=Some(1),
+    #[pyo3(signature = (queries, k=Whole(10), *, recall=0.95, ef=None, filter=None, groups=None, group_size=Some(Whole(1)),
                         exclude_groups=None, exclude_by=None, exact=false, threads=None),
            text_signature = "($self, queries, k=10, *, recall=0.95, ef=None, filter=None, groups=None, group_size=1, exclude_groups=None, exclude_by=None, exact=False, threads=None)")]
     #[allow(clippy::too_many_arguments, reason = "the public signature")]
@@ -329,31 +332,23 @@ impl Index {
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
-        k: i64,
+        k: Whole,
         recall: f32,
-        ef: Option<i64>,
+        ef: Option<Whole>,
         filter: Option<&Bound<'py, PyAny>>,
         groups: Option<&Bound<'py, PyAny>>,
-        group_size: Option<i64>,
+        group_size: Option<Whole>,
         exclude_groups: Option<&Bound<'py, PyAny>>,
         exclude_by: Option<&Bound<'py, PyAny>>,
         exact: bool,
-        threads: Option<i64>,
+        threads: Option<Whole>,
     ) -> PyResult<Found> {
         let state = self.engine.snapshot();
         let mut matrix = arrays::matrix(queries, "queries", Some(state.params.dim), true)?;
-        let at_least_one = |name: &str, value: i64| {
-            usize::try_from(value)
-                .ok()
-                .filter(|&n| n > 0)
-                .ok_or_else(|| {
-                    PyValueError::new_err(format!("{name} is {value}; it must be at least 1"))
-                })
-        };
-        let k = at_least_one("k", k)?;
-        let ef = ef.map(|ef| at_least_one("ef", ef)).transpose()?;
+        let k = arrays::positive("k", &k)?;
+        let ef = ef.map(|ef| arrays::positive("ef", &ef)).transpose()?;
         let group_size = group_size
-            .map(|size| at_least_one("group_size", size))
+            .map(|size| arrays::positive("group_size", &size))
             .transpose()?;
         let allowed = options::filter(&self.engine, py, &state, filter)?;
         let groups = groups
@@ -399,11 +394,9 @@ impl Index {
             limit,
             exclude,
         };
-        let size = if matrix.rows == 1 {
-            0
-        } else {
-            matrix.values.len()
-        };
+        let size = self
+            .engine
+            .cost_of_search(matrix.rows, exact || recall >= 1.0);
         let threads = match (threads, matrix.rows) {
             (None, 1) => 1,
             _ => arrays::threads(threads)?,
@@ -450,7 +443,7 @@ impl Index {
         queries: &Bound<'py, PyAny>,
         threshold: f32,
         filter: Option<&Bound<'py, PyAny>>,
-        threads: Option<i64>,
+        threads: Option<Whole>,
     ) -> PyResult<Pairs> {
         let state = self.engine.snapshot();
         let mut matrix = arrays::matrix(queries, "queries", Some(state.params.dim), true)?;
@@ -571,7 +564,10 @@ impl Index {
     /// >>> len(osler.Index.open(path))
     /// 3
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        enter::long(py, None, |_| self.engine.save(&path))
+        let threads = arrays::threads(None)?;
+        enter::long(py, None, |control| {
+            self.engine.save(&path, threads, control)
+        })
     }
 
     /// Read every byte of the index again.
@@ -586,7 +582,7 @@ impl Index {
     /// >>> import numpy as np, osler
     /// >>> osler.Index.build(np.eye(3, dtype=np.float32)).verify()
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
-        let findings = enter::long(py, None, |_| Ok(self.engine.verify()))?;
+        let findings = enter::long(py, None, |control| self.engine.verify(control))?;
         if findings.is_empty() {
             Ok(())
         } else {
@@ -600,7 +596,7 @@ impl Index {
     /// ----------
     /// queries : array of shape (m, dim), optional
     ///     Some hundred queries like those to come, such as texts against images. None: up to 1,000 of the index's own
-    ///     vectors, which find themselves, so the curve is a little too high.
+    ///     vectors, each walked around as if it were not there.
     /// threads : int, optional
     ///
     /// Raises
@@ -621,7 +617,7 @@ impl Index {
         &self,
         py: Python<'_>,
         queries: Option<&Bound<'_, PyAny>>,
-        threads: Option<i64>,
+        threads: Option<Whole>,
     ) -> PyResult<()> {
         let dim = self.engine.params().dim;
         let mut matrix = queries
@@ -753,7 +749,8 @@ impl Index {
     ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
         let py = slf.py();
         let engine = &slf.get().engine;
-        let bytes = enter::long(py, None, |_| engine.to_bytes())?;
+        let threads = arrays::threads(None)?;
+        let bytes = enter::long(py, None, |control| engine.to_bytes(threads, control))?;
         Ok((
             py.get_type::<Index>().getattr("_from_bytes")?,
             (PyBytes::new(py, &bytes),),
@@ -763,8 +760,8 @@ impl Index {
     /// The index of a saved file's bytes, in memory and changeable.
     #[staticmethod]
     fn _from_bytes(py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> PyResult<Self> {
-        let bytes = bytes.as_bytes().to_vec();
-        let engine = enter::long(py, None, |_| Engine::from_bytes(&bytes))?;
+        let bytes = bytes.as_bytes();
+        let engine = enter::long(py, None, |control| Engine::from_bytes(bytes, control))?;
         Ok(Index {
             engine: Arc::new(engine),
         })

@@ -11,10 +11,10 @@ use pyo3::prelude::*;
 use crate::sets::{Bitmap, Groups};
 use crate::{arrays, enter};
 
-/// Work on more numbers than this runs beside a watch for Ctrl-C.
-const LONG_FROM: usize = 1 << 16;
+/// Work of more multiplications than this, some milliseconds, runs beside a watch for Ctrl-C.
+const LONG_FROM: usize = 1 << 25;
 
-/// Runs work on `size` numbers; beside a watch for Ctrl-C if they are many or progress is shown.
+/// Runs work of about `size` multiplications; beside a watch for Ctrl-C if they are many or progress is shown.
 pub fn run<R: Send>(
     py: Python<'_>,
     size: usize,

@@ -65,7 +65,11 @@ fn salt(kind: u32, number: u32) -> [u8; 8] {
 ///
 /// # Errors
 /// What the sink or a damaged source reports.
-fn write(sections: &[Section<'_>], sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
+fn write(
+    sections: &[Section<'_>],
+    check: &dyn Fn() -> Result<()>,
+    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Vec<u8>> {
     let zeros = [0_u8; PAGE];
     sink(&zeros)?;
     let mut offset = PAGE;
@@ -89,6 +93,7 @@ fn write(sections: &[Section<'_>], sink: &mut dyn FnMut(&[u8]) -> Result<()>) ->
         }
         table.extend((checksums.len() as u64 / 4).to_le_bytes());
         for index in 0..shape.blocks() {
+            check()?;
             let bytes = (section.blocks)(index)?;
             checksums.extend(checksum(section.salt(), index as u64, bytes).to_le_bytes());
             sink(bytes)?;
@@ -116,13 +121,13 @@ fn write(sections: &[Section<'_>], sink: &mut dyn FnMut(&[u8]) -> Result<()>) ->
     Ok(header)
 }
 
-/// Writes an index file: complete and synced under another name first, then renamed.
+/// Writes an index file, asking `check` once a block whether to go on: complete and synced under another name first, then renamed.
 ///
 /// # Errors
 /// [`Error::Io`]; the target is then as it was.
-pub fn save(path: &Path, sections: &[Section<'_>]) -> Result<()> {
+pub fn save(path: &Path, sections: &[Section<'_>], check: &dyn Fn() -> Result<()>) -> Result<()> {
     fs::replace(path, &mut |file| {
-        let header = write(sections, &mut |bytes| file.append(bytes))?;
+        let header = write(sections, check, &mut |bytes| file.append(bytes))?;
         file.write_start(&header)
     })
 }
@@ -131,9 +136,9 @@ pub fn save(path: &Path, sections: &[Section<'_>]) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Corrupt`] if the sections come from a damaged file.
-pub fn to_bytes(sections: &[Section<'_>]) -> Result<Vec<u8>> {
+pub fn to_bytes(sections: &[Section<'_>], check: &dyn Fn() -> Result<()>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let header = write(sections, &mut |more| {
+    let header = write(sections, check, &mut |more| {
         bytes.extend_from_slice(more);
         Ok(())
     })?;
@@ -324,10 +329,14 @@ impl Reader {
     }
 
     /// Reads every byte again and returns all damage, in the order of the file.
-    pub fn verify(&self) -> Vec<Damage> {
+    ///
+    /// # Errors
+    /// What `check` returns, which is asked once a block.
+    pub fn verify(&self, check: &dyn Fn() -> Result<()>) -> Result<Vec<Damage>> {
         let mut findings = Vec::new();
         for (i, (_, _, blocks)) in self.sections.iter().enumerate() {
             for index in 0..blocks.count() {
+                check()?;
                 if let Err(damage) = blocks.verify(index) {
                     findings.push(*damage);
                 }
@@ -341,7 +350,7 @@ impl Reader {
                 findings.push(*blocks.damage((start + at) as u64, "padding is not zero"));
             }
         }
-        findings
+        Ok(findings)
     }
 
     /// Whether the file is mapped rather than read into memory.

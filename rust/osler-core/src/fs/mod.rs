@@ -7,11 +7,14 @@
 )]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+
+/// Unfinished files of one name that a folder may hold.
+const MAX_ATTEMPTS: u32 = 1000;
 
 /// Opens a file for reading.
 ///
@@ -65,14 +68,8 @@ impl NewFile<'_> {
 /// # Errors
 /// [`Error::Io`], or what `write` returns.
 pub fn replace(path: &Path, write: &mut dyn FnMut(&mut NewFile<'_>) -> Result<()>) -> Result<()> {
-    let beside = temporary(path)?;
+    let (file, beside) = temporary(path)?;
     let result = (|| {
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .map_err(|e| Error::io("write", path, e))?;
         let mut new = NewFile {
             file: BufWriter::with_capacity(1 << 20, file),
             path,
@@ -100,20 +97,25 @@ pub fn replace(path: &Path, write: &mut dyn FnMut(&mut NewFile<'_>) -> Result<()
     result
 }
 
-fn temporary(path: &Path) -> Result<PathBuf> {
+/// A new file beside `path`, which nobody else has.
+fn temporary(path: &Path) -> Result<(File, PathBuf)> {
     let name = path
         .file_name()
         .ok_or_else(|| Error::input("the path has no file name; give the file to write"))?;
-    for attempt in 0..1000 {
+    let mut attempt = 0;
+    loop {
         let mut other = std::ffi::OsString::from(".");
         other.push(name);
         other.push(format!(".{}-{attempt}.tmp", std::process::id()));
         let candidate = path.with_file_name(other);
-        if !candidate.exists() {
-            return Ok(candidate);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        match options.open(&candidate) {
+            Ok(file) => return Ok((file, candidate)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && attempt < MAX_ATTEMPTS => {
+                attempt += 1;
+            }
+            Err(e) => return Err(Error::io("write", path, e)),
         }
     }
-    Err(Error::input(
-        "the folder is full of unfinished files; remove the ones that end in .tmp",
-    ))
 }

@@ -9,7 +9,7 @@ pub mod repair;
 pub mod search;
 
 use crate::chunks::Rows;
-use crate::error::{Damage, Error, Read, Result};
+use crate::error::{Damage, Read};
 use crate::random::Stream;
 
 /// Ends a list of links.
@@ -24,7 +24,10 @@ pub const EF_CONSTRUCTION: usize = 128;
 /// Levels above the bottom: as many as 64 random bits can open.
 const MAX_LEVELS: usize = 64 / M.ilog2() as usize;
 
-const LINK_CHUNK_BYTES: usize = 16 << 10;
+/// Links change often, so a writer copies them in smaller chunks.
+pub const LINK_CHUNK_BYTES: usize = 16 << 10;
+
+const BROKEN_LINKS: &str = "the links of a slot are no list of other slots";
 
 /// Slots with links, at one level.
 pub trait Layer: Sync {
@@ -39,6 +42,8 @@ pub trait Layer: Sync {
     fn slots(&self) -> usize;
     /// Asks the processor to fetch the links of a slot.
     fn prefetch(&self, slot: u32);
+    /// Says that the links of a slot name one that does not exist.
+    fn broken(&self, slot: u32) -> Box<Damage>;
 }
 
 /// The bottom level, where every row has a slot.
@@ -62,6 +67,11 @@ impl Layer for Base<'_> {
     #[inline(always)]
     fn prefetch(&self, slot: u32) {
         self.0.prefetch(slot as usize);
+    }
+
+    #[cold]
+    fn broken(&self, slot: u32) -> Box<Damage> {
+        self.0.damage(slot as usize, BROKEN_LINKS)
     }
 }
 
@@ -100,6 +110,11 @@ impl Layer for Level {
 
     fn prefetch(&self, slot: u32) {
         self.links.prefetch(slot as usize);
+    }
+
+    #[cold]
+    fn broken(&self, slot: u32) -> Box<Damage> {
+        self.links.damage(slot as usize, BROKEN_LINKS)
     }
 }
 
@@ -156,6 +171,9 @@ impl Graph {
     ) -> std::result::Result<Self, &'static str> {
         if base.width() != 2 * M || tables.len() > MAX_LEVELS {
             return Err("the graph has another width or too many levels");
+        }
+        if base.is_empty() && !(tables.is_empty() && entry == NONE) {
+            return Err("a graph without rows has an entry point");
         }
         if !base.is_empty() && entry as usize >= base.len() {
             return Err("the entry point is no row");
@@ -222,6 +240,16 @@ impl Graph {
                 .sum::<usize>()
     }
 
+    /// Rows with a slot.
+    pub fn rows(&self) -> usize {
+        self.base.len()
+    }
+
+    /// Rows that are in an upper level.
+    pub fn upper(&self) -> &[u32] {
+        self.levels.first().map_or(&[], |level| &level.rows)
+    }
+
     /// Levels above the bottom.
     pub fn height(&self) -> usize {
         self.levels.len()
@@ -239,33 +267,24 @@ impl Graph {
     /// Checks every invariant: links name other slots of their level, once each, without gaps, and levels agree.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the first thing that is wrong.
-    pub fn validate(&self, file: &str) -> Result<()> {
-        check_layer(&self.base(), 0, file)?;
-        for (i, level) in self.levels.iter().enumerate() {
-            check_layer(level, i + 1, file)?;
-        }
-        Ok(())
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Read<()> {
+        check_layer(&self.base())?;
+        self.levels.iter().try_for_each(check_layer)
     }
 }
 
-fn check_layer(layer: &impl Layer, level: usize, file: &str) -> Result<()> {
+fn check_layer(layer: &impl Layer) -> Read<()> {
     for slot in 0..layer.slots() as u32 {
         let links = layer.links(slot)?;
-        let count = links.iter().position(|&l| l == NONE).unwrap_or(links.len());
-        let sound = links[count..].iter().all(|&l| l == NONE)
-            && links[..count]
+        let list = real(links);
+        let sound = links[list.len()..].iter().all(|&l| l == NONE)
+            && list
                 .iter()
                 .all(|&l| (l as usize) < layer.slots() && l != slot)
-            && (1..count).all(|i| !links[..i].contains(&links[i]));
+            && (1..list.len()).all(|i| !list[..i].contains(&list[i]));
         if !sound {
-            let problem = format!("links of slot {slot} of level {level} are no valid list");
-            return Err(Error::from(Damage {
-                file: file.to_owned(),
-                section: "links".to_owned(),
-                offset: 0,
-                problem,
-            }));
+            return Err(layer.broken(slot));
         }
     }
     Ok(())

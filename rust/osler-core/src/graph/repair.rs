@@ -17,6 +17,8 @@ use crate::scratch::Scratches;
 /// Says in a table of new numbers that a row or slot is gone.
 pub const GONE: u32 = u32::MAX;
 
+const CONNECT_PASSES: usize = 4;
+
 impl Graph {
     /// The graph of the rows that stay, under their new numbers; `old` has the old ones, `space` the new.
     ///
@@ -86,6 +88,19 @@ impl Graph {
     /// # Errors
     /// Damage of the file that rows or links lie in.
     pub fn connect(&mut self, space: &impl Space, scratches: &Scratches) -> Result<usize> {
+        let mut mended = 0;
+        // A link that makes room in a full list may have been the only way to a row: the next pass finds that.
+        for _ in 0..CONNECT_PASSES {
+            let found = self.connect_once(space, scratches)?;
+            mended += found;
+            if found == 0 {
+                break;
+            }
+        }
+        Ok(mended)
+    }
+
+    fn connect_once(&mut self, space: &impl Space, scratches: &Scratches) -> Result<usize> {
         if self.base.is_empty() {
             return Ok(0);
         }
@@ -120,7 +135,7 @@ impl Graph {
                 let from = from.unwrap_or_else(|| self.bottom_entry());
                 let mut list = real(self.base.row(from as usize)?).to_vec();
                 if list.len() == 2 * M {
-                    // The farthest link of a full list makes room; whatever it alone led to is found on the next pass.
+                    // The farthest link of a full list makes room.
                     list.pop();
                 }
                 list.push(row);

@@ -37,9 +37,11 @@ fn gather(layer: &impl Layer, probe: &Probe<'_>, slot: u32, scratch: &mut Scratc
     scratch.fresh.clear();
     let len = layer.slots();
     for &neighbour in layer.links(slot)? {
-        // The bound holds for every list we write; it keeps a damaged list from naming a slot that is not there.
-        if neighbour == NONE || neighbour as usize >= len {
+        if neighbour == NONE {
             break;
+        }
+        if neighbour as usize >= len {
+            return Err(layer.broken(slot));
         }
         if scratch.visited.insert(neighbour) {
             probe.prefetch(layer.row(neighbour));
@@ -82,22 +84,34 @@ pub fn beam(
     Ok(())
 }
 
+/// What a walk that collects keeps to.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// Rows that may be scored.
+    pub budget: usize,
+    /// Rows that are walked around as if they had never been linked.
+    pub absent: &'a [u32],
+}
+
 /// Walks the bottom level, offering accepted rows to `collect`, until no open candidate can improve it.
 ///
-/// Routing uses all rows; a row that is not accepted only leads on. Returns false if more than `budget` rows were
-/// scored before that, when a scan of the accepted rows is the cheaper way to the answer.
+/// Routing uses all rows; a row that is not accepted only leads on. Returns false if more rows than the
+/// budget were scored before that, when a scan of the accepted rows is the cheaper way to the answer.
 pub fn filtered(
     graph: &Graph,
     probe: &Probe<'_>,
     start: u32,
     accept: impl Fn(u32) -> bool,
     collect: &mut impl Collect,
-    budget: usize,
+    limits: Limits<'_>,
     scratch: &mut Scratch,
 ) -> Read<bool> {
     let layer = graph.base();
     scratch.visited.reset(layer.slots());
     scratch.frontier.clear();
+    for &row in limits.absent {
+        scratch.visited.insert(row);
+    }
     scratch.visited.insert(start);
     let first = Entry::new(probe.score(start)?, start);
     scratch.frontier.push(first);
@@ -105,10 +119,10 @@ pub fn filtered(
         collect.offer(first);
     }
     while let Some(best) = scratch.frontier.pop() {
-        if best <= collect.floor() {
+        if best < collect.floor() {
             break;
         }
-        if scratch.visited.count() > budget {
+        if scratch.visited.count() > limits.budget {
             return Ok(false);
         }
         gather(&layer, probe, best.row(), scratch)?;
@@ -144,8 +158,12 @@ impl Graph {
             loop {
                 let before = best;
                 let links = layer.links(best.row())?;
-                for &neighbour in links.iter().take_while(|&&n| (n as usize) < layer.slots()) {
-                    best = best.max(Entry::new(probe.score(layer.row(neighbour))?, neighbour));
+                for &neighbour in super::real(links) {
+                    if neighbour as usize >= layer.slots() {
+                        return Err(layer.broken(best.row()));
+                    }
+                    let score = probe.score(layer.row(neighbour))?;
+                    best = best.max(Entry::new(score, neighbour));
                 }
                 if best == before {
                     break;
