@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import io
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import osler
 import pytest
 from osler.cli import output
 from osler.cli.output import show
@@ -143,3 +145,66 @@ def test_json_holds_no_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(monkeypatch, "json", document, [], [])
     assert "NaN" not in text and text.endswith("}\n")
     assert json.loads(text) == {"a": None, "b": 0.5, "c": [0, 1], "d": "2020-01-02", "e": [None]}
+
+
+@pytest.fixture(scope="module")
+def tagged(run: Any, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
+    """A collection whose metadata has the names of a hit's own columns, its table, and what building it said."""
+    folder = tmp_path_factory.mktemp("tagged")
+    table = folder / "more.csv"
+    table.write_text(
+        "file,score,rank,part,frame\ngrey.png,9.5,gold,left,7\ninverse.png,7.5,silver,right,8\nno,1,x,y,9\n"
+    )
+    built = run(
+        "index", "build", pictures / "grey.png", pictures / "inverse.png", "-o", folder / "a.osler",
+        "--encoder", "efficientnet-lite0", "--metadata", table,
+    )  # fmt: skip
+    assert built.exit_code == 0, built.stderr
+    return folder / "a.osler", table, built
+
+
+def test_a_column_named_like_one_of_a_hit_keeps_its_value(run: Any, tagged: tuple[Path, Path, Any]) -> None:
+    path = tagged[0]
+    (row,) = csv.DictReader(io.StringIO(run("query", path, "--like", "grey.png", "--format", "csv").stdout))
+    names, values = (line.split() for line in run("query", path, "--like", "grey.png").stdout.splitlines())
+    shown = dict(zip(names, values, strict=True))
+    own = {"rank": "silver", "score": 7.5, "part": "right", "frame": 8}
+    with osler.Collection.open(path) as cases:
+        (hit,) = cases.search(like="grey.png").to_polars().to_dicts()
+    for name, value in own.items():
+        assert row[f"metadata.{name}"] == str(value) == str(hit[f"metadata.{name}"])
+    assert (row["rank"], row["key"], row["part"], row["score"]) == ("1", "inverse.png", "0", repr(hit["score"]))
+    assert (shown["rank"], shown["key"], shown["score"]) == ("1", "inverse.png", f"{hit['score']:.3f}")
+    assert {name: shown[f"metadata.{name}"] for name in ("rank", "part")} == {
+        "rank": "silver",
+        "part": "right",
+    }
+    assert float(shown["metadata.score"]) == 7.5
+
+
+def test_labels_may_be_named_like_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(monkeypatch, "table", {}, ["key", "score", "score"], [["a", 1, 2]])
+    assert text.splitlines()[1].split() == ["a", "1", "2"]
+
+
+@pytest.mark.parametrize("style", ["table", "csv"])
+def test_metadata_rows_without_a_file_are_counted(
+    run: Any, tagged: tuple[Path, Path, Any], pictures: Path, style: str
+) -> None:
+    path, table, built = tagged
+    assert "1 of 3 metadata rows matched no file" in built.stderr.splitlines()
+    again = run("index", "add", path, pictures / "grey.png", "--metadata", table, "--format", style)
+    assert again.exit_code == 0 and "2 of 3 metadata rows matched no file" in again.stderr.splitlines()
+    none = run("index", "add", path, pictures / "CT_small.dcm", "--metadata", table, "--format", style)
+    (line,) = [line for line in none.stderr.splitlines() if "metadata rows" in line]
+    assert line.startswith("3 of 3 metadata rows matched no file; name the files ")
+    assert "metadata rows" not in run("index", "add", path, pictures / "grey.png", "--format", style).stderr
+
+
+def test_a_join_on_uids_says_what_it_did_not_look_at(run: Any, copy: Path, pictures: Path, tmp_path: Path) -> None:
+    table = tmp_path / "more.csv"
+    table.write_text("SOPInstanceUID,grade\n1.2.3,4\n")
+    result = run("index", "add", copy, pictures / "CT_small.dcm", "--metadata", table)
+    assert result.stderr.splitlines() == [
+        "1 of 1 metadata rows matched no file that is new; files that were there already were not read again"
+    ]

@@ -295,7 +295,23 @@ def _add(cases: Collection, sources: Sequence[str], name: str, style: str, stric
     if not len(cases):
         raise ValueError(_nothing(report))
     _report(style, report, name)
+    if style != "json" and report.unmatched:
+        _say_unmatched(report, options["metadata"])
     return output.SKIPPED if strict and report.skipped else output.DONE
+
+
+def _say_unmatched(report: AddReport, metadata: str) -> None:
+    from osler.sources.tables import read_table
+
+    frame = read_table(metadata, "the metadata")
+    text = f"{report.unmatched:,} of {len(frame):,} metadata rows matched no file"
+    by_name = {"key", "path", "file", "filename"} & {name.lower() for name in frame.columns}
+    if report.duplicates and not by_name:
+        # A join on SOPInstanceUID is made by reading, and what is in the collection already is not read again.
+        text += " that is new; files that were there already were not read again"
+    elif by_name and report.unmatched == len(frame):
+        text += "; name the files in a column path or file as their paths below SOURCE"
+    output.say(text)
 
 
 def _nothing(report: AddReport) -> str:

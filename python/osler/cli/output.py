@@ -92,8 +92,9 @@ def show(
         writer.writerows([[_cell(cell, exact=True) for cell in row] for row in rows])
         text = page.getvalue()
     else:
-        chosen = [column for column in (table_columns or columns) if column in columns]
-        where = [columns.index(column) for column in chosen]
+        where = [columns.index(column) for column in table_columns or () if column in columns]
+        where = where or list(range(len(columns)))
+        chosen = [columns[at] for at in where]
         numeric = [all(_is_number(row[at]) for row in rows) for at in where]
         cells = [[_printable(_cell(row[at], exact=False)) for at in where] for row in rows]
         if sys.stdout.isatty():

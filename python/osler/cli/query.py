@@ -36,6 +36,8 @@ __all__ = ["command"]
 
 # A table shows the columns that the question names, then the user's own, then these, up to this many in all.
 _TABLE_COLUMNS = 6
+# A metadata column of one of these names is shown as `Hits.to_polars` calls it.
+_OWN = ("rank", "key", "score", "part", "kind", "frame")
 _MADE_BY_READERS = ("format", "pixel_phi")
 _FIRST_OF_DICOM = ("modality", "body_part", "view", "laterality", "age", "sex", "year", "manufacturer")
 
@@ -145,6 +147,11 @@ def _table_columns(cases: Collection, where: str | None, group_by: str | None, e
     return list(dict.fromkeys([*mentioned, *named, *own, *_FIRST_OF_DICOM]))
 
 
+def _column(name: str) -> str:
+    """Return what a metadata column is called beside the hit's own columns."""
+    return f"metadata.{name}" if name in _OWN else name
+
+
 def _show(style: str, hits: list[Hit], searched: int, seconds: float, preferred: list[str]) -> None:
     names = list(dict.fromkeys(name for hit in hits for name in hit.metadata))
     rows = [
@@ -160,12 +167,12 @@ def _show(style: str, hits: list[Hit], searched: int, seconds: float, preferred:
         "seconds": seconds,
     }
     filled = {name for name in names if any(hit.metadata.get(name) not in (None, "", []) for hit in hits)}
-    shown = [name for name in preferred if name in filled][:_TABLE_COLUMNS]
+    shown = [_column(name) for name in preferred if name in filled][:_TABLE_COLUMNS]
     several = ["part"] if any(hit.part.position for hit in hits) else []
     output.show(
         style,
         document,
-        ["rank", "key", "score", *names, "part", "kind"],
+        ["rank", "key", "score", *map(_column, names), "part", "kind"],
         rows,
         table_columns=["rank", "key", "score", *shown, *several],
     )
