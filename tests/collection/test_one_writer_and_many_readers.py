@@ -66,6 +66,71 @@ def test_a_reader_keeps_its_snapshot_while_a_writer_goes_on(tmp_path: Path, case
         assert reader.keys() == ["b", *(f"k{number}" for number in range(10))]
 
 
+def test_a_reader_outlives_the_files_of_its_snapshot(tmp_path: Path, cases: osler.Collection) -> None:
+    path = tmp_path / "cases.osler"
+    cases.add_vectors(["a"], np.eye(8)[:1])
+    cases.add_vectors(["b"], np.eye(8)[1:2])
+    with osler.Collection.open(path) as reader:
+        before = set((path / "segments").iterdir())
+        cases.compact()
+        for number in range(6):
+            cases.add_vectors([f"k{number}"], np.eye(8)[2:3])
+        assert not before & set((path / "segments").iterdir()), "the writer removed nothing"
+        assert [hit.key for hit in reader.search(vector=np.eye(8)[1], recall=1)] == ["b", "a"]
+        assert (reader.vectors() == np.eye(8, dtype=np.float32)[:2]).all()
+        with pytest.raises(osler.Error, match="changed and cleaned up since it was opened; open it again") as caught:
+            reader.verify()
+        assert caught.value.code == "stale"
+        assert not isinstance(caught.value, osler.CorruptIndexError)
+
+
+def test_an_answer_of_a_writer_outlives_its_cleaning_up(cases: osler.Collection) -> None:
+    cases.add_vectors(["a"], np.eye(8)[:1])
+    cases.add_vectors(["b"], np.eye(8)[1:2])
+    snapshot = cases._handle.snapshot
+    cases.compact()
+    for number in range(6):
+        cases.delete([f"k{number}"])
+        cases.add_vectors([f"k{number}"], np.eye(8)[2:3])
+    assert (snapshot.vectors(np.arange(2)) == np.eye(8, dtype=np.float32)[:2]).all()
+
+
+def test_a_reader_that_is_overtaken_while_it_opens_tries_again(
+    tmp_path: Path, cases: osler.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from osler.collection import handle
+
+    cases.add_vectors(["a"], np.eye(8)[:1])
+    cases.add_vectors(["b"], np.eye(8)[1:2])
+    real, calls = handle.Snapshot, []
+
+    def overtaken(store: Any, *earlier: Any) -> Any:
+        calls.append(store)
+        if len(calls) == 1:
+            monkeypatch.setattr(handle, "Snapshot", real)
+            cases.compact()
+            for number in range(6):
+                cases.add_vectors([f"k{number}"], np.eye(8)[2:3])
+        return real(store, *earlier)
+
+    monkeypatch.setattr(handle, "Snapshot", overtaken)
+    with osler.Collection.open(tmp_path / "cases.osler") as reader:
+        assert len(reader) == 8
+
+
+def test_a_lock_that_cannot_be_opened_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+
+    from osler.collection import store
+
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with pytest.raises(FileNotFoundError):
+        store._Lock(tmp_path / "none")
+    gc.collect()
+    assert not unraisable
+
+
 def test_a_reader_cannot_write(tmp_path: Path, cases: osler.Collection) -> None:
     cases.add_vectors(["a"], np.eye(8)[:1])
     cases.close()

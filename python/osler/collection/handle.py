@@ -29,6 +29,7 @@ __all__ = ["Handle", "initial_state"]
 _METRICS = ("cosine", "dot", "l2")
 # Below this many parts a graph is made faster than it is read: api.md, "Calibration".
 _WORTH_SAVING = 2_000
+_ATTEMPTS = 5
 
 
 class Handle:
@@ -36,8 +37,7 @@ class Handle:
 
     def __init__(self, path: Path, writable: bool, encoder: Encoder | None = None) -> None:
         self.path = path
-        self.store = Store.open(path, writable=writable)
-        self.snapshot = Snapshot(self.store)
+        self.store, self.snapshot = _newest(path, writable)
         self.graph = Graph(self.store)
         self.write_lock = threading.RLock()
         self._encoder: Encoder | None = None
@@ -211,6 +211,23 @@ class Handle:
                 "encoders cannot be compared, so use the first or build a new collection"
             )
         return encoder
+
+
+def _newest(path: Path, writable: bool) -> tuple[Store, Snapshot]:
+    """Open a collection at its newest commit, again where a writer overtook the reading of it."""
+    attempts = _ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            store = Store.open(path, writable=writable)
+            try:
+                return store, Snapshot(store)
+            except BaseException:
+                store.close()
+                raise
+        except Error as error:
+            if error.code != "stale" or not attempts:
+                raise
 
 
 def initial_state(

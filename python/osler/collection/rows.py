@@ -31,6 +31,8 @@ UNSET = "__unset"
 KEY = "key"
 _FIELDS = ("frame", "left", "top", "right", "bottom", "start", "end")
 _KINDS = ("image", "text")
+# NumPy pads the header of a matrix to this many bytes.
+_NPY_HEADER = 128
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # The root of a source, and below it the file of an item, or the files of a series in order.
@@ -182,7 +184,7 @@ class Segment:
         Item (row of `rows`), position in the item, and index into ``("image", "text")``.
     """
 
-    def __init__(self, store: Store, entry: Mapping[str, Any], dim: int) -> None:
+    def __init__(self, store: Store, entry: Mapping[str, Any], dim: int, hold: bool = True) -> None:
         self.id: str = entry["id"]
         self.first_item: int = entry["first_item"]
         self.first_part: int = entry["first_part"]
@@ -198,18 +200,31 @@ class Segment:
         if len(self.part_items) and (self.part_items.max() >= len(self.rows) or (np.diff(self.part_items) < 0).any()):
             raise corrupt(store.path, self._name("parts.parquet"), "its parts name items that are not there")
         self.columns = [name for name in self.rows.columns if name not in (KEY, CONTENT, UNSET)]
+        vectors = self._name("vectors.npy")
+        self._digest: str = store.manifest["files"][vectors]["sha256"]
+        # Mapped now and read later: a writer may remove the file in between.
+        self._held = store.mapped(vectors) if hold else None
 
     @cached_property
     def vectors(self) -> Array:
         """The parts' vectors, float32 (p, dim), mapped; every byte is checked on first use."""
-        path = self._store.check(self._name("vectors.npy"))
+        name = self._name("vectors.npy")
+        data = self._held if self._held is not None else self._store.mapped(name)
+        self._store.check_bytes(name, data, self._digest)
+        header = io.BytesIO(data[:_NPY_HEADER])
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError):
-            raise corrupt(self._store.path, self._name("vectors.npy"), "it cannot be read") from None
-        if found.shape != (len(self.part_items), self._dim) or found.dtype != np.float32:
-            raise corrupt(self._store.path, self._name("vectors.npy"), "its shape is not that of the parts")
-        return np.asanyarray(found)
+            version = np.lib.format.read_magic(header)
+            if version != (1, 0):
+                raise ValueError
+            shape, fortran, kind = np.lib.format.read_array_header_1_0(header)
+        except ValueError:
+            raise corrupt(self._store.path, name, "it cannot be read") from None
+        if shape != (len(self.part_items), self._dim) or fortran or kind != np.float32:
+            raise corrupt(self._store.path, name, "its shape is not that of the parts")
+        found = np.frombuffer(data, np.float32, offset=header.tell())
+        if found.size != shape[0] * shape[1]:
+            raise corrupt(self._store.path, name, "its length is not that of its shape")
+        return found.reshape(shape)
 
     def metadata(self, item: int) -> dict[str, Any]:
         """Return the columns that were set for one item."""

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "tombstone_bytes"]
 
 
+# A mapped file takes one of the process's descriptors, of which there may be 1,024 in all.
+_HELD_SEGMENTS = 256
+
+
 class Snapshot:
     """The rows of one commit.
 
@@ -46,7 +50,8 @@ class Snapshot:
         self.metric: str = self.manifest["metric"]
         self.types: dict[str, str] = self.manifest["schema"]
         self.segments: list[Segment] = [
-            known.get(entry["id"]) or Segment(store, entry, self.dim) for entry in self.manifest["segments"]
+            known.get(entry["id"]) or Segment(store, entry, self.dim, hold=at < _HELD_SEGMENTS)
+            for at, entry in enumerate(self.manifest["segments"])
         ]
         dead = earlier._dead if earlier is not None else {}
         # What searches derive from the rows alone, kept for the next one.

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -199,6 +200,16 @@ class Store:
             raise corrupt(self.path, name, "its bytes are not those that were written")
         return data
 
+    def mapped(self, name: str) -> mmap.mmap:
+        """Return a listed file, mapped: it stays readable after a later commit has removed it."""
+        with open(self._existing(name), "rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def check_bytes(self, name: str, data: mmap.mmap, digest: str) -> None:
+        """Raise unless mapped bytes have the hash that they were written with."""
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise corrupt(self.path, name, "its bytes are not those that were written")
+
     def check(self, name: str) -> Path:
         """Return the path of a listed file after checking its hash."""
         path = self._existing(name)
@@ -223,8 +234,12 @@ class Store:
 
     def _existing(self, name: str) -> Path:
         path = self.path / name
-        problem = _length_problem(path, self.manifest["files"][name]["bytes"])
+        listed = self.manifest["files"].get(name)
+        if listed is None:
+            raise _stale(self.path)
+        problem = _length_problem(path, listed["bytes"])
         if problem is not None:
+            _raise_if_stale(self.path, self.manifest["commit"], name)
             raise corrupt(self.path, name, problem)
         return path
 
@@ -275,6 +290,9 @@ class Store:
 
 class _Lock:
     """The writer's lock: `flock`, so that it dies with its process."""
+
+    # Of an object whose LOCK could not be opened, which is collected all the same.
+    _handle = -1
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -330,6 +348,19 @@ def corrupt(root: Path, name: str, problem: str, section: str = "file", offset: 
     return CorruptIndexError(f"{root.name}/{name} is damaged ({problem}); restore it from a copy", findings=[finding])
 
 
+def _stale(root: Path) -> Error:
+    return Error(f"{root.name} has been changed and cleaned up since it was opened; open it again", code="stale")
+
+
+def _raise_if_stale(root: Path, commit: int, name: str) -> None:
+    """Raise where a later commit no longer lists a file, so that its absence is no damage."""
+    for number, path in _manifests(root)[:1]:
+        if number > commit:
+            with suppress(CorruptIndexError, OSError):
+                if name not in _decode(path, path.read_bytes())["files"]:
+                    raise _stale(root)
+
+
 def _read_format(path: Path) -> str:
     try:
         raw = (path / "FORMAT").read_bytes()
@@ -373,6 +404,7 @@ def _newest_manifest(path: Path) -> dict[str, Any]:
         problem = _length_problem(path / name, entry["bytes"])
         # A graph is derived: without it the rows are still all there.
         if problem is not None and not name.startswith("index/"):
+            _raise_if_stale(path, number, name)
             raise corrupt(path, name, problem)
     return manifest
 
