@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,8 +113,13 @@ def test_a_warning_is_one_line(spawn: Callable[..., Any], cases: Path) -> None:
     assert second.startswith("searched 7 items; answered in ")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def printed(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> str:
-    page = io.StringIO()
+    page = options.pop("page", None) or io.StringIO()
     monkeypatch.setattr(output.sys, "stdout", page)
     show(*arguments, **options)
     return page.getvalue()
@@ -122,6 +128,54 @@ def printed(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) ->
 def test_cells_cannot_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(monkeypatch, "table", {}, ["key", "n"], [["\x1b[2Jevil\x07\u202e", 1], ["two\nlines", None]])
     assert text == "key         n\n?[2Jevil??  1\ntwo lines\n"
+
+
+@pytest.mark.parametrize("style", ["csv", "json"])
+def test_a_terminal_is_not_steered_and_a_program_gets_every_byte(monkeypatch: pytest.MonkeyPatch, style: str) -> None:
+    evil = "a\x1b[2J\x9b\u202e\r\x7fé"
+    arguments = (style, {"key": evil}, ["key"], [[evil]])
+    exact = printed(monkeypatch, *arguments)
+    shown = printed(monkeypatch, *arguments, page=Terminal())
+    assert all(one.isprintable() or one == "\n" for one in shown) and "é" in shown
+    if style == "json":
+        assert json.loads(shown) == json.loads(exact) == {"key": evil}
+    else:
+        assert shown == 'key\n"a?[2J????é"\n'
+        assert list(csv.reader(io.StringIO(exact, newline="")))[1] == [evil]
+
+
+def test_keep_speaks_of_new_items(run: Any, copy: Path, pictures: Path) -> None:
+    said = "--keep applies to new items only; the 7 that are there stay as they are"
+    for command in (("add", copy, pictures / "CT_small.dcm"), ("build", pictures, "-o", copy, "--resume")):
+        result = run("index", *command, "--keep", "PatientID", "--json")
+        assert result.exit_code == 0 and said in result.stderr.splitlines()
+        assert said not in run("index", *command, "--json").stderr
+
+
+def test_the_first_build_has_nothing_to_say_of_keep(run: Any, pictures: Path, tmp_path: Path) -> None:
+    more = ("--encoder", "efficientnet-lite0", "--keep", "PatientID")
+    result = run("index", "build", pictures / "CT_small.dcm", "-o", tmp_path / "a.osler", *more)
+    assert result.exit_code == 0 and result.stderr == ""
+
+
+def test_help_says_how_keys_are_made(run: Any, pictures: Path, tmp_path: Path) -> None:
+    said = " ".join(run("index", "build", "--help").stdout.split())
+    assert "relative to the folder that was given" in said and "the folder that they have in common" in said
+    for name in ("a/x/1.png", "a/y/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(pictures / f"{'grey' if '1' in name else 'inverse'}.png", tmp_path / name)
+    given = {
+        ("a",): ["x/1.png", "y/2.png"],
+        ("a/x", "a/y"): ["x/1.png", "y/2.png"],
+        ("a/x",): ["1.png"],
+        ("a/x/1.png",): ["1.png"],
+    }
+    for number, (sources, keys) in enumerate(given.items()):
+        out = tmp_path / f"{number}.osler"
+        paths = [tmp_path / source for source in sources]
+        assert run("index", "build", *paths, "-o", out, "--encoder", "efficientnet-lite0").exit_code == 0
+        with osler.Collection.open(out) as cases:
+            assert cases.keys() == keys
 
 
 def test_numbers_lean_right_and_nothing_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,9 @@ QUERY: dict[str, tuple[list[Any], list[str]]] = {
     "unknown column": (["--text", "x", "--where", "modalty = 'MR'"], ["column 'modalty'", "did you mean 'modality'"]),
     "broken where": (["--text", "x", "--where", "modality ="], ["--where"]),
     "unknown group": (["--text", "x", "--group-by", "patient"], ['no column "patient"', 'did you mean "patient_id"']),
+    "unknown exclude of a text": (["--text", "x", "--exclude", "foo"], ['--exclude: no column "foo"']),
+    "folder": (["--image", "{pictures}"], ["is a folder; give one picture or DICOM file"]),
+    "table": (["--image", "{table}"], ["is a table; give one picture or DICOM file"]),
     "exclude of a text": (["--text", "x", "--exclude", "sex"], ["--text has none, ask with --image or --like"]),
     "unknown exclude": (
         ["--like", "grey.png", "--exclude", "stdy_id"],
@@ -92,8 +95,13 @@ QUERY: dict[str, tuple[list[Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", QUERY)
-def test_query(run: Any, cases: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_query(
+    run: Any, cases: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     arguments, said = QUERY[name]
+    table = tmp_path / "list.csv"
+    table.write_text("path\na.png\n")
+    arguments = [str(one).format(pictures=pictures, table=table) for one in arguments]
     from osler.encoders import Encoder
 
     def refuse(*_: Any, **__: Any) -> Any:
@@ -107,9 +115,9 @@ def test_query(run: Any, cases: Path, monkeypatch: pytest.MonkeyPatch, name: str
 @pytest.mark.parametrize(
     ("array", "code", "said"),
     [
-        (np.full(640, np.nan), 1, ["NaN"]),
-        (np.zeros(640), 1, ["zero"]),
-        (np.ones(12), 1, ["640"]),
+        (np.full(640, np.nan), 2, ["holds NaN or infinity; give finite numbers"]),
+        (np.zeros(640), 2, ["zeros only", "give another vector"]),
+        (np.ones(12), 2, ["holds 12 numbers", "have 640", "the encoder that it was made with"]),
         (np.ones((3, 2, 2)), 2, ["shape (3, 2, 2)"]),
         (np.array(["a", "b"]), 2, ["does not hold one array of numbers"]),
         (np.array([{}], dtype=object), 2, ["no .npy file of numbers"]),
@@ -177,13 +185,13 @@ def test_other_commands(run: Any, cases: Path, name: str, tmp_path: Path, monkey
 
 
 def test_a_filter_without_texts_says_how_to_give_one(run: Any, cases: Path) -> None:
-    failed(run("filter", "score", cases, "--threshold", 0), 1, "pass --text")
+    failed(run("filter", "score", cases, "--threshold", 0), 2, "pass --text")
 
 
 def test_files_that_do_not_fit(run: Any, cases: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text('{"name": "x"}')
-    failed(run("classify", cases, "--prompts", tmp_path / "mine.json"), 1, "mine.json is no prompt set: labels")
-    failed(run("filter", "apply", cases, tmp_path / "mine.json"), 1, "holds no decisions")
+    failed(run("classify", cases, "--prompts", tmp_path / "mine.json"), 2, "mine.json is no prompt set: labels")
+    failed(run("filter", "apply", cases, tmp_path / "mine.json"), 2, "holds no decisions")
     shutil.copy(pictures / "notes.txt", tmp_path / "a.usearch")
     failed(run("index", "import", tmp_path / "a.usearch", "-o", tmp_path / "a.osler"), 1, "is not a usearch index")
     assert not (tmp_path / "a.osler").exists()
@@ -202,7 +210,45 @@ def test_a_collection_of_ones_own_vectors(run: Any, tmp_path: Path) -> None:
 def test_an_encoder_that_takes_no_text(run: Any, tmp_path: Path, pictures: Path) -> None:
     osler.Collection.create(tmp_path / "a.osler", encoder="efficientnet-lite0").close()
     failed(run("query", tmp_path / "a.osler", "--text", "x"), 2, "--text needs an encoder of texts")
-    failed(run("classify", tmp_path / "a.osler", "--prompts", "modality"), 2, "needs an encoder of texts")
+    failed(run("classify", tmp_path / "a.osler", "--prompts", "modality"), 2, "--prompts needs an encoder of texts")
+    failed(
+        run("classify", tmp_path / "a.osler", "--label", "a=b", "--label", "c=d"),
+        2,
+        "--label needs an encoder of texts, and efficientnet-lite0 is none; use a collection whose encoder takes",
+    )
+    filtered = run("filter", "score", tmp_path / "a.osler", "--threshold", 0.1, "--text", "x")
+    failed(filtered, 2, "--text needs an encoder of texts", "; use a collection")
+
+
+def test_an_encoder_that_takes_no_pictures(run: Any, tmp_path: Path, pictures: Path) -> None:
+    said = ("minilm takes no pictures", "choose an encoder of images, such as efficientnet-lite0 or reference")
+    for more in ([], ["--dry-run"]):
+        result = run("index", "build", pictures, "-o", tmp_path / "a.osler", "--encoder", "minilm", *more)
+        failed(result, 2, *said)
+        assert not list(tmp_path.iterdir())
+    osler.Collection.create(tmp_path / "a.osler", encoder="minilm").close()
+    failed(run("index", "build", pictures, "-o", tmp_path / "a.osler", "--resume"), 2, *said)
+    failed(run("index", "add", tmp_path / "a.osler", pictures), 2, *said)
+    osler.Collection.create(tmp_path / "own.osler", dim=3).close()
+    failed(run("index", "add", tmp_path / "own.osler", pictures), 2, "has vectors only", "osler index build")
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_a_file_that_is_no_index(run: Any, cases: Path, pictures: Path, tmp_path: Path, command: str) -> None:
+    foreign = tmp_path / "a.usearch"
+    assert run("index", "export", cases, "-o", foreign).exit_code == 0
+    said = "is no collection and no index of Osler; give what `osler index build` made"
+    failed(run("index", command, foreign), 2, said, f"osler index import {foreign} -o cases.osler")
+    (tmp_path / "empty").touch()
+    for path in (pictures / "grey.png", pictures / "CT_small.dcm", tmp_path / "empty"):
+        failed(run("index", command, path), 2, said, "with: osler index import")
+    ours = tmp_path / "a.index"
+    osler.Index.build(np.eye(4, dtype=np.float32)).save(ours)
+    assert run("index", command, ours).exit_code == 0
+    whole = ours.read_bytes()
+    ours.write_bytes(whole[:4] + b"\n" + whole[6:])
+    result = run("index", command, ours)
+    assert result.exit_code == 1 and "damaged" in result.stderr
 
 
 def test_a_damaged_collection(run: Any, copy: Path) -> None:
@@ -240,6 +286,27 @@ m.distributions = lambda **_: [found(name) for name in ("numpy", "pydicom")]
     assert process.returncode == 1 and stdout == "", stderr
     assert stderr.splitlines()[-1].startswith("error: ") and "pip install" in stderr and "osler[cpu]" in stderr
     assert "Traceback" not in stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("module", "package"), [("usearch", "usearch"), ("PIL", "pillow")])
+def test_without_a_base_package(
+    spawn: Callable[..., Any], cases: Path, pictures: Path, tmp_path: Path, module: str, package: str
+) -> None:
+    hide = f"""
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+    command = ("index", "export", cases, "-o", tmp_path / "a.usearch")
+    if module == "PIL":
+        command = ("query", cases, "--image", pictures / "grey.png")
+    process = spawn(*command, before=hide)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1 and stdout == ""
+    assert stderr == f"error: the package {module} is missing; pip install {package}\n"
 
 
 def test_a_full_disk_leaves_nothing(spawn: Callable[..., Any], pictures: Path, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import click
 
 from osler.cli import output
 from osler.cli.options import (
+    ANOTHER_COLLECTION,
     Device,
+    arguments,
     check_modality,
     check_where,
     device_option,
@@ -64,10 +66,11 @@ def command(
         raise UsageProblem(f"--scale is {scale:g}; give a number above 0")
     with open_collection(collection, device=device) as cases:
         check_where(cases, where)
-        check_modality(cases, "text", "prompts are texts")
+        check_modality(cases, "text", "--label" if prompts is None else "--prompts", ANOTHER_COLLECTION)
         from osler.classify import zero_shot
 
-        result = zero_shot(cases, chosen, mode=mode, where=where, scale=scale)  # type: ignore[arg-type]
+        with arguments():
+            result = zero_shot(cases, chosen, mode=mode, where=where, scale=scale)  # type: ignore[arg-type]
     document = result.to_dict()
     items = document["items"]
     rows = [[one["key"], one["label"], one["score"], *(one["scores"][name] for name in result.labels)] for one in items]
@@ -103,4 +106,5 @@ def _prompts(prompts: str | None, labels: tuple[str, ...], mode: str) -> PromptS
         raise UsageProblem(f'no prompt set "{prompts}"{hint}')
     if is_file and not Path(prompts).is_file():
         raise UsageProblem(f'no such file: "{prompts}"')
-    return PromptSet.load(prompts)
+    with arguments():
+        return PromptSet.load(prompts)

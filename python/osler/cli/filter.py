@@ -9,7 +9,9 @@ import click
 
 from osler.cli import Commands, output
 from osler.cli.options import (
+    ANOTHER_COLLECTION,
     Device,
+    arguments,
     check_modality,
     check_output,
     device_option,
@@ -60,10 +62,11 @@ def score(
     check_output(out, *_DECISIONS)
     with open_collection(collection, device=device) as cases:
         if text:
-            check_modality(cases, "text", "--text")
+            check_modality(cases, "text", "--text", ANOTHER_COLLECTION)
         from osler.curate import score_filter
 
-        decisions = score_filter(cases, threshold=threshold, fraction=fraction, text=list(text) or None)
+        with arguments():
+            decisions = score_filter(cases, threshold=threshold, fraction=fraction, text=list(text) or None)
     document = decisions.to_dict()
     columns = ["key", "keep", "reason", "score"]
     rows = [[row[column] for column in columns] for row in document["decisions"]]
@@ -113,7 +116,8 @@ def apply(collection: str, decisions: str, keys: str | None, dry_run: bool, styl
 
     if found.suffix.lower() not in _DECISIONS:
         raise UsageProblem(f'"{decisions}" ends in neither .json nor .parquet; give what `osler filter score` wrote')
-    verdicts = Decisions.load(found)
+    with arguments():
+        verdicts = Decisions.load(found)
     writes = keys is None and not dry_run
     with open_collection(collection, "a" if writes else "r") as cases:
         count = sum(key in cases for key in verdicts.dropped) if dry_run else verdicts.apply(cases, keys=keys)

@@ -19,6 +19,7 @@ from osler.cli.options import (
     Device,
     check_encoder,
     check_output,
+    check_takes_pictures,
     check_where,
     device_option,
     encoder_option,
@@ -32,8 +33,12 @@ from osler.cli.output import Interrupted, UsageProblem
 if TYPE_CHECKING:
     from osler.collection import AddReport, Collection
     from osler.collection.ingest import Plan
+    from osler.index import Index
 
 __all__ = ["command"]
+
+# The first bytes of an index file: FORMAT.md, "Header". Those after them tell how a transfer has damaged it.
+_SIGNATURE = b"\x8fOSL"
 
 _metadata_option = click.option("--metadata", metavar="FILE", help="CSV or Parquet: more columns, joined by file name.")
 _keep_option = click.option("--keep", metavar="TAG", multiple=True, help="Store this DICOM tag as it is; repeatable.")
@@ -77,6 +82,10 @@ def build(
     """Make a collection from pictures and DICOM files.
 
     A SOURCE is a file, a folder, or a CSV or Parquet table that names pictures.
+
+    The key of a plain picture is its path relative to the folder that was given, such as ward/1.png; of a file that
+    was given, its name; of several SOURCEs, its path relative to the folder that they have in common. A table may give
+    keys in a column key. The key of a DICOM file is a pseudonym, made from its bytes and the collection's secret.
     """
     if out is None:
         raise UsageProblem("--out is missing; name the collection to make, as in --out cases.osler")
@@ -85,11 +94,16 @@ def build(
         raise UsageProblem(f'"{out}" exists; go on with --resume, or choose another name')
     _check_parent(target, out)
     plan = _check_sources(sources, metadata, keep, items)
+    named = check_encoder(encoder)
+    if not target.exists():
+        from osler.encoders.registry import describe
+
+        check_takes_pictures(named, describe(named).manifest.modalities)
     if dry_run:
-        named = check_encoder(encoder)
         return _show_plan(style, plan, {"encoder": named, "collection": out, "keep": list(keep), "items": items})
     if target.exists():
         with open_collection(out, "a", encoder=encoder, device=device) as cases:
+            _check_encoder_of(cases)
             return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items)
     found = load_encoder(encoder, device)
     from osler.collection import Collection
@@ -127,6 +141,7 @@ def add(
             return _show_plan(
                 style, plan, {"encoder": named, "collection": collection, "keep": list(keep), "items": items}
             )
+        _check_encoder_of(cases)
         return _add(cases, sources, collection, style, strict, metadata=metadata, keep=keep, items=items)
 
 
@@ -169,9 +184,7 @@ def compact(collection: str, style: str) -> None:
 def info(collection: str, style: str) -> None:
     """Say what a collection, or an index file, holds and how it was made."""
     if existing(collection).is_file():
-        from osler.index import Index
-
-        document = dict(Index.open(collection).stats())
+        document = dict(_open_index(collection).stats())
     else:
         with open_collection(collection) as cases:
             document = cases.info().to_dict()
@@ -188,9 +201,7 @@ def verify(collection: str, style: str) -> int:
     findings: Sequence[Any] = ()
     try:
         if existing(collection).is_file():
-            from osler.index import Index
-
-            Index.open(collection).verify()
+            _open_index(collection).verify()
         else:
             with open_collection(collection) as cases:
                 cases.verify()
@@ -247,6 +258,33 @@ def _show_exchanged(style: str, what: str, count: int, where: str, path: str) ->
     output.show(style, {what: count, where: path}, [what, where], [[count, path]])
 
 
+def _open_index(path: str) -> Index:
+    """Open an index file; a file of another kind is wrong usage, not damage."""
+    from osler.index import Index
+
+    with open(path, "rb") as stream:
+        start = stream.read(len(_SIGNATURE))
+    if start != _SIGNATURE:
+        make = (
+            f"osler index import {path} -o cases.osler" if path.lower().endswith(".usearch") else "osler index import"
+        )
+        raise UsageProblem(
+            f'"{path}" is no collection and no index of Osler; give what `osler index build` made, or bring a usearch '
+            f"file in with: {make}"
+        )
+    return Index.open(path)
+
+
+def _check_encoder_of(cases: Collection) -> None:
+    name = cases.info().encoder
+    if name is None:
+        raise UsageProblem(
+            "this collection has vectors only, and no encoder for pictures; make another with: "
+            "osler index build SOURCE -o cases.osler"
+        )
+    check_takes_pictures(name, cases.encoder.modalities)
+
+
 def _check_parent(target: Path, typed: str) -> None:
     if not target.absolute().parent.is_dir():
         raise UsageProblem(f'the folder of "{typed}" does not exist; make it first')
@@ -282,6 +320,9 @@ def _show_plan(style: str, plan: Plan, settings: dict[str, Any]) -> int:
 def _add(cases: Collection, sources: Sequence[str], name: str, style: str, strict: bool, **options: Any) -> int:
     """Add, and report each file's outcome; an interruption says what is kept."""
     before = len(cases)
+    fresh = set(options["keep"]) - set(cases.info().policy["keep"])
+    if before and fresh:
+        output.say(f"--keep applies to new items only; the {before:,} that are there stay as they are")
     try:
         report = cases.add([Path(source) for source in sources], **options)
     except KeyboardInterrupt:

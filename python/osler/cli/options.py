@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from osler.cli.output import UsageProblem, nearest, say
+from osler.cli.output import UsageProblem, as_typed, nearest, say
 
 if TYPE_CHECKING:
     from osler.collection import Collection
     from osler.encoders import Encoder
 
 __all__ = [
+    "ANOTHER_COLLECTION",
     "DEFAULT_ENCODER",
     "Device",
+    "arguments",
     "check_column",
     "check_encoder",
     "check_modality",
     "check_output",
+    "check_takes_pictures",
     "check_where",
     "device_option",
     "encoder_option",
@@ -36,6 +39,7 @@ __all__ = [
     "where_option",
 ]
 
+ANOTHER_COLLECTION = "use a collection whose encoder takes pictures and texts, such as reference"
 DEFAULT_ENCODER = "reference"
 Device = Literal["auto", "cpu", "cuda"]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -117,6 +121,19 @@ def open_collection(
         yield cases
 
 
+@contextmanager
+def arguments() -> Iterator[None]:
+    """Turn what the library says of its arguments into wrong usage; failures of the work have classes of their own."""
+    from osler.errors import Error
+
+    try:
+        yield
+    except Error:
+        raise
+    except ValueError as error:
+        raise UsageProblem(as_typed(str(error))) from error
+
+
 def check_column(cases: Collection, option: str, column: str | None, path: str) -> None:
     """Refuse a column that the collection does not have, naming the nearest one."""
     if column is not None and column not in cases.schema:
@@ -134,18 +151,29 @@ def check_where(cases: Collection, where: str | None) -> int:
         raise UsageProblem(f"--where: {message}") from None
 
 
-def check_modality(cases: Collection, kind: Literal["image", "text"], what: str) -> None:
-    """Refuse a question that the collection's encoder cannot take, before it is loaded."""
+def check_modality(cases: Collection, kind: Literal["image", "text"], what: str, instead: str | None = None) -> None:
+    """Refuse an option that the collection's encoder cannot take, before it is loaded; a query may ask otherwise."""
     name = cases.info().encoder
     if name is None:
-        raise UsageProblem(
-            f"{what} needs an encoder, and this collection has vectors only; ask with --vector or --like"
-        )
+        advice = instead or "ask with --vector or --like"
+        raise UsageProblem(f"{what} needs an encoder, and this collection has vectors only; {advice}")
     if kind not in cases.encoder.modalities:
         other = "--image" if kind == "text" else "--text"
-        raise UsageProblem(
-            f"{what} needs an encoder of {kind}s, and {name} is none; ask with {other}, --like or --vector"
-        )
+        advice = instead or f"ask with {other}, --like or --vector"
+        raise UsageProblem(f"{what} needs an encoder of {kind}s, and {name} is none; {advice}")
+
+
+def check_takes_pictures(name: str, modalities: Sequence[str]) -> None:
+    """Refuse to make or grow a collection of pictures with an encoder of texts."""
+    if "image" in modalities:
+        return
+    from osler.encoders import list_encoders
+
+    others = [info.name for info in list_encoders() if "image" in info.modalities]
+    raise UsageProblem(
+        f"the encoder {name} takes no pictures; choose an encoder of images, such as {' or '.join(others)}, for a "
+        "collection of its own"
+    )
 
 
 def check_encoder(name: str | None) -> str:

@@ -23,10 +23,13 @@ from typing import Any
 
 import click
 
-__all__ = ["Interrupted", "UsageProblem", "exit_code", "fail", "nearest", "say", "show", "version"]
+__all__ = ["Interrupted", "UsageProblem", "as_typed", "exit_code", "fail", "nearest", "say", "show", "version"]
 
 # The library speaks of its arguments; here they are options of the same names.
 _ARGUMENT = re.compile(r"\b(encoder|fraction|image|like|scale|text|threshold|vector|where)=")
+
+# What pip calls a package, where that is not its name in Python.
+_DISTRIBUTIONS = {"PIL": "pillow"}
 
 DONE, FAILED, USAGE, SKIPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -85,12 +88,15 @@ def show(
     """
     if style == "json":
         text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if sys.stdout.isatty():
+            text = "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
     elif style == "csv":
         page = io.StringIO()
         writer = csv.writer(page, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([[_cell(cell, exact=True) for cell in row] for row in rows])
-        text = page.getvalue()
+        # Exact for a program that reads it; a terminal must not be steered by what comes from outside.
+        text = _printable(page.getvalue()) if sys.stdout.isatty() else page.getvalue()
     else:
         where = [columns.index(column) for column in table_columns or () if column in columns]
         where = where or list(range(len(columns)))
@@ -154,11 +160,19 @@ def _failure(error: BaseException) -> int:
         fail("out of memory; give the machine more, or work on fewer items at a time")
     elif isinstance(error, KeyError) and error.args:
         fail(str(error.args[0]))
+    elif isinstance(error, ModuleNotFoundError) and error.name and str(error).startswith("No module named"):
+        package = error.name.partition(".")[0]
+        fail(f"the package {package} is missing; pip install {_DISTRIBUTIONS.get(package, package)}")
     elif isinstance(error, Error | ValueError | ImportError | NotImplementedError):
-        fail(_ARGUMENT.sub(r"--\1", str(error)) or type(error).__name__)
+        fail(as_typed(str(error)) or type(error).__name__)
     else:
         fail(f"a fault in osler ({type(error).__name__}); run again with OSLER_DEBUG=1 and report what it prints")
     return FAILED
+
+
+def as_typed(message: str) -> str:
+    """Return a sentence of the library with the options of the command line in place of its arguments."""
+    return _ARGUMENT.sub(r"--\1", message)
 
 
 def nearest(name: str, names: Sequence[str] | Any) -> str:

@@ -14,6 +14,7 @@ import click
 from osler.cli import output
 from osler.cli.options import (
     Device,
+    arguments,
     check_column,
     check_modality,
     check_output,
@@ -27,6 +28,8 @@ from osler.cli.options import (
 from osler.cli.output import UsageProblem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from osler.collection import Collection
@@ -84,28 +87,29 @@ def command(
         raise UsageProblem(f"-k is {k}; ask for at least 1 hit")
     if text is not None and not text.strip():
         raise UsageProblem("--text is empty; say what to look for")
-    if exclude is not None and image is None and like is None:
-        raise UsageProblem(
-            f"--exclude needs a query with a value of its own; {given[0]} has none, ask with --image or --like"
-        )
     check_output(html, ".html", ".htm")
     question: dict[str, Any] = {"text": text} if text is not None else {}
     if image is not None:
-        question = {"image": existing(image)}
+        question = {"image": _one_picture(image)}
     with open_collection(collection, device=device) as cases:
         for option, column in (("--group-by", group_by), ("--exclude", exclude)):
             check_column(cases, option, column, collection)
+        if exclude is not None and image is None and like is None:
+            raise UsageProblem(
+                f"--exclude needs a query with a value of its own; {given[0]} has none, ask with --image or --like"
+            )
         check_where(cases, where)
         if image is not None or text is not None:
             check_modality(cases, "image" if text is None else "text", "--image" if text is None else "--text")
         if vector is not None:
-            question = {"vector": _read_vector(vector)}
+            question = {"vector": _read_vector(vector, cases)}
         if like is not None:
             if like not in cases:
                 raise UsageProblem(f'no item of {collection} has the key "{like}"; keys are what a query prints')
             question = {"like": like}
         start = perf_counter()
-        hits = cases.search(k=k, where=where, group_by=group_by, exclude=exclude, **question)
+        with arguments():
+            hits = cases.search(k=k, where=where, group_by=group_by, exclude=exclude, **question)
         seconds = perf_counter() - start
         _show(style, list(hits), hits.searched, seconds, _table_columns(cases, where, group_by, exclude))
         total = len(cases)
@@ -118,8 +122,19 @@ def command(
             output.say(f"wrote {html}")
 
 
-def _read_vector(path: str) -> np.ndarray:
-    """Read one vector of an .npy file; the library checks its width and values."""
+def _one_picture(path: str) -> Path:
+    """Return the path of a query picture: neither a folder nor a table of pictures."""
+    from osler.sources.tables import is_table
+
+    found = existing(path)
+    what = "folder" if found.is_dir() else "table" if is_table(found) else None
+    if what is not None:
+        raise UsageProblem(f'"{path}" is a {what}; give one picture or DICOM file')
+    return found
+
+
+def _read_vector(path: str, cases: Collection) -> np.ndarray:
+    """Read one vector of an .npy file that can be a query of a collection."""
     import numpy as np
 
     found = existing(path)
@@ -133,6 +148,15 @@ def _read_vector(path: str) -> np.ndarray:
         array = array[0]
     if array.ndim != 1:
         raise UsageProblem(f'"{path}" holds an array of shape {array.shape}; a query is one vector')
+    if len(array) != cases.dim:
+        raise UsageProblem(
+            f'"{path}" holds {len(array):,} numbers, and the vectors of this collection have {cases.dim:,}; '
+            "give a vector of the encoder that it was made with"
+        )
+    if not np.isfinite(array).all():
+        raise UsageProblem(f'"{path}" holds NaN or infinity; give finite numbers')
+    if cases.metric == "cosine" and not array.any():
+        raise UsageProblem(f'"{path}" holds zeros only, which have no direction under cosine; give another vector')
     return array
 
 
