@@ -94,7 +94,11 @@ def show(
         page = io.StringIO()
         writer = csv.writer(page, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([[_cell(cell, exact=True) for cell in row] for row in rows])
+        # Where lines end with "\n", the csv module leaves a bare "\r" unquoted, and its reader then refuses it.
+        quoting = csv.writer(page, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in rows:
+            cells = [_cell(cell, exact=True) for cell in row]
+            (quoting if any("\r" in cell for cell in cells) else writer).writerow(cells)
         # Exact for a program that reads it; a terminal must not be steered by what comes from outside.
         text = _printable(page.getvalue()) if sys.stdout.isatty() else page.getvalue()
     else:
@@ -102,11 +106,11 @@ def show(
         where = where or list(range(len(columns)))
         chosen = [columns[at] for at in where]
         numeric = [all(_is_number(row[at]) for row in rows) for at in where]
-        cells = [[_printable(_cell(row[at], exact=False)) for at in where] for row in rows]
+        lines = [[_printable(_cell(row[at], exact=False)) for at in where] for row in rows]
         if sys.stdout.isatty():
-            _rich_table(chosen, numeric, cells)
+            _rich_table(chosen, numeric, lines)
             return
-        text = _plain_table(chosen, numeric, cells)
+        text = _plain_table(chosen, numeric, lines)
     sys.stdout.write(text)
     sys.stdout.flush()
 
