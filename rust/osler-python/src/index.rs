@@ -63,7 +63,8 @@ pub struct Index {
 #[pymethods]
 impl Index {
     #[new]
-    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=Whole(0)))]
+    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=Whole(0)),
+           text_signature = "(dim, *, metric='cosine', codes='auto', keep_vectors='ram', memory=None, seed=0)")]
     fn new(
         py: Python<'_>,
         dim: Whole,
