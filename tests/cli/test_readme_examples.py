@@ -78,6 +78,15 @@ def test_the_transcript_is_what_the_demo_prints(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "hits.html").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("first", ["osler.load_encoder", "import onnxruntime"])
+def test_the_order_of_imports_that_readme_names_works(first: str) -> None:
+    assert f"`{first}`" in README
+    call = f"{first}('minilm')" if first.startswith("osler") else first
+    program = f"import osler; {call}; import usearch.index; osler.load_encoder('minilm').encode_texts(['a'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_screenshot_is_there_and_small() -> None:
     (name,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert 10_000 < (ROOT / name).stat().st_size < 400_000
