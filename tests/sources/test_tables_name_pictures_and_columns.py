@@ -36,6 +36,25 @@ def _labels(source: Any) -> dict[str, Any]:
     return {name: row["label"] for name, row in _items(source).items() if "label" in row}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"key": ["x", "y"]}, {"file": ["a/1.png", "3.png"]}),
+        ({"path": ["old/a/1.png"]}, {"filename": ["a/1.png"]}),
+        ({"file": ["other"]}, {"filename": ["3.png"]}),
+    ],
+)
+def test_a_join_on_the_wrong_column_is_refused(folder: Path, wrong: Any, right: Any) -> None:
+    labels = {"label": ["effusion", "none"][: len(next(iter(wrong.values())))]}
+    (first,), (second,) = wrong, right
+    message = f"joined on its column '{first}', which fits no file, while '{second}' would"
+    with pytest.raises(ValueError, match=message):
+        open_source(folder, metadata=pl.DataFrame(wrong | right | labels))
+    assert "effusion" in _labels(open_source(folder, metadata=pl.DataFrame(right | labels))).values()
+    neither = wrong | {second: [f"none{row}" for row in range(len(labels["label"]))]} | labels
+    assert open_source(folder, metadata=pl.DataFrame(neither)).unmatched_rows == len(labels["label"])
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_a_table_names_pictures_keys_and_columns(folder: Path, suffix: str) -> None:
     table = pl.DataFrame(

@@ -5,15 +5,16 @@ Reads files below the paths that it is given; knows no encoder and no collection
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from osler.decode import format_of, read_bytes
 from osler.items import Item
-from osler.sources.images import Entry, agreed, check_link, list_files, picture_item, relative, size_of
+from osler.sources.images import Entry, agreed, check_link, is_collection, list_files, picture_item, relative, size_of
 from osler.sources.tables import PSEUDONYMISED, Join, is_table, table_entries
 
 __all__ = ["Entry", "Source", "open_source"]
@@ -64,12 +65,17 @@ class Source:
         """Rows of the metadata that fit no entry; when joined on SOPInstanceUID, none that was read so far."""
         return self._join.unmatched if self._join else 0
 
+    def table_cells(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the cells of each row of the tables, without the columns that name files or become pseudonyms."""
+        for row in itertools.chain(self._rows, self._join.rows if self._join else ()):
+            yield {name: value for name, value in row.items() if name not in PSEUDONYMISED}
+
     def read(self, entry: Entry) -> Item:
         """Read one entry.
 
         A plain picture's key is its locator, a table's row has the key that it gives (a series that of its first
         file), and a DICOM file has none: its key is to be made from `content`. Cells of a table and of the metadata
-        replace columns of the file; of a series, those on which its files agree.
+        replace columns of the file, unless they are empty; of a series, those on which its files agree.
 
         Raises
         ------
@@ -110,7 +116,11 @@ class Source:
 
 def _with(item: Item, cells: dict[str, Any]) -> Item:
     named = {name: str(cells[name]) for name in PSEUDONYMISED if cells.get(name) not in (None, "")}
-    columns = {name: value for name, value in cells.items() if name not in PSEUDONYMISED}
+    columns = {
+        name: value
+        for name, value in cells.items()
+        if name not in PSEUDONYMISED and (value is not None or name not in item.metadata)
+    }
     return Item(
         key=item.key,
         locator=item.locator,
@@ -203,6 +213,8 @@ def _paths(source: Path_ | Sequence[Path_]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"the source {path.name!r} is not there; check its path")
+        if is_collection(path):
+            raise ValueError(f"the source {path.name!r} is a collection; name the pictures that it was made of")
     if len(paths) > 1 and any(path.is_file() and is_table(path) for path in paths):
         raise ValueError("a table that names pictures must be the only source; add the others in another call")
     return paths

@@ -5,6 +5,7 @@ Lists directories below the paths that it is given and follows no link out of th
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,19 @@ from osler.decode import read_pixels
 from osler.errors import SourceError
 from osler.items import Item, Locator, Part
 
-__all__ = ["Entry", "agreed", "check_link", "list_files", "parts_of", "picture_item", "relative", "size_of"]
+__all__ = [
+    "Entry",
+    "agreed",
+    "check_link",
+    "is_collection",
+    "list_files",
+    "parts_of",
+    "picture_item",
+    "relative",
+    "size_of",
+]
+
+_FORMAT_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,8 @@ def relative(path: Path, root: Path) -> str:
 def list_files(path: Path) -> Iterator[Path]:
     """Yield a file, or every file below a folder, in the order of their relative paths.
 
-    Hidden files are among them, and so are links and folders that may not be read: each is to have its outcome.
+    Hidden files are among them, and so are links and folders that may not be read: each is to have its outcome. What
+    lies in a collection is not.
 
     Examples
     --------
@@ -88,9 +102,31 @@ def list_files(path: Path) -> Iterator[Path]:
         found.append(Path(error.filename))
 
     for folder, folders, files in os.walk(path, onerror=unreadable, followlinks=False):
+        if is_collection(Path(folder)):
+            folders.clear()
+            continue
         found.extend(Path(folder, name) for name in files)
         found.extend(link for link in (Path(folder, name) for name in folders) if link.is_symlink())
     yield from sorted(found, key=lambda file: relative(file, path))
+
+
+def is_collection(folder: Path) -> bool:
+    """Tell whether a folder is a collection, by the mark in its file FORMAT.
+
+    Examples
+    --------
+    >>> import osler, tempfile
+    >>> from osler.sources.images import is_collection
+    >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+    >>> is_collection(cases.path), is_collection(cases.path.parent)
+    (True, False)
+    """
+    try:
+        with open(folder / "FORMAT", "rb") as stream:
+            found = json.loads(stream.read(_FORMAT_BYTES))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("magic") == "osler collection"
 
 
 def size_of(path: Path) -> int:

@@ -195,7 +195,8 @@ class Join:
     Raises
     ------
     ValueError
-        There is no column to join on, two rows have one value in it, or a row's file name fits several entries.
+        There is no column to join on, two rows have one value in it, a row's file name fits several entries, or no
+        row fits any entry by the first such column while some would by another.
     """
 
     def __init__(self, table: Any, entries: Sequence[Entry], keys: Sequence[str | None], keep: Sequence[str]) -> None:
@@ -218,6 +219,13 @@ class Join:
         self._of_entry: dict[int, int] = {}
         if self.kind != "sopinstanceuid":
             self._match(entries, keys, column)
+            if entries and not self._matched:
+                self._refuse_the_wrong_column(frame, entries, keys, column)
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The cells of every row, matched or not."""
+        return self._cells
 
     @property
     def unmatched(self) -> int:
@@ -254,6 +262,24 @@ class Join:
             owners[row] = entry.number
             self._of_entry[entry.number] = row
         self._matched = set(owners)
+
+    def _refuse_the_wrong_column(
+        self, frame: pl.DataFrame, entries: Sequence[Entry], keys: Sequence[str | None], column: str
+    ) -> None:
+        locators = {entry.locator for entry in entries}
+        bare = {PurePosixPath(locator).name for locator in locators}
+        targets = {"key": {key for key in keys if key} or locators, "path": locators}
+        for other in frame.columns:
+            kind = _plain(other)
+            if other == column or kind not in ("key", *_PATHS):
+                continue
+            texts = [str(value).strip() for value in frame[other].to_list() if value is not None]
+            values = set(texts if kind == "key" else map(_posix, texts))
+            if values & targets.get(kind, locators | bare):
+                raise ValueError(
+                    f"the metadata is joined on its column {column!r}, which fits no file, while {other!r} would; "
+                    f"leave {column!r} out or correct it"
+                )
 
 
 def _posix(text: str) -> str:
