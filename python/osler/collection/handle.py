@@ -110,13 +110,20 @@ class Handle:
         known = self.snapshot.manifest["secret_check"]
         path = privacy.secret_path(self.path)
         try:
-            found = privacy.Secret.make(path) if make and known is None else privacy.Secret.read(path)
+            make = make and known is None
+            found = privacy.Secret.make(path, self.store.id) if make else privacy.Secret.read(path)
         except FileNotFoundError:
             raise Error(
                 f"{path.name} is missing beside {self.path.name}; it is needed to add DICOM files and to find a "
                 "patient's pseudonym, so put it back (opening and searching work without it)",
                 code="secret",
             ) from None
+        if known is None and found.owner != self.store.id:
+            raise Error(
+                f"a secret of another collection lies at {path.name}; move it away, or give {self.path.name} another "
+                "name",
+                code="secret",
+            )
         if known is not None and found.check() != known:
             raise Error(
                 f"{path.name} is the secret of another collection; put back the one made with this", code="secret"

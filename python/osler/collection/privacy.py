@@ -41,6 +41,7 @@ ALLOWED = (
 IDENTIFIERS = ("patient_id", "study_id", "series_id", "instance_id")
 
 _SECRET_BYTES = 32
+_OWNER_BYTES = 16
 _PSEUDONYM_BYTES = 16
 
 
@@ -51,26 +52,31 @@ class Secret:
     ----------
     key : bytes
         32 random bytes.
+    owner : str
+        Random id, 16 bytes in hex, of the collection that the key was made for; it lies in the file behind the key, so
+        that no other collection takes the file for its own.
     """
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "owner")
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) != _SECRET_BYTES:
+    def __init__(self, key: bytes, owner: str) -> None:
+        if len(key) != _SECRET_BYTES or len(owner) != 2 * _OWNER_BYTES:
             raise Error("the collection's secret is damaged; restore the file that was made with it", code="secret")
         self._key = key
+        self.owner = owner
 
     @classmethod
-    def make(cls, path: Path) -> Secret:
-        """Read the secret at `path`, or make it with mode 0600 where there is none."""
+    def make(cls, path: Path, owner: str) -> Secret:
+        """Read the secret at `path`, or make it with mode 0600 for a collection where there is none."""
         try:
             return cls.read(path)
         except FileNotFoundError:
-            key = secrets.token_bytes(_SECRET_BYTES)
+            made = cls(secrets.token_bytes(_SECRET_BYTES), owner)
+            content = made._key + bytes.fromhex(owner)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(handle, 0o600)
-            if os.write(handle, key) != len(key):
+            if os.write(handle, content) != len(content):
                 raise OSError("short write")
             os.fsync(handle)
         except BaseException:
@@ -83,12 +89,13 @@ class Secret:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return cls(key)
+        return made
 
     @classmethod
     def read(cls, path: Path) -> Secret:
         """Read the secret at `path`; FileNotFoundError where there is none."""
-        return cls(path.read_bytes())
+        content = path.read_bytes()
+        return cls(content[:_SECRET_BYTES], content[_SECRET_BYTES:].hex())
 
     def pseudonym(self, domain: str, value: bytes) -> str:
         """Return 128 bits in hex that stand for `value`; equal values of different domains have nothing in common."""
@@ -111,7 +118,10 @@ class Secret:
 
 
 def secret_path(collection: Path) -> Path:
-    """Return where the secret of the collection at this path lies: beside it, never in it."""
+    """Return where the secret of the collection at this path lies: beside it, never in it.
+
+    Two names can give one path, ``q`` and ``q.osler``: the second collection that needs a secret is refused it.
+    """
     return collection.with_name(collection.name.removesuffix(".osler") + ".secret")
 
 
