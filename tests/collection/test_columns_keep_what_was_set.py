@@ -133,6 +133,7 @@ def test_what_cannot_be_stored_is_refused(row: Any, message: str, cases: osler.C
         (["a", "a"], np.eye(8)[:2], {}, ValueError, "key 'a' is given twice"),
         (["a", 1], np.eye(8)[:2], {}, TypeError, "key 1 is a int"),
         (["a", ""], np.eye(8)[:2], {}, ValueError, "key 1 is empty"),
+        (["a", "b\ud800"], np.eye(8)[:2], {}, ValueError, "key 1 holds half of a surrogate pair"),
         ("ab", np.eye(8)[:2], {}, TypeError, "keys is one str"),
         (["a"], np.eye(8)[:2], {}, ValueError, "2 vectors for 1 keys"),
         (["a"], np.eye(7)[:1], {}, ValueError, "7 columns, this collection has dim 8"),

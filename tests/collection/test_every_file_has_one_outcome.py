@@ -91,7 +91,11 @@ def test_a_name_with_other_bytes_is_left_or_replaced(tmp_path: Path, pictures: C
         cases.add(folder, progress=False)
         picture = np.tile(np.linspace(0, 255, 16).astype(np.uint8), (12, 1))
         Image.fromarray(picture).save(folder / "0.png")
-        assert cases.add(folder, progress=False).duplicates == 2
+        report = cases.add(folder, progress=False)
+        assert (report.added, report.skipped, report.duplicates) == (0, 1, 1)
+        assert [(one.source, one.code) for one in report.failures] == [("0.png", "key_taken")]
+        assert "on_duplicate='replace'" in report.failures[0].message
+        assert cases.add(folder, on_error="raise", progress=False).skipped == 1
         assert cases.search(image=picture)[0].score < 0.999
         report = cases.add(folder, on_duplicate="replace", progress=False)
         assert (report.added, report.duplicates, len(cases)) == (1, 1, 2)
@@ -115,6 +119,51 @@ def test_metadata_is_joined_and_counted(tmp_path: Path, pictures: Callable[..., 
         assert (report.added, report.unmatched) == (3, 1)
         assert cases.keys("label = 'normal' AND age >= 18") == ["2.png"]
         assert "label" not in cases["1.png"].metadata
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"), [("rows", "int"), ("age", "int"), ("spacing", "float"), ("year", "int"), ("grade", "int")]
+)
+def test_an_odd_cell_is_refused_before_it_costs_a_file(
+    column: str, expected: str, tmp_path: Path, pictures: Callable[..., Path], tiny: Any
+) -> None:
+    folder = pictures(3)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"file,{column}\n0.png,tall\n1.png,12\n")
+    with osler.Collection.create(tmp_path / "cases.osler", encoder=tiny) as cases:
+        cases.add_vectors(["own"], np.ones((1, 16)), metadata=[{"grade": 2}])
+        for source, options in ((folder, {"metadata": table}), (table, {})):
+            if source == table:
+                table = Path(shutil.copy(table, folder))
+                source = table
+            with pytest.raises(ValueError, match=f"column '{column}' of the table holds text, and is {expected}") as e:
+                cases.add(source, progress=False, **options)
+            assert "tall" not in str(e.value)
+        assert cases.keys() == ["own"] and tiny.pictures == 0
+        report = cases.add([folder / f"{n}.png" for n in range(3)], progress=False)
+        assert (report.added, report.skipped) == (3, 0)
+
+
+def test_a_cell_of_the_right_type_takes_the_place_of_the_files_own(tmp_path: Path, tiny: Any) -> None:
+    shutil.copy(dicom("CT_small.dcm"), tmp_path / "ct.dcm")
+    shutil.copy(dicom("MR_small.dcm"), tmp_path / "mr.dcm")
+    table = tmp_path / "labels.csv"
+    table.write_text("file,modality\nct.dcm,scout\nmr.dcm,\n")
+    with osler.Collection.create(tmp_path / "cases.osler", encoder=tiny) as cases:
+        cases.add([tmp_path / "ct.dcm", tmp_path / "mr.dcm"], metadata=table, progress=False)
+        assert cases.to_polars()["modality"].to_list() == ["scout", "MR"]
+
+
+def test_a_collection_in_the_source_is_no_source(tmp_path: Path, pictures: Callable[..., Path], tiny: Any) -> None:
+    folder = pictures(2)
+    with osler.Collection.create(folder / "cases.osler", encoder=tiny) as cases:
+        assert repr(cases.add(folder, progress=False)) == "added 2 · skipped 0 · duplicates 0"
+        assert cases.add(folder, progress=False).skipped == 0
+        with pytest.raises(ValueError, match=r"'cases.osler' is a collection; name the pictures"):
+            cases.add(cases.path, progress=False)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "FORMAT").write_text("some notes")
+    assert plan(folder).files == 3
 
 
 def test_identifiers_of_a_table_become_pseudonyms(tmp_path: Path, pictures: Callable[..., Path], tiny: Any) -> None:
@@ -146,7 +195,7 @@ def test_dicom_needs_the_secret_to_be_added_and_not_to_be_searched(tmp_path: Pat
         with pytest.raises(osler.Error, match="secret is missing beside"):
             cases.search(image=dicom("MR_small.dcm"), exclude="patient_id")
         assert len(cases) == 1
-    secret.write_bytes(bytes(32))
+    secret.write_bytes(bytes(48))
     cases = osler.Collection.open(path, mode="a", encoder=tiny)
     with pytest.raises(osler.Error, match="secret of another collection"):
         cases.add(dicom("MR_small.dcm"), progress=False)
@@ -158,6 +207,40 @@ def test_dicom_needs_the_secret_to_be_added_and_not_to_be_searched(tmp_path: Pat
         assert [hit.metadata["modality"] for hit in hits] == ["CT"]
         with pytest.raises(ValueError, match="needs a query that has a value"):
             cases.search(image=np.zeros((8, 8), np.uint8), exclude="patient_id")
+
+
+def test_no_collection_takes_the_secret_of_another(tmp_path: Path, tiny: Any) -> None:
+    with osler.Collection.create(tmp_path / "q.osler", encoder=tiny) as first:
+        first.add(dicom("CT_small.dcm"), progress=False)
+    secret = (tmp_path / "q.secret").read_bytes()
+    shutil.move(tmp_path / "q.osler", tmp_path / "former.osler")
+    for name in ("q", "q.osler"):
+        with osler.Collection.create(tmp_path / name, encoder=tiny) as other:
+            with pytest.raises(osler.Error, match=r"of another collection lies at q\.secret; move it away") as caught:
+                other.add(dicom("CT_small.dcm"), progress=False)
+            assert caught.value.code == "secret"
+            assert len(other) == 0
+    assert (tmp_path / "q.secret").read_bytes() == secret
+    (tmp_path / "q.secret").rename(tmp_path / "former.secret")
+    with osler.Collection.open(tmp_path / "q.osler", mode="a", encoder=tiny) as other:
+        assert other.add(dicom("CT_small.dcm"), progress=False).added == 1
+    with osler.Collection.open(tmp_path / "former.osler", mode="a", encoder=tiny) as first:
+        assert first.add(dicom("MR_small.dcm"), progress=False).added == 1
+
+
+def test_a_secret_whose_first_commit_was_lost_is_used_again(
+    tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cases.osler"
+    with osler.Collection.create(path, encoder=tiny) as cases:
+        monkeypatch.setattr(tiny, "encode_images", lambda *_, **__: 1 / 0, raising=False)
+        with pytest.raises(ZeroDivisionError):
+            cases.add(dicom("CT_small.dcm"), progress=False)
+        monkeypatch.undo()
+    secret = (tmp_path / "cases.secret").read_bytes()
+    with osler.Collection.open(path, mode="a", encoder=tiny) as cases:
+        assert cases.add(dicom("CT_small.dcm"), progress=False).added == 1
+    assert (tmp_path / "cases.secret").read_bytes() == secret
 
 
 def test_two_collections_cannot_be_joined_by_pseudonym(tmp_path: Path, tiny: Any) -> None:

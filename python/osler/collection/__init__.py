@@ -174,18 +174,32 @@ class Collection:
         source : path, or list of paths
             A file, a folder, or a table that names pictures.
         metadata : path, optional
-            A CSV or Parquet file joined on ``key``, ``path``, ``file``/``filename`` or ``SOPInstanceUID``.
+            A CSV or Parquet file joined on ``key``, ``path``, ``file``/``filename`` or ``SOPInstanceUID``: the first
+            of these that it has. Its cells take the place of what the file says of itself, such as ``age`` or
+            ``modality``, unless they are empty.
         keep : iterable of str
-            DICOM tags or columns of `metadata` to keep as they are, though they may identify a patient.
+            DICOM tags or columns of `metadata` to keep as they are, though they may identify a patient. In a
+            collection that has items already, this holds for new ones only.
         items : {"file", "series"}
-        on_error, on_duplicate : str
-            What to do with a file that cannot be read, and with a file whose name is there already with other bytes.
+        on_error : {"skip", "raise"}
+            What to do with a file that cannot be read.
+        on_duplicate : {"skip", "replace"}
+            What to do with a file whose name is there already with other content: leave it out, as a failure with the
+            code ``key_taken``, or let it take the place of the former.
         progress : bool or callable
             A callable gets (done, total) and stops the work by returning False.
 
         Returns
         -------
         AddReport
+
+        Raises
+        ------
+        FileNotFoundError
+            The source or the metadata is not there.
+        ValueError
+            A table cannot be used, or the type of one of its columns is not that of the collection's or the files'
+            column of this name; nothing was added.
         """
         from osler.collection.ingest import add
 

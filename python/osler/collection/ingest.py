@@ -18,7 +18,7 @@ import numpy as np
 from osler.collection.handle import Handle
 from osler.collection.outcome import AddReport, Failure
 from osler.collection.privacy import Secret, content_digest, policy, stored_columns
-from osler.collection.rows import Array, Batch, Columns, Place, unit_rows
+from osler.collection.rows import Array, Batch, Columns, Place, check_table, unit_rows
 from osler.config import LIMITS
 from osler.decode import format_of, read_bytes
 from osler.errors import EncoderError, Error, SourceError
@@ -35,6 +35,10 @@ _ENCODE_FRAMES = 64
 _COMMIT_ITEMS = 1_024
 _COMMIT_BYTES = 64 << 20
 _SNIFFED = 4_096
+_KEY_TAKEN = (
+    "an item with other content has this key already; use on_duplicate='replace', or add the file under another name "
+    "or folder"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +130,13 @@ class _Run:
         key = item.key
         if key is None:
             key = content = _dicom_key(self.secret, item.content)
-        if key in self.known and (self.known[key] == content or self.on_duplicate == "skip"):
-            self.duplicates += 1
-            return
+        if key in self.known:
+            if self.known[key] == content:
+                self.duplicates += 1
+                return
+            if self.on_duplicate == "skip":
+                self.failures.append(Failure(read.entry.locator, "key_taken", _KEY_TAKEN))
+                return
         kinds = {part.kind for part in item.parts}
         for kind in sorted(kinds):
             self.handle.encoder_for(kind)
@@ -270,6 +278,7 @@ def add(
     _ = handle.encoder
     kept = tuple(dict.fromkeys([*handle.keep, *keep]))
     opened = open_source(source, keep=keep, metadata=metadata, items=items)
+    check_table(opened.table_cells(), handle.snapshot.types, "the table")
     with handle.write_lock:
         changes = {"policy": policy(kept)} if kept != handle.keep else {}
         run = _Run(handle, opened, on_error, on_duplicate, handle.columns(), changes)
@@ -301,6 +310,7 @@ def plan(source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: 
     {'dicom': 1}
     """
     opened = open_source(source, metadata=metadata, keep=keep, items=items)
+    check_table(opened.table_cells(), {}, "the table")
     kinds: Counter[str] = Counter()
     files = 0
     for entry in opened.entries:

@@ -48,9 +48,9 @@ class AddReport:
     added : int
         Items that are new, or that took the place of another.
     skipped : int
-        Files that could not be read or encoded; one of `failures` each.
+        Files that could not be read or encoded, or whose key another item has; one of `failures` each.
     duplicates : int
-        Items that were there already and were left as they were.
+        Items that were there already, with the same content, and were left as they were.
     failures : tuple of Failure
     unmatched : int
         Rows of the metadata table that named no file.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from osler.items import Kind
 
-__all__ = ["Batch", "Columns", "Segment", "read_locators", "unit_rows"]
+__all__ = ["Batch", "Columns", "Segment", "check_table", "read_locators", "unit_rows"]
 
 CONTENT = "__content"
 UNSET = "__unset"
@@ -33,6 +33,13 @@ _FIELDS = ("frame", "left", "top", "right", "bottom", "start", "end")
 _KINDS = ("image", "text")
 # NumPy pads the header of a matrix to this many bytes.
 _NPY_HEADER = 128
+
+# The columns that files themselves give, and their types.
+BUILT_IN = {
+    "modality": "text", "body_part": "text", "view": "text", "laterality": "text", "photometric": "text",
+    "rows": "int", "columns": "int", "frames": "int", "spacing": "float", "slice_thickness": "float",
+    "manufacturer": "text", "year": "int", "age": "int", "sex": "text", "encoding": "text", "format": "text",
+}  # fmt: skip
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # The root of a source, and below it the file of an item, or the files of a series in order.
@@ -184,7 +191,7 @@ class Segment:
         Item (row of `rows`), position in the item, and index into ``("image", "text")``.
     """
 
-    def __init__(self, store: Store, entry: Mapping[str, Any], dim: int, hold: bool = True) -> None:
+    def __init__(self, store: Store, entry: Mapping[str, Any], dim: int, hold: bool = False) -> None:
         self.id: str = entry["id"]
         self.first_item: int = entry["first_item"]
         self.first_part: int = entry["first_part"]
@@ -200,17 +207,14 @@ class Segment:
         if len(self.part_items) and (self.part_items.max() >= len(self.rows) or (np.diff(self.part_items) < 0).any()):
             raise corrupt(store.path, self._name("parts.parquet"), "its parts name items that are not there")
         self.columns = [name for name in self.rows.columns if name not in (KEY, CONTENT, UNSET)]
-        vectors = self._name("vectors.npy")
-        self._digest: str = store.manifest["files"][vectors]["sha256"]
         # Mapped now and read later: a writer may remove the file in between.
-        self._held = store.mapped(vectors) if hold else None
+        self._held = store.mapped(self._name("vectors.npy")) if hold else None
 
     @cached_property
     def vectors(self) -> Array:
         """The parts' vectors, float32 (p, dim), mapped; every byte is checked on first use."""
         name = self._name("vectors.npy")
-        data = self._held if self._held is not None else self._store.mapped(name)
-        self._store.check_bytes(name, data, self._digest)
+        data = (self._held or self._store.mapped(name)).checked()
         header = io.BytesIO(data[:_NPY_HEADER])
         try:
             version = np.lib.format.read_magic(header)
@@ -254,6 +258,30 @@ def read_locators(store: Store, segment: str) -> dict[int, Place]:
     if name not in store.manifest["files"]:
         return {}
     return {item: (root, files) for item, root, files in _table(store, name).iter_rows()}
+
+
+def check_table(rows: Iterable[Mapping[str, Any]], types: Mapping[str, str], what: str) -> None:
+    """Raise unless the cells of a user's table fit the columns of a collection and those that its files will give.
+
+    Raises
+    ------
+    ValueError
+        It names the column and the type that is expected, and no cell.
+    """
+    known = BUILT_IN | {name: kind for name, kind in types.items() if kind != "null"}
+    theirs = dict.fromkeys(BUILT_IN, "for every file") | dict.fromkeys(types, "in this collection")
+    for row in rows:
+        for name, value in row.items():
+            check_column(name)
+            found = _type_of(name, _plain(value))
+            merged = _merge(known.get(name, "null"), found)
+            if merged is None:
+                where = theirs.get(name, "in another row")
+                raise ValueError(
+                    f"column {name!r} of {what} holds {found}, and is {known[name]} {where}; "
+                    "correct its cells or rename the column"
+                )
+            known[name] = merged
 
 
 def table_rows(metadata: Any, count: int) -> list[dict[str, Any]]:
@@ -316,11 +344,21 @@ def check_keys(keys: Iterable[str]) -> list[str]:
             raise TypeError(f"key {position} is a {type(key).__name__}; keys of a collection are str")
         if not key or "\0" in key:
             raise ValueError(f"key {position} is empty or holds a NUL")
+        if not _is_unicode(key):
+            raise ValueError(f"key {position} holds half of a surrogate pair, which is no text; decode it as UTF-8")
     if len(set(found)) != len(found):
         seen: set[str] = set()
         twice = next(key for key in found if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"key {twice!r} is given twice; give each key once")
     return found
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_column(name: Any) -> None:

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from osler.errors import CommitUnknownError, CorruptIndexError, Error, FormatVersionError, LockedError, ReadOnlyError
 
@@ -200,15 +200,11 @@ class Store:
             raise corrupt(self.path, name, "its bytes are not those that were written")
         return data
 
-    def mapped(self, name: str) -> mmap.mmap:
-        """Return a listed file, mapped: it stays readable after a later commit has removed it."""
+    def mapped(self, name: str) -> Mapped:
+        """Return a listed file, mapped and not checked yet."""
         with open(self._existing(name), "rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def check_bytes(self, name: str, data: mmap.mmap, digest: str) -> None:
-        """Raise unless mapped bytes have the hash that they were written with."""
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise corrupt(self.path, name, "its bytes are not those that were written")
+            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return Mapped(self.path, name, data, self.manifest["files"][name]["sha256"])
 
     def check(self, name: str) -> Path:
         """Return the path of a listed file after checking its hash."""
@@ -286,6 +282,21 @@ class Store:
                         path.unlink()
         for name in gone - live:
             _remove(self.path / name)
+
+
+class Mapped(NamedTuple):
+    """A file in memory that stays readable after a later commit has removed it."""
+
+    root: Path
+    name: str
+    data: mmap.mmap
+    sha256: str
+
+    def checked(self) -> mmap.mmap:
+        """Return the bytes after checking their hash."""
+        if hashlib.sha256(self.data).hexdigest() != self.sha256:
+            raise corrupt(self.root, self.name, "its bytes are not those that were written")
+        return self.data
 
 
 class _Lock:
