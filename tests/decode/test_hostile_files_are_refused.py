@@ -117,7 +117,7 @@ def test_a_code_stream_larger_than_the_header_states_is_not_decoded() -> None:
     }
     for syntax, frame in streams.items():
         data = build(RAMP, syntax=f"1.2.840.10008.1.2.4.{syntax}", frames=[bytes(frame)])
-        with pytest.raises(SourceError, match="512 x 512") as caught:
+        with pytest.raises(SourceError, match="another size") as caught:
             read_pixels(data)
         assert caught.value.code == "bad_header"
 
