@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import sys
 from typing import Any
 
 import polars as pl
@@ -299,3 +300,68 @@ def test_a_column_whose_name_looks_like_a_pattern_is_that_column() -> None:
     types = {"^a.*$": "int", "ab": "int"}
     table = pl.DataFrame({"^a.*$": [1, 2], "ab": [2, 1]})
     assert Condition('"^a.*$" = 1', types).mask(table).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "(" * 65 + "a = 1" + ")" * 65,
+        "(" * 50_000 + "a = 1" + ")" * 50_000,
+        "a = " + "- " * 50_000 + "1",
+        "UPPER(" * 2_000 + "t" + ")" * 2_000 + " = 'X'",
+        "CAST(" * 2_000 + "t" + " AS TEXT)" * 2_000 + " = 'X'",
+        "(NOT " * 2_000 + "a = 1" + ")" * 2_000,
+    ],
+)
+def test_what_is_nested_too_deep_is_refused(where: str) -> None:
+    with pytest.raises(ValueError, match="where is nested more than 64 deep"):
+        Condition(where, {"a": "int", "t": "text"})
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        " OR ".join(f"a = {n}" for n in range(1_001)),
+        "+".join(["a"] * 20_000) + " > 5",
+        "a = 1" + " IS TRUE" * 2_000,
+        "t" + "::TEXT" * 2_000 + " = 'x'",
+        "a IN (" + ", ".join(["a"] * 2_000) + ")",
+    ],
+)
+def test_too_many_terms_are_refused(where: str) -> None:
+    with pytest.raises(ValueError, match="where has more than 1,000 terms; use IN"):
+        Condition(where, {"a": "int", "t": "text"})
+
+
+def test_a_caller_deep_in_the_stack_gets_the_same_error() -> None:
+    def descend(left: int) -> Condition:
+        return descend(left - 1) if left else Condition("(" * 64 + "a = 1" + ")" * 64, {"a": "int"})
+
+    frame, depth = sys._getframe(), 0
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1
+    with pytest.raises(ValueError, match="where is nested more than 64 deep"):
+        descend(sys.getrecursionlimit() - depth - 300)
+
+
+def test_what_is_just_within_the_limits_is_computed() -> None:
+    table = pl.DataFrame({"a": [1, 999, 2_000, None]})
+    many = " OR ".join(f"a = {n}" for n in range(1_000))
+    listed = f"a IN ({', '.join(map(str, range(20_000)))})"
+    for where, expected in (
+        (many, [True, True, False, False]),
+        (f"NOT ({many.replace(' OR a = 999', '')})", [False, True, True, False]),
+        ("(" * 64 + "a = 1" + ")" * 64, [True, False, False, False]),
+        (listed, [True, True, True, False]),
+        ("NOT " * 50_001 + "a = 1", [False, True, True, False]),
+    ):
+        assert Condition(where, {"a": "int"}).mask(table).tolist() == expected
+
+
+def test_operands_that_come_again_are_computed_once() -> None:
+    once = Condition("a = 1 OR a > 5", {"a": "int"}).expression
+    again = Condition("a = 1 OR a > 5 OR a  =  1 OR a > 5", {"a": "int"}).expression
+    assert again.meta.eq(once)
+    assert Condition("a = 1 AND a = 1 AND a = 1", {"a": "int"}).mask(pl.DataFrame({"a": [1, 2]})).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="OR needs something true or false"):
+        Condition("a OR a", {"a": "int"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +35,12 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "/": operator.truediv,
     "%": operator.mod,
 }
+_SUMS, _PRODUCTS = ("+", "-"), ("*", "/", "%")
 _NUMBERS = ("int", "float")
+# Both keep the recursion here and in Polars far from the end of the stack.
+_DEEPEST = 64
+_MOST_TERMS = 1_000
+_TOO_DEEP = f"where is nested more than {_DEEPEST} deep; use fewer brackets"
 _RESERVED = {
     "and", "or", "not", "is", "null", "in", "between", "like", "ilike", "true", "false", "distinct", "from",
     "cast", "try_cast", "as", "escape", "select", "exists", "case", "when", "over",
@@ -72,7 +77,11 @@ class Condition:
         if where is None:
             self.expression = None
         elif isinstance(where, str):
-            self.expression = _Parser(where, types).condition()
+            try:
+                self.expression = _Parser(where, types).condition()
+            except RecursionError:
+                # The caller has used up most of the stack.
+                raise ValueError(_TOO_DEEP) from None
         elif isinstance(where, pl.Expr):
             self.expression = _checked(where, types)
         else:
@@ -148,6 +157,8 @@ class _Parser:
         self.types = types
         self.tokens = tokens(text)
         self.position = 0
+        self.depth = 0
+        self.terms = 0
 
     def condition(self) -> pl.Expr:
         found: pl.Expr = self._truth(self._or(), "where")
@@ -155,54 +166,86 @@ class _Parser:
             raise self._unexpected()
         return found
 
-    def _or(self) -> _Typed:
-        left = self._and()
-        while self._word("or"):
-            right = self._and()
-            left = _Typed(self._truth(left, "OR") | self._truth(right, "OR"), "bool")
-        return left
+    def _or(self, word: str = "or") -> _Typed:
+        """Return operands joined by OR, or one level down by AND; each that comes again in the same words counts once.
 
-    def _and(self) -> _Typed:
-        left = self._not()
-        while self._word("and"):
-            right = self._not()
-            left = _Typed(self._truth(left, "AND") & self._truth(right, "AND"), "bool")
-        return left
+        Two levels in one method, as in `_sum`: brackets in brackets shall not use up the stack.
+        """
+        found: dict[Any, _Typed] = {}
+        several = False
+        while True:
+            start = self.position
+            operand = self._or("and") if word == "or" else self._not()
+            found.setdefault(tuple(token[:2] for token in self.tokens[start : self.position]), operand)
+            if not self._word(word):
+                break
+            several = True
+        if not several:
+            return operand
+        join = operator.or_ if word == "or" else operator.and_
+        return _Typed(_balanced([self._truth(one, word.upper()) for one in found.values()], join), "bool")
 
     def _not(self) -> _Typed:
-        if self._word("not"):
-            return _Typed(~self._truth(self._not(), "NOT"), "bool")
-        return self._predicate()
+        count = 0
+        while self._word("not"):
+            count += 1
+        found = self._predicate()
+        if not count:
+            return found
+        truth = self._truth(found, "NOT")
+        return _Typed(~truth if count % 2 else truth, "bool")
+
+    def _nested(self, inner: Callable[[], _Typed]) -> _Typed:
+        """Return what lies one level deeper, such as in brackets."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise ValueError(_TOO_DEEP)
+        found = inner()
+        self.depth -= 1
+        return found
+
+    def _count(self) -> None:
+        self.terms += 1
+        if self.terms > _MOST_TERMS:
+            raise ValueError(f"where has more than {_MOST_TERMS:,} terms; use IN for many values of one column")
 
     def _predicate(self) -> _Typed:
+        self._count()
         left = self._sum()
-        while True:
-            token = self._peek()
-            if token.kind == "sign" and token.text in _COMPARISONS | {"<=>"}:
-                self.position += 1
-                left = self._compare(left, token.text, self._sum())
-                continue
-            if self._word("is"):
-                left = self._is(left)
-                continue
-            negated = self._word("not")
-            if self._word("in"):
-                found = self._in(left)
-            elif self._word("between"):
-                low = self._sum()
-                self._require("and")
-                high = self._sum()
-                lower, upper = self._compare(left, ">=", low), self._compare(left, "<=", high)
-                found = _Typed(lower.expression & upper.expression, "bool")
-            elif self._word("like"):
-                found = self._like(left, ignore_case=False)
-            elif self._word("ilike"):
-                found = self._like(left, ignore_case=True)
-            elif negated:
-                raise self._unexpected()
-            else:
-                return left
-            left = _Typed(~found.expression, "bool") if negated else found
+        found = self._comparison(left)
+        while found is not None:
+            left = found
+            found = self._comparison(left)
+            if found is not None:
+                self._count()
+        return left
+
+    def _comparison(self, left: _Typed) -> _Typed | None:
+        """Return what follows `left` compared with it, or None where no comparison follows."""
+        token = self._peek()
+        if token.kind == "sign" and token.text in _COMPARISONS | {"<=>"}:
+            self.position += 1
+            return self._compare(left, token.text, self._sum())
+        if self._word("is"):
+            return self._is(left)
+        negated = self._word("not")
+        if self._word("in"):
+            found = self._in(left)
+        elif self._word("between"):
+            low = self._sum()
+            self._require("and")
+            high = self._sum()
+            lower, upper = self._compare(left, ">=", low), self._compare(left, "<=", high)
+            found = _Typed(lower.expression & upper.expression, "bool")
+        elif self._word("like"):
+            found = self._like(left, ignore_case=False)
+        elif self._word("ilike"):
+            found = self._like(left, ignore_case=True)
+        elif negated:
+            raise self._unexpected()
+        else:
+            return None
+        return _Typed(~found.expression, "bool") if negated else found
 
     def _is(self, left: _Typed) -> _Typed:
         negated = self._word("not")
@@ -225,10 +268,10 @@ class _Parser:
             entries.append(self._sum())
         self._sign(")")
         if not all(entry.is_literal for entry in entries):
-            found = self._compare(left, "=", entries[0]).expression
-            for entry in entries[1:]:
-                found = found | self._compare(left, "=", entry).expression
-            return _Typed(found, "bool")
+            for _ in entries:
+                self._count()
+            equal = [self._compare(left, "=", entry).expression for entry in entries]
+            return _Typed(_balanced(equal, operator.or_), "bool")
         left, *coerced = self._common(left, *entries)
         values = [entry.literal for entry in coerced if entry.literal is not None]
         if not values:
@@ -255,17 +298,13 @@ class _Parser:
             return _Typed(pl.lit(None, pl.Boolean), "bool")
         return _Typed(left.expression.str.contains(_regex(pattern.literal, escape, ignore_case)), "bool")
 
-    def _sum(self) -> _Typed:
-        return self._arithmetic(self._term, ("+", "-"))
-
-    def _term(self) -> _Typed:
-        return self._arithmetic(self._signed, ("*", "/", "%"))
-
-    def _arithmetic(self, operand: Callable[[], _Typed], signs: tuple[str, ...]) -> _Typed:
-        left = operand()
+    def _sum(self, signs: tuple[str, ...] = _SUMS) -> _Typed:
+        """Return numbers that are added or subtracted, or one level down multiplied or divided."""
+        left = self._sum(_PRODUCTS) if signs is _SUMS else self._signed()
         while self._peek().kind == "sign" and self._peek().text in signs:
+            self._count()
             sign = self._next().text
-            right = operand()
+            right = self._sum(_PRODUCTS) if signs is _SUMS else self._signed()
             if not {left.kind, right.kind} <= {*_NUMBERS, "null"}:
                 raise ValueError(f"{sign!r} in where needs numbers on both sides")
             a, b = left.expression, right.expression
@@ -275,16 +314,17 @@ class _Parser:
 
     def _signed(self) -> _Typed:
         if self._optional_sign("-"):
-            found = self._signed()
+            found = self._nested(self._signed)
             if found.kind not in (*_NUMBERS, "null"):
                 raise ValueError("'-' in where needs a number")
             if found.is_literal and found.literal is not None:
                 return _literal(-found.literal)
             return _Typed(-found.expression, found.kind)
         if self._optional_sign("+"):
-            return self._signed()
+            return self._nested(self._signed)
         found = self._primary()
         while self._optional_sign("::"):
+            self._count()
             found = self._cast(found, strict=True)
         return found
 
@@ -297,7 +337,7 @@ class _Parser:
         if token.kind == "quoted":
             return self._column(token.text)
         if token.kind == "sign" and token.text == "(":
-            found = self._or()
+            found = self._nested(self._or)
             self._sign(")")
             return found
         if token.kind == "word":
@@ -314,7 +354,7 @@ class _Parser:
                 return _literal(None)
             if word in ("cast", "try_cast"):
                 self._sign("(")
-                found = self._or()
+                found = self._nested(self._or)
                 self._require("as")
                 found = self._cast(found, strict=word == "cast")
                 self._sign(")")
@@ -335,7 +375,7 @@ class _Parser:
             raise ValueError(
                 f"where does not know the function {token.text!r}; it has LOWER, UPPER, LENGTH, ABS, CAST and TRY_CAST"
             )
-        value = self._or()
+        value = self._nested(self._or)
         self._sign(")")
         expected = _NUMBERS if name == "abs" else ("text",)
         if value.kind not in (*expected, "null"):
@@ -443,6 +483,15 @@ class _Parser:
         if token.kind == "end":
             return ValueError("where ends too early; complete the condition, as in \"modality = 'CT' AND age >= 60\"")
         return ValueError(f'where is not understood at character {token.at + 1}; it is a condition, as in "age >= 60"')
+
+
+def _balanced(expressions: Sequence[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """Return expressions joined in a tree of little depth, which Polars walks by recursion."""
+    level = list(expressions)
+    while len(level) > 1:
+        odd = level[-1:] if len(level) % 2 else []
+        level = [join(a, b) for a, b in zip(level[::2], level[1::2], strict=False)] + odd
+    return level[0]
 
 
 def _literal(value: Any) -> _Typed:
