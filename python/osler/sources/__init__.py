@@ -66,7 +66,17 @@ class Source:
         return self._join.unmatched if self._join else 0
 
     def table_cells(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the cells of each row of the tables, without the columns that name files or become pseudonyms."""
+        """Yield the cells of each row of the tables, without the columns that name files or become pseudonyms.
+
+        Examples
+        --------
+        >>> from pydicom.data import get_testdata_file
+        >>> from osler.sources import open_source
+        >>> file = get_testdata_file("CT_small.dcm", download=False)
+        >>> table = [{"file": "CT_small.dcm", "label": "normal", "patient_id": "7"}]
+        >>> list(open_source(file, metadata=table).table_cells())
+        [{'label': 'normal'}]
+        """
         for row in itertools.chain(self._rows, self._join.rows if self._join else ()):
             yield {name: value for name, value in row.items() if name not in PSEUDONYMISED}
 
