@@ -57,6 +57,45 @@ def written(hits: osler.collection.Hits, path: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
+def test_pictures_that_were_moved_are_found_again_once_they_are_added_from_their_new_place(
+    tmp_path: Path, pictures: Callable[..., Path], tiny: Any
+) -> None:
+    folder = pictures(3)
+    for name in ("CT_small.dcm", "MR_small.dcm"):
+        (folder / name).write_bytes(Path(str(get_testdata_file(name, download=False))).read_bytes())
+    page = tmp_path / "hits.html"
+    with osler.Collection.create(tmp_path / "cases.osler", encoder=tiny) as cases:
+        cases.add(folder / "0.png", progress=False)
+        cases.add(folder, progress=False)
+        cases.delete(["2.png"])
+        commit = cases.info().commit
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        (copy / "1.png").write_bytes((folder / "1.png").read_bytes())
+        assert cases.add(copy, progress=False).duplicates == 1
+        assert cases.info().commit == commit, "a copy is no move"
+        (copy / "1.png").unlink()
+        moved = folder.rename(tmp_path / "moved")
+        assert not written(cases.search(text="a"), page)[1].pictures()
+        (moved / "2.png").rename(tmp_path / "elsewhere.png")
+        report = cases.add(moved, progress=False)
+        assert (report.added, report.skipped, report.duplicates) == (0, 0, 4)
+        assert len(written(cases.search(text="a"), page)[1].pictures()) == 4
+        cases.verify()
+    with osler.Collection.open(tmp_path / "cases.osler", mode="a", encoder=tiny) as cases:
+        again = moved.rename(tmp_path / "again")
+        cases.search(text="a")
+        (tmp_path / "elsewhere.png").rename(again / "new.png")
+        report = cases.add(again, progress=False)
+        assert (report.added, report.duplicates) == (1, 4)
+        assert len(written(cases.search(text="a"), page)[1].pictures()) == 5
+        cases.compact()
+        assert len(written(cases.search(text="a"), page)[1].pictures()) == 5
+        cases.verify()
+    with osler.Collection.open(tmp_path / "cases.osler", encoder=tiny) as reader:
+        assert len(written(reader.search(text="a"), page)[1].pictures()) == 5
+
+
 def test_a_page_has_a_picture_score_and_columns_for_each_hit(
     tmp_path: Path, pictures: Callable[..., Path], tiny: Any
 ) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from osler.collection import privacy
 from osler.collection.graph import Graph, save_graph
-from osler.collection.rows import Array, Batch, Columns
+from osler.collection.rows import Array, Batch, Columns, Place, locator_bytes, locators_name
 from osler.collection.snapshot import Snapshot, tombstone_bytes
 from osler.collection.store import Store
 from osler.errors import EncoderError, Error, ForkedHandleError
@@ -188,6 +188,24 @@ class Handle:
             return
         self.store.commit(state, new, drop)
         self.snapshot = Snapshot(self.store, self.snapshot)
+
+    def relocate(self, moved: Mapping[str, Place]) -> None:
+        """Commit where the files of some items, by key, lie now."""
+        snapshot = self.snapshot
+        places: dict[str, dict[int, Place]] = {}
+        for key, place in moved.items():
+            segment, item = snapshot.locate(snapshot.row_of[key])
+            places.setdefault(segment.id, dict(snapshot.locators(segment.id)))[item] = place
+        if not places:
+            return
+        names = {segment: f"locators/{token_hex(16)}.parquet" for segment in places}
+        entries = snapshot.manifest["segments"]
+        changed = [entry | {"locators": names[entry["id"]]} if entry["id"] in names else entry for entry in entries]
+        former = frozenset(locators_name(entry) for entry in entries if entry["id"] in names)
+        self.store.commit(
+            {"segments": changed}, {names[segment]: locator_bytes(places[segment]) for segment in places}, former
+        )
+        self.snapshot = Snapshot(self.store, snapshot)
 
     def save_graph(self) -> None:
         """Write the graph, if there is one."""

@@ -66,9 +66,10 @@ class Plan:
 
 
 class _Read(NamedTuple):
-    """What reading one entry gave: an item, or the reason why there is none."""
+    """What reading one entry gave: the key of an item that is there already, an item, or a reason why there is none."""
 
     entry: Entry
+    known: str | None = None
     item: Item | None = None
     failure: Failure | None = None
     error: BaseException | None = None
@@ -99,6 +100,7 @@ class _Run:
     secret: Secret | None = None
     known: dict[str, str | None] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
+    moved: dict[str, Place] = field(default_factory=dict)
     waiting: list[_Waiting] = field(default_factory=list)
     batch: Batch = field(init=False)
     added: int = 0
@@ -122,7 +124,7 @@ class _Run:
             return
         item = read.item
         if item is None:
-            self.duplicates += 1
+            self.repeat(read.entry, read.known)
             return
         if item.key is None or item.identifiers:
             self._need_secret()
@@ -132,7 +134,7 @@ class _Run:
             key = content = _dicom_key(self.secret, item.content)
         if key in self.known:
             if self.known[key] == content:
-                self.duplicates += 1
+                self.repeat(read.entry, key)
                 return
             if self.on_duplicate == "skip":
                 self.failures.append(Failure(read.entry.locator, "key_taken", _KEY_TAKEN))
@@ -152,6 +154,17 @@ class _Run:
         self.waiting.append(_Waiting(read.entry, key, row, item, content, place))
         if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES:
             self.encode()
+
+    def repeat(self, entry: Entry, key: str | None) -> None:
+        """Count a duplicate, and note where it lies if the file that the item was made of is there no longer."""
+        self.duplicates += 1
+        snapshot = self.handle.snapshot
+        if key not in snapshot.row_of:
+            return
+        former = snapshot.locator(snapshot.row_of[key])
+        place = (str(self.source.root), _files(entry, self.source.root))
+        if former is not None and former != place and not all(Path(former[0], file).exists() for file in former[1]):
+            self.moved[key] = place
 
     def encode(self) -> None:
         """Encode what waits; where that fails, each file alone, so that one cannot cost another its place."""
@@ -295,6 +308,7 @@ def add(
                 run.commit()
                 raise
             run.commit()
+            handle.relocate({key: place for key, place in run.moved.items() if key not in run.replaced})
         handle.save_graph_if_due()
         return run.report()
 
@@ -342,25 +356,26 @@ def _reads(source: Source, run: _Run) -> Iterator[_Read]:
 
 def _read(source: Source, entry: Entry, run: _Run) -> _Read:
     try:
-        if run.known and _is_there(entry, run):
-            return _Read(entry)
-        return _Read(entry, source.read(entry))
+        known = _known_key(entry, run)
+        return _Read(entry, known, source.read(entry) if known is None else None)
     except SourceError as error:
-        return _Read(entry, None, Failure(entry.locator, error.code, str(error)), error)
+        return _Read(entry, None, None, Failure(entry.locator, error.code, str(error)), error)
     except OSError as error:
         message = "the file cannot be opened; check that it is there and may be read"
-        return _Read(entry, None, Failure(entry.locator, "unreadable", message), error)
+        return _Read(entry, None, None, Failure(entry.locator, "unreadable", message), error)
 
 
-def _is_there(entry: Entry, run: _Run) -> bool:
-    """Say whether the bytes of a file are in the collection under the key that they would get, without decoding."""
-    if entry.members or not 0 < entry.size <= LIMITS.bytes_per_file or entry.path.is_symlink():
-        return False
+def _known_key(entry: Entry, run: _Run) -> str | None:
+    """Return the key that a file would get if its bytes are in the collection under it, without decoding them."""
+    if not run.known or entry.members or not 0 < entry.size <= LIMITS.bytes_per_file or entry.path.is_symlink():
+        return None
     data = read_bytes(entry.path)
-    if run.secret is not None and _dicom_key(run.secret, data) in run.known:
-        return True
+    if run.secret is not None:
+        key = _dicom_key(run.secret, data)
+        if key in run.known:
+            return key
     stored = run.known.get(entry.locator)
-    return stored is not None and stored == content_digest(data)
+    return entry.locator if stored is not None and stored == content_digest(data) else None
 
 
 def _dicom_key(secret: Secret | None, content: bytes) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from osler.items import Kind
 
-__all__ = ["Batch", "Columns", "Segment", "check_table", "read_locators", "unit_rows"]
+__all__ = ["Batch", "Columns", "Segment", "check_table", "locator_bytes", "locators_name", "read_locators", "unit_rows"]
 
 CONTENT = "__content"
 UNSET = "__unset"
@@ -166,8 +166,7 @@ class Batch:
             f"segments/{identity}/vectors.npy": _npy(np.ascontiguousarray(vectors, np.float32)),
         }
         if located:
-            schema = pl.Schema([("item", pl.UInt32()), ("root", pl.String()), ("files", pl.List(pl.String()))])
-            files[f"locators/{identity}.parquet"] = _parquet(pl.DataFrame(located, schema=schema, orient="row"))
+            files[f"locators/{identity}.parquet"] = _located_bytes(located)
         return files
 
     def _part_table(self) -> pl.DataFrame:
@@ -252,12 +251,29 @@ class Segment:
         return _table(self._store, name)
 
 
-def read_locators(store: Store, segment: str) -> dict[int, Place]:
+def read_locators(store: Store, entry: Mapping[str, Any]) -> dict[int, Place]:
     """Return where the items of a segment lie, of those that came from files."""
-    name = f"locators/{segment}.parquet"
+    name = locators_name(entry)
     if name not in store.manifest["files"]:
         return {}
     return {item: (root, files) for item, root, files in _table(store, name).iter_rows()}
+
+
+def locators_name(entry: Mapping[str, Any]) -> str:
+    """Return the file that says where a segment's items lie: its own, or a later one if their files were moved."""
+    return str(entry.get("locators", f"locators/{entry['id']}.parquet"))
+
+
+def locator_bytes(places: Mapping[int, Place]) -> bytes:
+    """Return the bytes of a file that says where the items of a segment lie."""
+    return _located_bytes([(item, *place) for item, place in sorted(places.items())])
+
+
+def _located_bytes(located: list[tuple[int, str, list[str]]]) -> bytes:
+    import polars as pl
+
+    schema = pl.Schema([("item", pl.UInt32()), ("root", pl.String()), ("files", pl.List(pl.String()))])
+    return _parquet(pl.DataFrame(located, schema=schema, orient="row"))
 
 
 def check_table(rows: Iterable[Mapping[str, Any]], types: Mapping[str, str], what: str) -> None:

@@ -230,7 +230,7 @@ class Snapshot:
     def locator(self, row: int) -> Place | None:
         """Return where the file of an item row lies, if that is known."""
         segment, item = self.locate(row)
-        return self._locators(segment.id).get(item)
+        return self.locators(segment.id).get(item)
 
     def copy_into(self, batch: Batch, row: int, metadata: dict[str, Any] | None = None) -> None:
         """Append an item row to a batch, with other metadata if given."""
@@ -258,10 +258,12 @@ class Snapshot:
                 if content is not None and self.live[offset + item]:
                     yield key, content
 
-    def _locators(self, segment: str) -> dict[int, Place]:
+    def locators(self, segment: str) -> dict[int, Place]:
+        """Return where the files of a segment's items lie, as far as it is known."""
         cache = self.__dict__.setdefault("_located", {})
         if segment not in cache:
-            cache[segment] = read_locators(self.store, segment)
+            (entry,) = (entry for entry in self.manifest["segments"] if entry["id"] == segment)
+            cache[segment] = read_locators(self.store, entry)
         found: dict[int, Place] = cache[segment]
         return found
 
