@@ -84,6 +84,26 @@ def test_a_reader_outlives_the_files_of_its_snapshot(tmp_path: Path, cases: osle
         assert not isinstance(caught.value, osler.CorruptIndexError)
 
 
+def test_a_reader_whose_graph_was_replaced_is_not_told_of_damage(
+    tmp_path: Path, cases: osler.Collection, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "cases.osler"
+    vectors = rng.normal(size=(2_100, 8))
+    cases.add_vectors([str(row) for row in range(2_100)], vectors)
+    cases.close()
+    (graph,) = (path / "index").iterdir()
+    with osler.Collection.open(path) as reader:
+        with osler.Collection.open(path, mode="a") as writer:
+            writer.delete(["0"])
+            writer.compact()
+            for number in range(6):
+                writer.add_vectors([f"k{number}"], vectors[:1])
+        assert not graph.exists(), "the writer removed no graph"
+        with pytest.warns(UserWarning, match="changed since it was opened, and its former graph is gone; open it"):
+            hits = reader.search(vector=vectors[0], k=1)
+        assert hits[0].key == "0"
+
+
 def test_an_answer_of_a_writer_outlives_its_cleaning_up(cases: osler.Collection) -> None:
     cases.add_vectors(["a"], np.eye(8)[:1])
     cases.add_vectors(["b"], np.eye(8)[1:2])

@@ -186,7 +186,10 @@ class Graph:
         try:
             index = Index.open(str(path), mmap=self._mapped)
         except (CorruptIndexError, FormatVersionError, OSError):
-            self._warn("has a missing or damaged graph, which is built again from its rows")
+            if self._store.superseded(saved["file"]):
+                self._warn("has been changed since it was opened, and its former graph is gone; open it again")
+            else:
+                self._warn("has a missing or damaged graph, which is built again from its rows")
             self._mapped = False
             return None
         if index.dim != snapshot.dim or index.metric != snapshot.metric:

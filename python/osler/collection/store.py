@@ -228,6 +228,10 @@ class Store:
                 findings=findings,
             )
 
+    def superseded(self, name: str) -> bool:
+        """Say whether a later commit no longer lists a file."""
+        return _is_stale(self.path, self.manifest["commit"], name)
+
     def _existing(self, name: str) -> Path:
         path = self.path / name
         listed = self.manifest["files"].get(name)
@@ -235,7 +239,8 @@ class Store:
             raise _stale(self.path)
         problem = _length_problem(path, listed["bytes"])
         if problem is not None:
-            _raise_if_stale(self.path, self.manifest["commit"], name)
+            if self.superseded(name):
+                raise _stale(self.path)
             raise corrupt(self.path, name, problem)
         return path
 
@@ -363,13 +368,13 @@ def _stale(root: Path) -> Error:
     return Error(f"{root.name} has been changed and cleaned up since it was opened; open it again", code="stale")
 
 
-def _raise_if_stale(root: Path, commit: int, name: str) -> None:
-    """Raise where a later commit no longer lists a file, so that its absence is no damage."""
+def _is_stale(root: Path, commit: int, name: str) -> bool:
+    """Say whether a later commit no longer lists a file, so that its absence is no damage."""
     for number, path in _manifests(root)[:1]:
         if number > commit:
             with suppress(CorruptIndexError, OSError):
-                if name not in _decode(path, path.read_bytes())["files"]:
-                    raise _stale(root)
+                return name not in _decode(path, path.read_bytes())["files"]
+    return False
 
 
 def _read_format(path: Path) -> str:
@@ -415,7 +420,8 @@ def _newest_manifest(path: Path) -> dict[str, Any]:
         problem = _length_problem(path / name, entry["bytes"])
         # A graph is derived: without it the rows are still all there.
         if problem is not None and not name.startswith("index/"):
-            _raise_if_stale(path, number, name)
+            if _is_stale(path, number, name):
+                raise _stale(path)
             raise corrupt(path, name, problem)
     return manifest
 
