@@ -146,7 +146,7 @@ def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
     except Exception:
         described = None
     if described is None:
-        raise ValueError(f"{file.name} is not a usearch index")
+        raise ValueError(f"{file.name} is not a usearch index; give a file that usearch saved")
     metric, code = described
     if metric not in _METRICS or code not in _CODES:
         raise ValueError(

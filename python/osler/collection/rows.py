@@ -337,16 +337,22 @@ def unit_rows(vectors: Any, dim: int, metric: str, what: str = "vectors") -> Arr
         )
     wide = found.astype(np.float64)
     if not np.isfinite(wide).all():
-        raise ValueError(f"row {int(np.argmax(~np.isfinite(wide).all(1)))} of {what} holds NaN or infinity")
+        raise ValueError(
+            f"row {int(np.argmax(~np.isfinite(wide).all(1)))} of {what} holds NaN or infinity; give finite numbers"
+        )
     if metric == "cosine":
         scale = np.abs(wide).max(1, initial=0.0)
         if (scale == 0).any():
-            raise ValueError(f"row {int(np.argmax(scale == 0))} of {what} is zero, which has no direction under cosine")
+            raise ValueError(
+                f"row {int(np.argmax(scale == 0))} of {what} is zero, which has no direction under cosine; remove it"
+            )
         wide /= scale[:, None]
         wide /= np.sqrt((wide * wide).sum(1))[:, None]
     narrow = wide.astype(np.float32)
     if not np.isfinite(narrow).all():
-        raise ValueError(f"row {int(np.argmax(~np.isfinite(narrow).all(1)))} of {what} is too large for float32")
+        raise ValueError(
+            f"row {int(np.argmax(~np.isfinite(narrow).all(1)))} of {what} is too large for float32; scale it down"
+        )
     return narrow
 
 

@@ -77,7 +77,7 @@ def read_table(table: Any, what: str = "the table") -> pl.DataFrame:
             return pl.DataFrame(table, infer_schema_length=None)
         return pl.from_pandas(table)
     except Exception:
-        raise ValueError(f"{what} is no file, data frame or list of rows that can be read") from None
+        raise ValueError(f"{what} is no file, data frame or list of rows that can be read; give one of these") from None
 
 
 def _read_file(path: Path, what: str) -> pl.DataFrame:
@@ -99,7 +99,9 @@ def _read_file(path: Path, what: str) -> pl.DataFrame:
     except OSError:
         raise
     except Exception:
-        raise ValueError(f"{what} {path.name!r} cannot be read as CSV, TSV or Parquet") from None
+        raise ValueError(
+            f"{what} {path.name!r} cannot be read as CSV, TSV or Parquet; save it as UTF-8 with commas"
+        ) from None
 
 
 def _plain(name: str) -> str:
