@@ -67,3 +67,13 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path, 
             if len(cases) % 7 or (len(cases) // 7 > acknowledged and acknowledged % 3 == 2):
                 cases.delete(where=f"batch = {acknowledged}")
     assert acknowledged > 8
+
+
+def test_an_empty_segment_folder_of_a_killed_writer_is_swept(tmp_path: Path) -> None:
+    path = tmp_path / "cases.osler"
+    with osler.Collection.create(path, dim=2) as cases:
+        cases.add_vectors(["a"], np.eye(2)[:1])
+    (path / "segments" / ("0" * 32)).mkdir()
+    with osler.Collection.open(path, mode="a") as cases:
+        assert len(list((path / "segments").iterdir())) == 1
+        cases.verify()

@@ -287,6 +287,11 @@ class Store:
                         path.unlink()
         for name in gone - live:
             _remove(self.path / name)
+        if everything:
+            # A writer that was killed before it moved the first file of a segment leaves a folder without any.
+            for folder in (self.path / "segments").iterdir():
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 class Mapped(NamedTuple):
