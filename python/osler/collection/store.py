@@ -289,9 +289,9 @@ class Store:
             _remove(self.path / name)
         if everything:
             # A writer that was killed before it moved the first file of a segment leaves a folder without any.
-            for folder in (self.path / "segments").iterdir():
+            for segment in (self.path / "segments").iterdir():
                 with suppress(OSError):
-                    folder.rmdir()
+                    segment.rmdir()
 
 
 class Mapped(NamedTuple):
