@@ -6,7 +6,7 @@ One `osler.classify.zero_shot`; all options are checked before anything is encod
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -49,7 +49,7 @@ def command(
     collection: str,
     prompts: str | None,
     labels: tuple[str, ...],
-    mode: str,
+    mode: Literal["softmax", "sigmoid", "pairs"],
     scale: float | None,
     where: str | None,
     device: Device,
@@ -70,7 +70,7 @@ def command(
         from osler.classify import zero_shot
 
         with arguments():
-            result = zero_shot(cases, chosen, mode=mode, where=where, scale=scale)  # type: ignore[arg-type]
+            result = zero_shot(cases, chosen, mode=mode, where=where, scale=scale)
     document = result.to_dict()
     items = document["items"]
     rows = [[one["key"], one["label"], one["score"], *(one["scores"][name] for name in result.labels)] for one in items]

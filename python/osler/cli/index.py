@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -242,7 +242,7 @@ def import_(source: str, out: str, style: str) -> None:
     "--dtype", type=click.Choice(["f32", "f16", "i8"]), default="f32", show_default=True, help="Precision in the file."
 )
 @style_options
-def export(collection: str, out: str, dtype: str, style: str) -> None:
+def export(collection: str, out: str, dtype: Literal["f32", "f16", "i8"], style: str) -> None:
     """Write a collection's vectors as a usearch index, with its keys beside it."""
     check_output(out, ".usearch")
     if Path(out).exists():
@@ -250,7 +250,7 @@ def export(collection: str, out: str, dtype: str, style: str) -> None:
     from osler.collection.interchange import export_usearch
 
     with open_collection(collection) as cases:
-        export_usearch(cases, out, dtype=dtype)  # type: ignore[arg-type]
+        export_usearch(cases, out, dtype=dtype)
         _show_exchanged(style, "items", len(cases), "file", out)
 
 

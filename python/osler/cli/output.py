@@ -167,7 +167,7 @@ def _failure(error: BaseException) -> int:
     elif isinstance(error, ModuleNotFoundError) and error.name and str(error).startswith("No module named"):
         package = error.name.partition(".")[0]
         fail(f"the package {package} is missing; pip install {_DISTRIBUTIONS.get(package, package)}")
-    elif isinstance(error, Error | ValueError | ImportError | NotImplementedError):
+    elif isinstance(error, Error | ValueError | ImportError):
         fail(as_typed(str(error)) or type(error).__name__)
     else:
         fail(f"a fault in osler ({type(error).__name__}); run again with OSLER_DEBUG=1 and report what it prints")

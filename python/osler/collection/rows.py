@@ -30,7 +30,7 @@ CONTENT = "__content"
 UNSET = "__unset"
 KEY = "key"
 _FIELDS = ("frame", "left", "top", "right", "bottom", "start", "end")
-_KINDS = ("image", "text")
+_KINDS: tuple[Kind, ...] = ("image", "text")
 # NumPy pads the header of a matrix to this many bytes.
 _NPY_HEADER = 128
 
@@ -368,10 +368,11 @@ def check_keys(keys: Iterable[str]) -> list[str]:
             raise ValueError(f"key {position} is empty or holds a NUL")
         if not _is_unicode(key):
             raise ValueError(f"key {position} holds half of a surrogate pair, which is no text; decode it as UTF-8")
-    if len(set(found)) != len(found):
-        seen: set[str] = set()
-        twice = next(key for key in found if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice!r} is given twice; give each key once")
+    seen: set[str] = set()
+    for key in found:
+        if key in seen:
+            raise ValueError(f"key {key!r} is given twice; give each key once")
+        seen.add(key)
     return found
 
 
@@ -393,9 +394,10 @@ def check_column(name: Any) -> None:
 
 def check_kind(kind: str) -> Kind:
     """Return `kind` if a part can be of it."""
-    if kind not in _KINDS:
-        raise ValueError(f"kind is {kind!r}; choose 'image' or 'text'")
-    return kind  # type: ignore[return-value]
+    for known in _KINDS:
+        if kind == known:
+            return known
+    raise ValueError(f"kind is {kind!r}; choose 'image' or 'text'")
 
 
 def accepts(kind: str, column: str, value: Any) -> bool:

@@ -5,6 +5,7 @@ Opens the files of its manifest, checked, and one session. `prepare` may run in 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from osler.errors import EncoderError
 __all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "open_tower"]
 
 
-class OpenTower:
+class OpenTower(ABC):
     """What both kinds of tower share: the session, the projections, the rows of a run."""
 
     def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
@@ -39,13 +40,13 @@ class OpenTower:
         tower = self.placed.tower
         return 1 if tower.rows_interact else asked or tower.batch_size
 
+    @abstractmethod
     def prepare(self, value: Any, place: str) -> Any:
         """Turn one input into what `run` takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, prepared: Sequence[Any]) -> np.ndarray:
         """Return unit rows (n, d) for prepared inputs."""
-        raise NotImplementedError
 
     def _fill(self, rows: int, fixed: int | None) -> int:
         """Return how many rows must be fed for `rows` to come out, where the graph may fix the batch."""
