@@ -146,6 +146,14 @@ def test_apply_can_write_keys_and_touch_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "keys.txt").read_text() == "a\nc\ne\n"
 
 
+def test_a_key_with_a_line_break_is_not_written_as_two_lines(tmp_path: Path) -> None:
+    with osler.Collection.create(tmp_path / "a.osler", dim=2) as cases:
+        cases.add_vectors(["a\nb", "c"], np.eye(2))
+        with pytest.raises(ValueError, match="line break"):
+            osler.curate.Decisions.of(["a\nb", "c"], keep=[True, True]).apply(cases, keys=tmp_path / "keys.txt")
+    assert not (tmp_path / "keys.txt").exists()
+
+
 def test_decisions_cannot_be_changed() -> None:
     decisions = make([True] * 5)
     with pytest.raises(ValueError, match="read-only"):

@@ -234,7 +234,8 @@ class Decisions:
         Raises
         ------
         ValueError
-            If an item of the collection has no verdict; nothing is deleted then.
+            If an item of the collection has no verdict, or a key to be written holds a line break; nothing is deleted
+            or written then.
 
         Examples
         --------
@@ -255,6 +256,8 @@ class Decisions:
             )
         if keys is not None:
             kept = [key for key in present if self.keep[self._position[key]]]
+            if any(len(key.splitlines()) != 1 for key in kept):
+                raise ValueError("a key holds a line break, which a list of one key a line cannot; use save() instead")
             _replace(Path(keys), lambda part: part.write_text("".join(f"{key}\n" for key in kept), encoding="utf-8"))
             return len(kept)
         drop = [key for key in present if not self.keep[self._position[key]]]
