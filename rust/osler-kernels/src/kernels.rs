@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use half::f16;
 
 use crate::cpu::{self, Level};
+use crate::neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
 use crate::table::{SCALAR, Table};
 
 /// Longest vectors of [`Kernels::dot_i8`]: no sum of that many products can leave an `i32`.
@@ -177,6 +178,115 @@ checked! {
                 a.len() <= MAX_I8_LEN,
                 "vectors of {} bytes could overflow the sum; at most {MAX_I8_LEN} are allowed",
                 a.len()
+            );
+        }
+    }
+
+    /// Inner product of wide with small integers, exact while it fits an `i32`: the caller bounds the query.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// assert_eq!(osler_kernels::dot_i16_i8(&[-1000, 127], &[-128, 2]), 128_254);
+    /// ```
+    fn dot_i16_i8(query: &[i16], row: &[i8]) -> i32 { same_length(query.len(), row.len()) }
+
+    /// Estimates the squared distances of a query to the neighbours of a node, whose 1-bit codes lie in one or two planes
+    /// of 16 (see the module `neighbours` for the layout), and returns a mask of those below `terms.limit`.
+    ///
+    /// Estimate `i` is `base + centres[i] - slopes[i] * (step * sum + shift)`, where `sum` adds the table entries that the
+    /// neighbour's code selects.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths do not fit each other.
+    ///
+    /// ```
+    /// use half::f16;
+    /// use osler_kernels::{Terms, neighbours, tables};
+    /// let mut table = [0; 256];
+    /// let scale = tables(&[0.5; 64], &mut table);
+    /// let (centres, slopes) = ([f16::ZERO; 16], [f16::ONE; 16]);
+    /// let terms = Terms { scale, base: 100.0, limit: 90.0 };
+    /// let mut found = [0.0; 32];
+    /// // All signs are positive, so that each inner product is 32.
+    /// let mask = neighbours(&[0xff; 128], &table, &centres, &slopes, terms, &mut found);
+    /// assert!((found[0] - 68.0).abs() < 0.5);
+    /// assert_eq!(mask, 0xffff);
+    /// ```
+    fn neighbours(
+        codes: &[u8],
+        tables: &[u8],
+        centres: &[f16],
+        slopes: &[f16],
+        terms: Terms,
+        estimates: &mut [f32; 32]
+    ) -> u32 {
+        {
+            let planes = centres.len() / PLANE;
+            assert!(
+                matches!(centres.len(), 16 | 32)
+                    && slopes.len() == centres.len()
+                    && !tables.is_empty()
+                    && tables.len().is_multiple_of(4 * CODE_DIMS)
+                    && codes.len() == planes * tables.len() / 2,
+                "{} bytes of codes, {} of tables and {} and {} factors do not fit each other",
+                codes.len(),
+                tables.len(),
+                centres.len(),
+                slopes.len()
+            );
+        }
+    }
+
+    /// Fills the look-up table of a query: 16 bytes for every four dimensions.
+    ///
+    /// # Panics
+    ///
+    /// Where the query's length is no multiple of [`CODE_DIMS`] or the table has not four times its length.
+    ///
+    /// ```
+    /// let mut table = [0; 256];
+    /// let scale = osler_kernels::tables(&[-1.0; 64], &mut table);
+    /// // No sign agrees in entry 15, so that the sum of such entries is 0 and stands for -64.
+    /// assert_eq!(table[15], 0);
+    /// assert!((scale.shift + 64.0).abs() < 1.0);
+    /// ```
+    fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
+        {
+            assert!(
+                query.len().is_multiple_of(CODE_DIMS) && out.len() == 4 * query.len(),
+                "a query of {} numbers does not fit a table of {} bytes",
+                query.len(),
+                out.len()
+            );
+        }
+    }
+
+    /// Signs of `to - from`, bit `i % 8` of byte `i / 8` set where term `i` is not negative, and its sums.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths do not fit each other or are no multiple of [`CODE_DIMS`].
+    ///
+    /// ```
+    /// let mut signs = [0; 8];
+    /// let sums = osler_kernels::residual(&[1.0; 64], &[3.0; 64], &mut signs);
+    /// assert_eq!((sums.squares, sums.magnitudes, sums.along), (256.0, 128.0, 64.0));
+    /// assert_eq!(signs, [0xff; 8]);
+    /// ```
+    fn residual(from: &[f32], to: &[f32], signs: &mut [u8]) -> Residual {
+        {
+            assert!(
+                from.len() == to.len()
+                    && from.len().is_multiple_of(CODE_DIMS)
+                    && signs.len() * 8 == from.len(),
+                "vectors of {} and {} numbers and {} bytes of signs do not fit each other",
+                from.len(),
+                to.len(),
+                signs.len()
             );
         }
     }

@@ -20,6 +20,10 @@ pub(crate) trait Simd: Copy {
     const WIDTH: usize;
 
     fn zero(self) -> Self::Part;
+    /// The same value in every lane.
+    fn splat(self, value: f32) -> Self::Part;
+    /// Bit `i` is set where lane `i` of `a` is less than that of `b`.
+    fn less(self, a: Self::Part, b: Self::Part) -> u32;
     /// Lanes `part * WIDTH ..` of a block.
     fn load(self, block: &[f32; LANES], part: usize) -> Self::Part;
     /// The same of a block of `f16`, converted exactly.

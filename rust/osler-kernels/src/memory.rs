@@ -22,6 +22,21 @@ pub fn prefetch<T>(slice: &[T]) {
     }
 }
 
+/// Asks the CPU to bring all of a slice into its caches, for runs that are read as soon as they arrive.
+///
+/// ```
+/// osler_kernels::prefetch_all(&[0.0f32; 384]);
+/// ```
+#[inline(always)]
+pub fn prefetch_all<T>(slice: &[T]) {
+    let start = slice.as_ptr().cast::<i8>();
+    let mut offset = 0;
+    while offset < size_of_val(slice) {
+        hint(start.wrapping_add(offset));
+        offset += CACHE_LINE;
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn hint(address: *const i8) {

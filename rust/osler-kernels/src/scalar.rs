@@ -9,6 +9,7 @@
 use half::f16;
 
 use crate::lanes::LANES;
+use crate::neighbours::{self, Residual, TableScale, Terms, look_up};
 
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_of_products(a.len(), |i| (a[i], b[i]))
@@ -36,6 +37,41 @@ pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
         sum += i32::from(a[i]) * i32::from(b[i]);
     }
     sum
+}
+
+pub(crate) fn dot_i16_i8(query: &[i16], row: &[i8]) -> i32 {
+    let mut sum = 0;
+    for i in 0..query.len().min(row.len()) {
+        sum += i32::from(query[i]) * i32::from(row[i]);
+    }
+    sum
+}
+
+pub(crate) fn neighbours(
+    codes: &[u8],
+    tables: &[u8],
+    centres: &[f16],
+    slopes: &[f16],
+    terms: Terms,
+    out: &mut [f32; LANES],
+) -> u32 {
+    let sums = look_up(codes, tables);
+    let mut mask = 0;
+    for i in 0..centres.len() {
+        let inner = terms.scale.step.mul_add(sums[i] as f32, terms.scale.shift);
+        let middle = terms.base + centres[i].to_f32();
+        out[i] = slopes[i].to_f32().mul_add(-inner, middle);
+        mask |= u32::from(out[i] < terms.limit) << i;
+    }
+    mask
+}
+
+pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
+    neighbours::tables(query, out)
+}
+
+pub(crate) fn residual(from: &[f32], to: &[f32], signs: &mut [u8]) -> Residual {
+    neighbours::residual(from, to, signs)
 }
 
 pub(crate) fn dot4(query: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {

@@ -4,6 +4,8 @@
 use half::f16;
 
 use crate::cpu::Level;
+use crate::lanes::LANES;
+use crate::neighbours::{Residual, TableScale, Terms};
 use crate::scalar;
 
 /// What a level provides. Callers have checked the lengths and that the CPU has the level.
@@ -15,6 +17,10 @@ pub(crate) struct Table {
     pub(crate) dot_f16: unsafe fn(&[f32], &[f16]) -> f32,
     pub(crate) l2_f16: unsafe fn(&[f32], &[f16]) -> f32,
     pub(crate) dot_i8: unsafe fn(&[i8], &[i8]) -> i32,
+    pub(crate) dot_i16_i8: unsafe fn(&[i16], &[i8]) -> i32,
+    pub(crate) neighbours: unsafe fn(&[u8], &[u8], &[f16], &[f16], Terms, &mut [f32; LANES]) -> u32,
+    pub(crate) tables: unsafe fn(&[f32], &mut [u8]) -> TableScale,
+    pub(crate) residual: unsafe fn(&[f32], &[f32], &mut [u8]) -> Residual,
     pub(crate) dot4: unsafe fn(&[f32], [&[f32]; 4]) -> [f32; 4],
     pub(crate) l2_4: unsafe fn(&[f32], [&[f32]; 4]) -> [f32; 4],
     pub(crate) dot4_f16: unsafe fn(&[f32], [&[f16]; 4]) -> [f32; 4],
@@ -37,6 +43,10 @@ pub(crate) static SCALAR: Table = Table {
     dot_f16: scalar::dot_f16,
     l2_f16: scalar::l2_f16,
     dot_i8: scalar::dot_i8,
+    dot_i16_i8: scalar::dot_i16_i8,
+    neighbours: scalar::neighbours,
+    tables: scalar::tables,
+    residual: scalar::residual,
     dot4: scalar::dot4,
     l2_4: scalar::l2_4,
     dot4_f16: scalar::dot4_f16,
@@ -63,6 +73,8 @@ macro_rules! instantiate {
         features: $features:literal,
         parts: $parts:literal,
         dot_i8: $dot_i8:path,
+        dot_i16_i8: $dot_i16_i8:path,
+        look_up: $look_up:path,
         four_rows: $four:literal,
         tile: ($carried:literal, $queries:literal, $rows:literal),
     ) => {
@@ -70,7 +82,8 @@ macro_rules! instantiate {
             use half::f16;
 
             use super::*;
-            use crate::lanes::{self, Dot, L2, pairs};
+            use crate::lanes::{self, Dot, L2, LANES, pairs};
+            use crate::neighbours::{self, Residual, TableScale, Terms};
             use crate::table::instantiate;
             use crate::tile::tile;
 
@@ -91,6 +104,28 @@ macro_rules! instantiate {
                 }
                 fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
                     simd => $dot_i8(simd, a, b)
+                }
+                fn dot_i16_i8(query: &[i16], row: &[i8]) -> i32 {
+                    simd => $dot_i16_i8(simd, query, row)
+                }
+                fn neighbours(
+                    codes: &[u8],
+                    tables: &[u8],
+                    centres: &[f16],
+                    slopes: &[f16],
+                    terms: Terms,
+                    out: &mut [f32; LANES]
+                ) -> u32 {
+                    simd => {
+                        let sums = $look_up(simd, codes, tables);
+                        neighbours::estimates::<_, N>(simd, &sums, centres, slopes, terms, out)
+                    }
+                }
+                fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
+                    _simd => neighbours::tables(query, out)
+                }
+                fn residual(from: &[f32], to: &[f32], signs: &mut [u8]) -> Residual {
+                    _simd => neighbours::residual(from, to, signs)
                 }
                 fn dot4(query: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
                     simd => pairs::<_, Dot, f32, N, $four, 1, 4>(simd, [query], rows)[0]
@@ -141,6 +176,10 @@ macro_rules! instantiate {
             dot_f16: compiled::dot_f16,
             l2_f16: compiled::l2_f16,
             dot_i8: compiled::dot_i8,
+    dot_i16_i8: compiled::dot_i16_i8,
+    neighbours: compiled::neighbours,
+    tables: compiled::tables,
+    residual: compiled::residual,
             dot4: compiled::dot4,
             l2_4: compiled::l2_4,
             dot4_f16: compiled::dot4_f16,

@@ -69,6 +69,19 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn splat(self, value: f32) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { vdupq_n_f32(value) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: float32x4_t, b: float32x4_t) -> u32 {
+        const BITS: [u32; 4] = [1, 2, 4, 8];
+        // SAFETY: `BITS` has four elements; `self` proves NEON.
+        unsafe { vaddvq_u32(vandq_u32(vcltq_f32(a, b), vld1q_u32(BITS.as_ptr()))) }
+    }
+
+    #[inline(always)]
     fn load(self, block: &[f32; LANES], part: usize) -> float32x4_t {
         assert!(part < LANES / Self::WIDTH);
         // SAFETY: the part lies inside the block, asserted above; `self` proves NEON.
@@ -170,12 +183,67 @@ fn dot_i8_with(_: Neon, a: &[i8], b: &[i8]) -> i32 {
     sum
 }
 
+/// Exact: products of 16 by 8 bits are below 2^23, and the caller bounds the sum.
+#[inline(always)]
+fn dot_i16_i8_with(_: Neon, query: &[i16], row: &[i8]) -> i32 {
+    let (blocks_q, tail_q) = query.as_chunks::<8>();
+    let (blocks_r, tail_r) = row.as_chunks::<8>();
+    // SAFETY: loads read whole blocks; the argument proves NEON.
+    let whole = unsafe {
+        let [mut low, mut high] = [vdupq_n_s32(0); 2];
+        for (q, r) in blocks_q.iter().zip(blocks_r) {
+            let (q, r) = (vld1q_s16(q.as_ptr()), vmovl_s8(vld1_s8(r.as_ptr())));
+            low = vmlal_s16(low, vget_low_s16(q), vget_low_s16(r));
+            high = vmlal_high_s16(high, q, r);
+        }
+        vaddvq_s32(vaddq_s32(low, high))
+    };
+    whole + crate::scalar::dot_i16_i8(tail_q, tail_r)
+}
+
+/// Look-ups of one group at a time.
+#[inline(always)]
+fn look_up_with(_: Neon, codes: &[u8], tables: &[u8]) -> [u32; LANES] {
+    /// Sums of 254 stay below 2^16 for so many steps.
+    const STEPS: usize = 256;
+    let half = tables.len() / 32;
+    let mut sums = [0; LANES];
+    for (plane, codes) in codes.chunks_exact(16 * half).enumerate() {
+        let (codes, tables) = (codes.as_chunks::<16>().0, tables.as_chunks::<16>().0);
+        for start in (0..half).step_by(STEPS) {
+            let mut part = [0u16; 16];
+            // SAFETY: loads read whole arrays, stores fill `part`; the argument proves NEON.
+            unsafe {
+                let nibble = vdupq_n_u8(15);
+                let [mut low, mut high] = [vdupq_n_u16(0); 2];
+                for group in start..half.min(start + STEPS) {
+                    let code = vld1q_u8(codes[group].as_ptr());
+                    let first =
+                        vqtbl1q_u8(vld1q_u8(tables[group].as_ptr()), vandq_u8(code, nibble));
+                    let table = vld1q_u8(tables[half + group].as_ptr());
+                    let both = vaddq_u8(first, vqtbl1q_u8(table, vshrq_n_u8::<4>(code)));
+                    low = vaddw_u8(low, vget_low_u8(both));
+                    high = vaddw_high_u8(high, both);
+                }
+                vst1q_u16(part.as_mut_ptr(), low);
+                vst1q_u16(part.as_mut_ptr().add(8), high);
+            }
+            for (sum, &part) in sums[16 * plane..].iter_mut().zip(&part) {
+                *sum += u32::from(part);
+            }
+        }
+    }
+    sums
+}
+
 instantiate!(
     level: Neon,
     token: Neon::new(),
     features: "neon",
     parts: 8,
     dot_i8: dot_i8_with,
+    dot_i16_i8: dot_i16_i8_with,
+    look_up: look_up_with,
     four_rows: 4,
     tile: (1, 4, 4),
 );

@@ -37,6 +37,21 @@ impl Avx2 {
         unsafe { _mm256_setzero_si256() }
     }
 
+    #[inline(always)]
+    fn sum_i32(self, sums: [__m256i; 2]) -> i32 {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let eight = _mm256_add_epi32(sums[0], sums[1]);
+            let four = _mm_add_epi32(
+                _mm256_castsi256_si128(eight),
+                _mm256_extracti128_si256::<1>(eight),
+            );
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
+            _mm_cvtsi128_si32(one)
+        }
+    }
+
     /// Adds the products of each half to its own sums.
     #[inline(always)]
     fn add_products(self, sums: [__m256i; 2], x: &[i8; 32], y: &[i8; 32]) -> [__m256i; 2] {
@@ -62,6 +77,18 @@ impl Simd for Avx2 {
     fn zero(self) -> __m256 {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: __m256, b: __m256) -> u32 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)).cast_unsigned() }
     }
 
     #[inline(always)]
@@ -186,17 +213,88 @@ fn dot_i8_with(simd: Avx2, a: &[i8], b: &[i8]) -> i32 {
         y[..tail_b.len()].copy_from_slice(tail_b);
         sums = simd.add_products(sums, &x, &y);
     }
-    // SAFETY: the argument proves AVX2.
-    unsafe {
-        let eight = _mm256_add_epi32(sums[0], sums[1]);
-        let four = _mm_add_epi32(
-            _mm256_castsi256_si128(eight),
-            _mm256_extracti128_si256::<1>(eight),
-        );
-        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
-        _mm_cvtsi128_si32(one)
+    simd.sum_i32(sums)
+}
+
+/// Exact: products of 16 by 8 bits pair up below 2^24, and the caller bounds the sum.
+#[inline(always)]
+fn dot_i16_i8_with(simd: Avx2, query: &[i16], row: &[i8]) -> i32 {
+    let (blocks_q, tail_q) = query.as_chunks::<32>();
+    let (blocks_r, tail_r) = row.as_chunks::<32>();
+    let mut sums = [simd.zero_i32(); 2];
+    for (q, r) in blocks_q.iter().zip(blocks_r) {
+        // SAFETY: both halves of a block lie inside it; the argument proves AVX2.
+        unsafe {
+            let (q, r) = (q.as_ptr().cast::<__m256i>(), r.as_ptr().cast::<__m128i>());
+            let wide = |half: usize| _mm256_cvtepi8_epi16(_mm_loadu_si128(r.add(half)));
+            let products =
+                |half: usize| _mm256_madd_epi16(_mm256_loadu_si256(q.add(half)), wide(half));
+            sums[0] = _mm256_add_epi32(sums[0], products(0));
+            sums[1] = _mm256_add_epi32(sums[1], products(1));
+        }
     }
+    simd.sum_i32(sums) + crate::scalar::dot_i16_i8(tail_q, tail_r)
+}
+
+/// Look-ups of two groups at once, one in each half of a register.
+#[inline(always)]
+fn look_up_with(_: Avx2, codes: &[u8], tables: &[u8]) -> [u32; LANES] {
+    let half = tables.len() / 32;
+    match codes.len() / (16 * half) {
+        // SAFETY: the caller checked that `codes` holds this many planes, and the token proves AVX2.
+        1 => unsafe { look_up_planes::<1>(codes, tables) },
+        // SAFETY: as above.
+        _ => unsafe { look_up_planes::<2>(codes, tables) },
+    }
+}
+
+/// # Safety
+///
+/// The CPU must have AVX2; `tables` has `32 * half` bytes with `half` even, and `codes` `P` planes of `16 * half`.
+#[inline(always)]
+unsafe fn look_up_planes<const P: usize>(codes: &[u8], tables: &[u8]) -> [u32; LANES] {
+    /// Sums of 254 stay below 2^16 for so many steps.
+    const STEPS: usize = 256;
+    let half = tables.len() / 32;
+    let mut sums = [0; LANES];
+    let mut start = 0;
+    while start < half {
+        let end = half.min(start + 2 * STEPS);
+        // SAFETY: groups `start..end` lie inside the tables and each plane by the caller's promise.
+        unsafe {
+            let nibble = _mm256_set1_epi8(15);
+            let mut mixed = [_mm256_setzero_si256(); P];
+            let mut odd = [_mm256_setzero_si256(); P];
+            let mut group = start;
+            while group < end {
+                let low = _mm256_loadu_si256(tables.as_ptr().add(16 * group).cast());
+                let high = _mm256_loadu_si256(tables.as_ptr().add(16 * (half + group)).cast());
+                for p in 0..P {
+                    let code = codes.as_ptr().add(16 * (p * half + group));
+                    let code = _mm256_loadu_si256(code.cast());
+                    let first = _mm256_shuffle_epi8(low, _mm256_and_si256(code, nibble));
+                    let second = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
+                    let both = _mm256_add_epi8(first, _mm256_shuffle_epi8(high, second));
+                    mixed[p] = _mm256_add_epi16(mixed[p], both);
+                    odd[p] = _mm256_add_epi16(odd[p], _mm256_srli_epi16::<8>(both));
+                }
+                group += 2;
+            }
+            for p in 0..P {
+                // What the odd bytes carried into the even ones' sums is taken out again.
+                let even = _mm256_sub_epi16(mixed[p], _mm256_slli_epi16::<8>(odd[p]));
+                let (mut evens, mut odds) = ([0u16; 16], [0u16; 16]);
+                _mm256_storeu_si256(evens.as_mut_ptr().cast(), even);
+                _mm256_storeu_si256(odds.as_mut_ptr().cast(), odd[p]);
+                for i in 0..8 {
+                    sums[16 * p + 2 * i] += u32::from(evens[i]) + u32::from(evens[8 + i]);
+                    sums[16 * p + 2 * i + 1] += u32::from(odds[i]) + u32::from(odds[8 + i]);
+                }
+            }
+        }
+        start = end;
+    }
+    sums
 }
 
 instantiate!(
@@ -205,6 +303,8 @@ instantiate!(
     features: "avx2,fma,f16c",
     parts: 4,
     dot_i8: dot_i8_with,
+    dot_i16_i8: dot_i16_i8_with,
+    look_up: look_up_with,
     four_rows: 2,
     tile: (1, 2, 4),
 );

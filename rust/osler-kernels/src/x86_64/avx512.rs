@@ -38,6 +38,18 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: __m512, b: __m512) -> u32 {
+        // SAFETY: `self` proves AVX-512.
+        u32::from(unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) })
+    }
+
+    #[inline(always)]
     fn load(self, block: &[f32; LANES], part: usize) -> __m512 {
         assert!(part < LANES / Self::WIDTH);
         // SAFETY: the part lies inside the block, asserted above; `self` proves AVX-512.
@@ -177,12 +189,129 @@ fn dot_i8_with(_: Avx512, a: &[i8], b: &[i8]) -> i32 {
     }
 }
 
+/// Exact: products of 16 by 8 bits pair up below 2^24, and the caller bounds the sum.
+#[inline(always)]
+fn dot_i16_i8_with(_: Avx512, query: &[i16], row: &[i8]) -> i32 {
+    let (blocks_q, tail_q) = query.as_chunks::<64>();
+    let (blocks_r, tail_r) = row.as_chunks::<64>();
+    // SAFETY: loads read whole blocks; the argument proves AVX-512.
+    let whole = unsafe {
+        let [mut low, mut high] = [_mm512_setzero_si512(); 2];
+        for (q, r) in blocks_q.iter().zip(blocks_r) {
+            let (q, r) = (q.as_ptr().cast::<__m512i>(), r.as_ptr().cast::<__m256i>());
+            let wide = |half: usize| _mm512_cvtepi8_epi16(_mm256_loadu_si256(r.add(half)));
+            let products =
+                |half: usize| _mm512_madd_epi16(_mm512_loadu_si512(q.add(half)), wide(half));
+            low = _mm512_add_epi32(low, products(0));
+            high = _mm512_add_epi32(high, products(1));
+        }
+        _mm512_reduce_add_epi32(_mm512_add_epi32(low, high))
+    };
+    whole + crate::scalar::dot_i16_i8(tail_q, tail_r)
+}
+
+/// Look-ups of four groups at once, one in each quarter of a register.
+#[inline(always)]
+fn look_up_with(_: Avx512, codes: &[u8], tables: &[u8]) -> [u32; LANES] {
+    let half = tables.len() / 32;
+    match codes.len() / (16 * half) {
+        // SAFETY: the caller checked that `codes` holds this many planes, and the token proves AVX-512.
+        1 => unsafe { look_up_planes::<1>(codes, tables) },
+        // SAFETY: as above.
+        _ => unsafe { look_up_planes::<2>(codes, tables) },
+    }
+}
+
+/// # Safety
+///
+/// The CPU must have AVX-512; `tables` has `32 * half` bytes with `half` a multiple of 4, and `codes` `P` planes of
+/// `16 * half`.
+#[inline(always)]
+unsafe fn look_up_planes<const P: usize>(codes: &[u8], tables: &[u8]) -> [u32; LANES] {
+    /// Sums of 254 stay below 2^16 for so many steps.
+    const STEPS: usize = 256;
+    let half = tables.len() / 32;
+    let mut sums = [0; LANES];
+    let mut start = 0;
+    while start < half {
+        let end = half.min(start + 4 * STEPS);
+        // SAFETY: groups `start..end` lie inside the tables and each plane by the caller's promise.
+        unsafe {
+            let nibble = _mm512_set1_epi8(15);
+            let mut mixed = [_mm512_setzero_si512(); P];
+            let mut odd = [_mm512_setzero_si512(); P];
+            let mut group = start;
+            while group < end {
+                let low = _mm512_loadu_si512(tables.as_ptr().add(16 * group).cast());
+                let high = _mm512_loadu_si512(tables.as_ptr().add(16 * (half + group)).cast());
+                for p in 0..P {
+                    let code = codes.as_ptr().add(16 * (p * half + group));
+                    let code = _mm512_loadu_si512(code.cast());
+                    let first = _mm512_shuffle_epi8(low, _mm512_and_si512(code, nibble));
+                    let second = _mm512_and_si512(_mm512_srli_epi16::<4>(code), nibble);
+                    let both = _mm512_add_epi8(first, _mm512_shuffle_epi8(high, second));
+                    mixed[p] = _mm512_add_epi16(mixed[p], both);
+                    odd[p] = _mm512_add_epi16(odd[p], _mm512_srli_epi16::<8>(both));
+                }
+                group += 4;
+            }
+            for p in 0..P {
+                // What the odd bytes carried into the even ones' sums is taken out again.
+                let even = _mm512_sub_epi16(mixed[p], _mm512_slli_epi16::<8>(odd[p]));
+                let (low, high) = (wide_quarters(even), wide_quarters(odd[p]));
+                let (first, second) = (
+                    _mm256_unpacklo_epi32(low, high),
+                    _mm256_unpackhi_epi32(low, high),
+                );
+                let out: *mut __m256i = sums.as_mut_ptr().add(16 * p).cast();
+                let (front, back) = (
+                    _mm256_permute2x128_si256::<0x20>(first, second),
+                    _mm256_permute2x128_si256::<0x31>(first, second),
+                );
+                _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), front));
+                let out = out.add(1);
+                _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), back));
+            }
+        }
+        start = end;
+    }
+    sums
+}
+
+/// The sums of a register's quarters, each of eight 16-bit numbers, as 32-bit numbers.
+///
+/// # Safety
+///
+/// The CPU must have AVX-512.
+#[inline(always)]
+unsafe fn wide_quarters(sixteens: __m512i) -> __m256i {
+    // SAFETY: the caller promises AVX-512.
+    unsafe {
+        let (low, high) = (
+            _mm512_castsi512_si256(sixteens),
+            _mm512_extracti64x4_epi64::<1>(sixteens),
+        );
+        let wide = |quarter: __m128i| _mm256_cvtepu16_epi32(quarter);
+        let front = _mm256_add_epi32(
+            wide(_mm256_castsi256_si128(low)),
+            wide(_mm256_extracti128_si256::<1>(low)),
+        );
+        let back = _mm256_add_epi32(
+            wide(_mm256_castsi256_si128(high)),
+            wide(_mm256_extracti128_si256::<1>(high)),
+        );
+        _mm256_add_epi32(front, back)
+    }
+}
+
 instantiate!(
     level: Avx512,
     token: Avx512::new(),
     features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
     parts: 2,
     dot_i8: dot_i8_with,
+    dot_i16_i8: dot_i16_i8_with,
+    look_up: look_up_with,
     four_rows: 2,
     tile: (1, 4, 4),
 );
