@@ -1,185 +1,204 @@
-//! Best-first walks over one level, and the descent to it.
+//! Best-first walks over the graph: one that returns what it expanded, one that collects rows which are accepted.
 //!
-//! Reads links and vectors, allocates only in `Scratch`. HNSW, Malkov and Yashunin, Algorithms 2 and 5. Two walks: a
-//! beam that returns what it routed by, and one that routes over all rows but collects only those that are accepted.
+//! Reads blocks, allocates only in `Scratch`. A hop takes the distance of one node from its 8-bit row and estimates all
+//! its neighbours from their 1-bit codes (SymphonyQG, arXiv 2411.12229, Algorithm 2). The walk ends when the best open
+//! estimate is worse than the k-th distance by a margin, so that it goes on where estimates are close together.
 
-use super::{Graph, Layer, NONE};
+use super::Graph;
+use super::node::{NONE, Node};
+use super::scratch::Scratch;
 use crate::error::Read;
 use crate::queue::{Collect, Entry};
-use crate::scratch::Scratch;
-use crate::vectors::Probe;
 
-/// Scores `fresh` slots four at a time and hands each over as an entry of its slot.
-#[inline(always)]
-fn score_fresh(
-    layer: &impl Layer,
-    probe: &Probe<'_>,
-    fresh: &[u32],
-    mut take: impl FnMut(Entry),
-) -> Read<()> {
-    let mut fours = fresh.chunks_exact(4);
-    for four in &mut fours {
-        let slots = [four[0], four[1], four[2], four[3]];
-        let scores = probe.score4(slots.map(|slot| layer.row(slot)))?;
-        for (slot, score) in slots.into_iter().zip(scores) {
-            take(Entry::new(score, slot));
-        }
-    }
-    for &slot in fours.remainder() {
-        take(Entry::new(probe.score(layer.row(slot))?, slot));
-    }
-    Ok(())
+/// Finds that a walk returns beside the k wanted ones, to be ordered by full vectors.
+pub const SPARE: usize = 6;
+
+/// Open estimates that are looked at once more when the walk is over.
+const SECOND_LOOK: usize = 16;
+
+/// Margin of a walk for each k-th of width beyond k, in squared distances of the frame. Only sets the scale of `ef`:
+/// which width a recall needs is measured.
+const MARGIN: f32 = 0.01;
+
+/// How much farther than the margin an estimate may be and still be kept: estimates of nodes near the end of the walk are
+/// off by about this.
+const WINDOW: f32 = 0.03;
+
+/// How far and how widely a walk looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Finds that have to be right.
+    pub k: usize,
+    /// Width, at least k; the one number that is calibrated.
+    pub ef: usize,
 }
 
-/// Collects the neighbours of `slot` that were not visited, and asks for their vectors.
-#[inline(always)]
-fn gather(layer: &impl Layer, probe: &Probe<'_>, slot: u32, scratch: &mut Scratch) -> Read<()> {
-    scratch.fresh.clear();
-    let len = layer.slots();
-    for &neighbour in layer.links(slot)? {
-        if neighbour == NONE {
-            break;
-        }
-        if neighbour as usize >= len {
-            return Err(layer.broken(slot));
-        }
-        if scratch.visited.insert(neighbour) {
-            probe.prefetch(layer.row(neighbour));
-            scratch.fresh.push(neighbour);
-        }
+impl Effort {
+    fn margin(self) -> f32 {
+        MARGIN * (self.ef as f32 - self.k as f32) / (self.k.max(10) as f32)
     }
-    Ok(())
+
+    /// Candidates that are kept; more than any walk needs that ends by its margin.
+    fn capacity(self) -> usize {
+        3 * self.k + self.ef / 2 + 24
+    }
 }
 
-/// Walks a level with a beam of width `ef` from `starts`; the finds are in `scratch.beam`, best first.
-pub fn beam(
-    layer: &impl Layer,
-    probe: &Probe<'_>,
-    starts: &[u32],
-    ef: usize,
-    scratch: &mut Scratch,
-) -> Read<()> {
-    scratch.visited.reset(layer.slots());
-    scratch.beam.reset(ef);
-    for &start in starts {
-        if scratch.visited.insert(start) {
-            let entry = Entry::new(probe.score(layer.row(start))?, start);
-            if entry > scratch.beam.floor() {
-                scratch.beam.push(entry);
+impl Graph {
+    /// Scores the neighbours of a node at squared distance `distance` and takes those below `limit` into the beam.
+    #[inline(always)]
+    fn expand(
+        &self,
+        node: &Node<'_>,
+        distance: f32,
+        limit: f32,
+        scratch: &mut Scratch,
+        mut seen: impl FnMut(Entry) -> Read<()>,
+    ) -> Read<bool> {
+        let mut estimates = [0.0; 32];
+        let mut mask = node.estimates(&scratch.query, distance, limit, &mut estimates);
+        let names = node.all();
+        while mask != 0 {
+            let i = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            let name = names[i];
+            if !self.exists(name) {
+                return Ok(false);
+            }
+            if scratch.visited.insert(name) {
+                let entry = Entry::new(-estimates[i], name);
+                if entry > scratch.beam.floor() {
+                    scratch.beam.push(entry);
+                }
+                seen(entry)?;
             }
         }
+        Ok(true)
     }
-    while let Some(best) = scratch.beam.pop() {
-        gather(layer, probe, best.row(), scratch)?;
-        if let Some(next) = scratch.beam.peek() {
-            layer.prefetch(next.row());
-        }
-        let beam = &mut scratch.beam;
-        score_fresh(layer, probe, &scratch.fresh, |entry| {
-            if entry > beam.floor() {
-                beam.push(entry);
+
+    fn begin(&self, scratch: &mut Scratch, capacity: usize) {
+        let most = self.nodes[0].len().max(self.nodes[1].len());
+        scratch.visited.reset(2 * most);
+        scratch.beam.reset(capacity);
+    }
+
+    fn expand_roots(
+        &self,
+        scratch: &mut Scratch,
+        mut seen: impl FnMut(Entry) -> Read<()>,
+    ) -> Read<()> {
+        for index in 0..self.roots.len() {
+            let square = scratch.query.square;
+            let root = self.root(index)?;
+            if !self.expand(&root, square, f32::INFINITY, scratch, &mut seen)? {
+                return Err(self.roots.damage(index, super::BROKEN_LINKS));
             }
-        })?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Walks towards `scratch.query`; the k best finds and some spare ones are in `scratch.top` as nodes, best first, with
+    /// minus their squared distances as scores. `absent` nodes are walked around as if they had never been linked.
+    ///
+    /// # Errors
+    /// The damage, where blocks lie in a damaged part of a file.
+    pub fn walk(&self, effort: Effort, absent: &[u32], scratch: &mut Scratch) -> Read<()> {
+        let margin = effort.margin();
+        self.begin(scratch, effort.capacity());
+        for &name in absent {
+            scratch.visited.insert(name);
+        }
+        scratch.top.reset(effort.k + SPARE);
+        self.expand_roots(scratch, |_| Ok(()))?;
+        while let Some(best) = scratch.beam.pop() {
+            let mut limit = f32::INFINITY;
+            if let Some(kth) = scratch.top.entries().get(effort.k - 1) {
+                if best.score() < kth.score() - margin {
+                    scratch.beam.unpop();
+                    break;
+                }
+                limit = WINDOW + margin - kth.score();
+            }
+            if let Some(next) = scratch.beam.peek() {
+                self.prefetch(next.row());
+            }
+            let node = self.node(best.row())?;
+            let distance = node.distance(&scratch.query);
+            let entry = Entry::new(-distance, best.row());
+            if entry > scratch.top.floor() {
+                scratch.top.offer(entry);
+            }
+            if !self.expand(&node, distance, limit, scratch, |_| Ok(()))? {
+                return Err(self.broken(best.row()));
+            }
+        }
+        self.look_again(effort.k, margin, scratch)
+    }
+
+    /// Takes the distances of the best open estimates, which the walk had no need to expand.
+    fn look_again(&self, k: usize, margin: f32, scratch: &mut Scratch) -> Read<()> {
+        for _ in 0..SECOND_LOOK {
+            let Some(open) = scratch.beam.pop() else { break };
+            if let Some(kth) = scratch.top.entries().get(k - 1)
+                && open.score() < kth.score() - margin - WINDOW
+            {
+                break;
+            }
+            if let Some(next) = scratch.beam.peek() {
+                self.nodes[super::size_of_name(next.row())]
+                    .prefetch(super::index_of_name(next.row()));
+            }
+            let distance = self.node(open.row())?.distance(&scratch.query);
+            scratch.top.offer(Entry::new(-distance, open.row()));
+        }
+        Ok(())
+    }
 }
 
 /// What a walk that collects keeps to.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
-    /// Rows that may be scored.
+    /// Nodes that may be expanded.
     pub budget: usize,
-    /// Rows that are walked around as if they had never been linked.
+    /// Nodes that are walked around as if they had never been linked.
     pub absent: &'a [u32],
 }
 
-/// Walks the bottom level, offering accepted rows to `collect`, until no open candidate can improve it.
-///
-/// Routing uses all rows; a row that is not accepted only leads on. Returns false if more rows than the
-/// budget were scored before that, when a scan of the accepted rows is the cheaper way to the answer.
-pub fn filtered(
-    graph: &Graph,
-    probe: &Probe<'_>,
-    start: u32,
-    accept: impl Fn(u32) -> bool,
-    collect: &mut impl Collect,
-    limits: Limits<'_>,
-    scratch: &mut Scratch,
-) -> Read<bool> {
-    let layer = graph.base();
-    scratch.visited.reset(layer.slots());
-    scratch.frontier.clear();
-    for &row in limits.absent {
-        scratch.visited.insert(row);
-    }
-    scratch.visited.insert(start);
-    let first = Entry::new(probe.score(start)?, start);
-    scratch.frontier.push(first);
-    if accept(start) {
-        collect.offer(first);
-    }
-    while let Some(best) = scratch.frontier.pop() {
-        if best < collect.floor() {
-            break;
-        }
-        if scratch.visited.count() > limits.budget {
-            return Ok(false);
-        }
-        gather(&layer, probe, best.row(), scratch)?;
-        if let Some(next) = scratch.frontier.peek() {
-            layer.prefetch(next.row());
-        }
-        let frontier = &mut scratch.frontier;
-        score_fresh(&layer, probe, &scratch.fresh, |entry| {
-            if entry > collect.floor() {
-                frontier.push(entry);
-                if accept(entry.row()) {
-                    collect.offer(entry);
-                }
-            }
-        })?;
-    }
-    Ok(true)
-}
-
 impl Graph {
-    /// The slot of level `level` that a greedy descent from the top reaches.
-    pub(super) fn descend(&self, probe: &Probe<'_>, level: usize) -> Read<u32> {
-        let mut slot = if self.levels.is_empty() {
-            self.entry
-        } else {
-            0
+    /// Walks towards `scratch.query`, offering nodes whose rows are accepted to `collect` by their estimates, until no open
+    /// node can improve it. Routing uses all nodes; one that is not accepted only leads on.
+    ///
+    /// Returns false if the budget did not suffice, when a scan of the accepted rows is the cheaper way to the answer.
+    ///
+    /// # Errors
+    /// The damage, where blocks lie in a damaged part of a file.
+    pub fn collect(
+        &self,
+        effort: Effort,
+        accept: impl Fn(u32) -> bool,
+        collect: &mut impl Collect,
+        limits: Limits<'_>,
+        scratch: &mut Scratch,
+    ) -> Read<bool> {
+        let margin = effort.margin();
+        self.begin(scratch, limits.budget.max(effort.capacity()));
+        for &name in limits.absent {
+            scratch.visited.insert(name);
+        }
+        let mut take = |entry: Entry| -> Read<()> {
+            if entry > collect.floor() && accept(self.row_of(entry.row())?) {
+                collect.offer(entry);
+            }
+            Ok(())
         };
-        for (i, layer) in self.levels.iter().enumerate().rev() {
-            if i + 1 == level {
-                return Ok(slot);
-            }
-            let mut best = Entry::new(probe.score(layer.row(slot))?, slot);
-            loop {
-                let before = best;
-                let links = layer.links(best.row())?;
-                for &neighbour in super::real(links) {
-                    if neighbour as usize >= layer.slots() {
-                        return Err(layer.broken(best.row()));
-                    }
-                    let score = probe.score(layer.row(neighbour))?;
-                    best = best.max(Entry::new(score, neighbour));
-                }
-                if best == before {
-                    break;
-                }
-            }
-            slot = layer.down[best.row() as usize];
+        self.expand_roots(scratch, &mut take)?;
+        let mut expanded = 0;
+        while let Some(best) = scratch.beam.pop() {
+            todo!()
         }
-        Ok(slot)
-    }
-
-    /// The row at which a walk of the bottom level for this probe starts; None if the graph is empty.
-    pub fn start(&self, probe: &Probe<'_>) -> Read<Option<u32>> {
-        if self.entry == NONE {
-            Ok(None)
-        } else {
-            self.descend(probe, 0).map(Some)
-        }
+        Ok(true)
     }
 }
+
+#[allow(unused)]
+const _: u32 = NONE;

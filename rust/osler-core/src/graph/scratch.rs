@@ -1,10 +1,11 @@
-//! Buffers of one search, kept between searches: the beam, the marks of visited rows, the rows to be scored.
+//! Buffers of one search, kept between searches: the query, the beam, the marks of nodes seen.
 //!
 //! Marks are cleared by walking the list of what was marked, so a search costs nothing for the rows it did not visit.
 
 use std::sync::Mutex;
 
-use crate::queue::{Beam, Entry, Top};
+use super::query::Query;
+use crate::queue::{Beam, Top};
 
 /// What was visited.
 #[derive(Debug, Default)]
@@ -51,14 +52,10 @@ pub struct Scratch {
     pub beam: Beam,
     /// Finds of a scan or of a filtered walk.
     pub top: Top,
-    /// Candidates of a walk without a bound, as a heap.
-    pub frontier: std::collections::BinaryHeap<Entry>,
-    /// Slots that were scored or will be.
+    /// Nodes that were seen.
     pub visited: Visited,
-    /// Neighbours to be scored.
-    pub fresh: Vec<u32>,
-    /// A vector.
-    pub vector: Vec<f32>,
+    /// The query of a walk.
+    pub query: Query,
 }
 
 /// Scratch buffers that wait for their next use.

@@ -1,0 +1,43 @@
+//! A query in the forms that blocks are scored with: wide integers for 8-bit rows, look-up tables for 1-bit codes.
+//!
+//! Allocates when its size changes only.
+
+use osler_kernels::TableScale;
+
+use super::frame::{Frame, nearest};
+
+/// A prepared query.
+#[derive(Debug, Default)]
+pub struct Query {
+    pub(super) wide: Vec<i16>,
+    pub(super) wide_unit: f32,
+    pub(super) square: f32,
+    pub(super) tables: Vec<u8>,
+    pub(super) table_scale: TableScale,
+    turned: Vec<f32>,
+    vector: Vec<f32>,
+}
+
+impl Query {
+    /// Prepares `vector` for a graph; it has the frame's numbers, a lift included.
+    pub fn prepare(&mut self, frame: &Frame, vector: &[f32], lift: Option<f32>) {
+        let padded = frame.padded();
+        self.wide.resize(padded, 0);
+        self.tables.resize(4 * padded, 0);
+        self.turned.resize(padded, 0.0);
+        self.vector.clear();
+        self.vector.extend_from_slice(vector);
+        self.vector.extend(lift);
+        frame.turn(&mut self.vector, &mut self.turned);
+        self.square = osler_kernels::sum_of_squares(&self.turned);
+        let most = self.turned.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        // No sum of products with 8-bit numbers may leave 32 bits.
+        let widest = (i32::MAX as usize / (128 * padded)).min(i16::MAX as usize) as f32;
+        let per_unit = if most > 0.0 { widest / most } else { 0.0 };
+        for (wide, x) in self.wide.iter_mut().zip(&self.turned) {
+            *wide = nearest(x * per_unit) as i16;
+        }
+        self.wide_unit = if per_unit > 0.0 { per_unit.recip() } else { 0.0 };
+        self.table_scale = osler_kernels::tables(&self.turned, &mut self.tables);
+    }
+}
