@@ -195,6 +195,18 @@ fn values(criterion: &mut Criterion) {
     }
 }
 
+fn rotations(criterion: &mut Criterion) {
+    for dim in [256, 512, 1024] {
+        let vectors = Vectors::new(1, dim, 6);
+        let factors = vec![(dim as f32).sqrt().recip(); dim];
+        let mut values = vectors.f32s;
+        let operations = dim * (1 + dim.ilog2() as usize);
+        bench(criterion, "hadamard", dim, operations, |kernels| {
+            kernels.hadamard(&mut values, &factors);
+        });
+    }
+}
+
 /// Short runs: the differences looked for are of tens of per cent, and there are many kernels.
 fn settings() -> Criterion {
     Criterion::default()
@@ -206,6 +218,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = pairs, tiles, values
+    targets = pairs, tiles, values, rotations
 }
 criterion_main!(kernels);

@@ -164,17 +164,31 @@ impl<T: Pod> Rows<T> {
         self.row(row).map(|row| row[0])
     }
 
-    /// Asks the processor to fetch a row that will be read soon.
+    /// Asks the processor to fetch the beginning of a row that will be read soon.
     #[inline(always)]
     pub fn prefetch(&self, row: usize) {
-        let bytes: Option<&[T]> = match &self.chunks[row >> self.shift] {
-            Chunk::Owned(lines) => Some(elements(bytemuck::cast_slice(lines))),
-            Chunk::Stored(blocks, i) => blocks.touched(*i).map(elements),
-        };
-        if let Some(chunk) = bytes {
-            let at = (row & (self.per_chunk() - 1)) * self.stride;
-            osler_kernels::prefetch(&chunk[at..at + self.width]);
+        if let Some(row) = self.at_hand(row) {
+            osler_kernels::prefetch(row);
         }
+    }
+
+    /// Asks the processor to fetch a whole row that will be read soon.
+    #[inline(always)]
+    pub fn prefetch_all(&self, row: usize) {
+        if let Some(row) = self.at_hand(row) {
+            osler_kernels::prefetch_all(row);
+        }
+    }
+
+    /// A row, unless its block was never verified.
+    #[inline(always)]
+    fn at_hand(&self, row: usize) -> Option<&[T]> {
+        let chunk: &[T] = match self.chunks.get(row >> self.shift)? {
+            Chunk::Owned(lines) => elements(bytemuck::cast_slice(lines)),
+            Chunk::Stored(blocks, i) => elements(blocks.touched(*i)?),
+        };
+        let at = (row & (self.per_chunk() - 1)) * self.stride;
+        chunk.get(at..at + self.width)
     }
 
     /// Rows `start..` up to the end of their chunk, as one slice of `stride` elements a row, and their number.

@@ -2,7 +2,7 @@
 //!
 //! No Python, no network, no clock, no global state. The same input and seed give the same bytes in a saved file, at
 //! any number of threads and at any SIMD level. From the bottom: [`error`], [`metric`], [`random`], [`fs`]; [`file`]
-//! and [`chunks`] hold bytes and rows; [`vectors`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
+//! and [`chunks`] hold bytes and rows; [`quantize`] makes small codes of rows; [`vectors`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
 //! [`pool`] are the parts of a search; [`graph`] and [`exact`] are its two ways; [`calibrate`] turns a wanted recall into a width;
 //! [`state`] is one snapshot, `maintain` what a writer does to it, [`stored`] its file, [`query`] a search over it; [`index`] is what callers use, beside
 //! [`join`]. `FORMAT.md` beside this crate gives every byte of a file.
@@ -37,6 +37,7 @@ pub mod keys;
 mod maintain;
 pub mod metric;
 pub mod pool;
+pub mod quantize;
 pub mod query;
 pub mod queue;
 pub mod random;

@@ -266,6 +266,15 @@ impl Beam {
         Some(found)
     }
 
+    /// Takes back the last `pop`, if nothing was pushed since.
+    #[inline(always)]
+    pub fn unpop(&mut self, entry: Entry) {
+        if let Ok(at) = self.entries.binary_search_by(|e| (entry.0 | EXPANDED).cmp(e)) {
+            self.entries[at] = entry.0;
+            self.next = at;
+        }
+    }
+
     /// The entry that `pop` would return next.
     #[inline(always)]
     pub fn peek(&self) -> Option<Entry> {

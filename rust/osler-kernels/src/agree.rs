@@ -260,6 +260,26 @@ fn a_value_that_is_not_finite_is_found_wherever_it_is() {
 }
 
 #[test]
+fn a_hadamard_transform_has_the_same_bits_in_every_size_and_place() {
+    let mut random = random();
+    for extreme in [false, true] {
+        for len in [64, 128, 256, 512, 1024, 2048, 4096] {
+            for place in PLACES {
+                let values = random.f32s(len, extreme);
+                let factors = Guarded::new(&random.f32s(len, extreme), place);
+                let mut wanted = values.clone();
+                scalar::hadamard(&mut wanted, &factors);
+                for kernels in vector_levels() {
+                    let mut got = Guarded::new(&values, place);
+                    kernels.hadamard(&mut got, &factors);
+                    agree(kernels, "hadamard", len, place, &got, &wanted);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn integers_are_exact_at_every_length_and_place() {
     let mut random = random();
     for extreme in [false, true] {
@@ -450,6 +470,9 @@ fn wrong_lengths_are_refused_before_a_kernel_runs() {
         refused(|| kernels.l2_4_f16(&a, [&half; 4]));
         refused(|| kernels.to_f16(&a, &mut [f16::ZERO; 39]));
         refused(|| kernels.to_f32(&half, &mut [0.0; 40]));
+        refused(|| kernels.hadamard(&mut [0.0; 64], &[1.0; 63]));
+        refused(|| kernels.hadamard(&mut [0.0; 32], &[1.0; 32]));
+        refused(|| kernels.hadamard(&mut [0.0; 96], &[1.0; 96]));
         refused(|| kernels.dot_tile(&a, &a, 0, &mut []));
         refused(|| kernels.dot_tile(&a, &b, 40, &mut [0.0]));
         refused(|| kernels.l2_tile(&a, &a, 20, &mut [0.0; 3]));

@@ -448,6 +448,29 @@ checked! {
     /// ```
     fn to_f32(from: &[f16], to: &mut [f32]) { same_length(from.len(), to.len()) }
 
+    /// Multiplies value by factor, then Hadamard-transforms in place, without scaling.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ, or are no power of two of at least 64.
+    ///
+    /// ```
+    /// let mut values = [0.0f32; 64];
+    /// values[0] = 3.0;
+    /// osler_kernels::hadamard(&mut values, &[-1.0; 64]);
+    /// assert_eq!(values, [-3.0; 64]);
+    /// ```
+    fn hadamard(values: &mut [f32], factors: &[f32]) {
+        {
+            same_length(values.len(), factors.len());
+            assert!(
+                values.len() >= 64 && values.len().is_power_of_two(),
+                "{} values are no power of two of at least 64",
+                values.len()
+            );
+        }
+    }
+
     /// Whether no value is infinite or not a number.
     ///
     /// ```

@@ -34,6 +34,7 @@ pub(crate) trait Simd: Copy {
     fn load_partial_f16(self, tail: &[f16], part: usize) -> Self::Part;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::Part, b: Self::Part, c: Self::Part) -> Self::Part;
+    fn mul(self, a: Self::Part, b: Self::Part) -> Self::Part;
     fn sub(self, a: Self::Part, b: Self::Part) -> Self::Part;
     fn add(self, a: Self::Part, b: Self::Part) -> Self::Part;
     /// Sum of a register's lanes: lane `i` with `i + WIDTH / 2`, and so on down to `i + 1`.
@@ -47,6 +48,8 @@ pub(crate) trait Simd: Copy {
         }
         sums
     }
+    /// Hadamard transform of a register's lanes: strides 1, 2, ... `WIDTH / 2`, in this order.
+    fn hadamard(self, a: Self::Part) -> Self::Part;
     /// Writes lanes `part * WIDTH ..` of a block.
     fn store(self, a: Self::Part, block: &mut [f32; LANES], part: usize);
     /// The same to a block of `f16`, rounded to nearest, ties to even.

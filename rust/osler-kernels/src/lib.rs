@@ -21,6 +21,7 @@ mod aarch64;
 #[cfg(test)]
 mod agree;
 mod cpu;
+mod hadamard;
 mod kernels;
 mod lanes;
 mod memory;
@@ -34,7 +35,7 @@ mod x86_64;
 pub use cpu::{Level, level, levels};
 pub use kernels::{
     Kernels, MAX_I8_LEN, all_finite, all_finite_f16, dot, dot_f16, dot_i8, dot_i16_i8, dot_tile,
-    dot_tile_f16, dot4, dot4_f16, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, neighbours,
+    dot_tile_f16, dot4, dot4_f16, hadamard, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, neighbours,
     residual, sum_of_squares, tables, to_f16, to_f32,
 };
 pub use memory::{prefetch, prefetch_all};

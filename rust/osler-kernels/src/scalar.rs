@@ -118,6 +118,24 @@ pub(crate) fn to_f32(from: &[f16], to: &mut [f32]) {
     }
 }
 
+/// Factors, then sums and differences over strides 1, 2, 4, ...
+pub(crate) fn hadamard(values: &mut [f32], factors: &[f32]) {
+    for i in 0..values.len() {
+        values[i] *= factors[i];
+    }
+    let mut stride = 1;
+    while stride < values.len() {
+        for i in 0..values.len() {
+            if i & stride == 0 {
+                let (a, b) = (values[i], values[i + stride]);
+                values[i] = a + b;
+                values[i + stride] = a - b;
+            }
+        }
+        stride *= 2;
+    }
+}
+
 pub(crate) fn all_finite(a: &[f32]) -> bool {
     a.iter().all(|value| value.is_finite())
 }

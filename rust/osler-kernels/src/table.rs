@@ -32,6 +32,7 @@ pub(crate) struct Table {
     pub(crate) sum_of_squares: unsafe fn(&[f32]) -> f32,
     pub(crate) to_f16: unsafe fn(&[f32], &mut [f16]),
     pub(crate) to_f32: unsafe fn(&[f16], &mut [f32]),
+    pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
     pub(crate) all_finite: unsafe fn(&[f32]) -> bool,
     pub(crate) all_finite_f16: unsafe fn(&[f16]) -> bool,
 }
@@ -58,6 +59,7 @@ pub(crate) static SCALAR: Table = Table {
     sum_of_squares: scalar::sum_of_squares,
     to_f16: scalar::to_f16,
     to_f32: scalar::to_f32,
+    hadamard: scalar::hadamard,
     all_finite: scalar::all_finite,
     all_finite_f16: scalar::all_finite_f16,
 };
@@ -82,6 +84,7 @@ macro_rules! instantiate {
             use half::f16;
 
             use super::*;
+            use crate::hadamard::signed_transform;
             use crate::lanes::{self, Dot, L2, LANES, pairs};
             use crate::neighbours::{self, Residual, TableScale, Terms};
             use crate::table::instantiate;
@@ -160,6 +163,9 @@ macro_rules! instantiate {
                 fn to_f32(from: &[f16], to: &mut [f32]) -> () {
                     simd => lanes::widen::<_, N>(simd, from, to)
                 }
+                fn hadamard(values: &mut [f32], factors: &[f32]) -> () {
+                    simd => signed_transform::<_, N>(simd, values, factors)
+                }
                 fn all_finite(a: &[f32]) -> bool {
                     _simd => lanes::all_finite(a)
                 }
@@ -191,6 +197,7 @@ macro_rules! instantiate {
             sum_of_squares: compiled::sum_of_squares,
             to_f16: compiled::to_f16,
             to_f32: compiled::to_f32,
+            hadamard: compiled::hadamard,
             all_finite: compiled::all_finite,
             all_finite_f16: compiled::all_finite_f16,
         };

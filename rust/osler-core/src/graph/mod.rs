@@ -154,6 +154,12 @@ impl Graph {
         self.nodes[size_of_name(node)].prefetch_all(index_of_name(node));
     }
 
+    /// Asks for the node's own row, which its block begins with.
+    #[inline(always)]
+    fn prefetch_row(&self, node: u32) {
+        self.nodes[size_of_name(node)].prefetch(index_of_name(node));
+    }
+
     /// The row of a node that exists.
     #[inline(always)]
     pub fn row_of(&self, node: u32) -> Read<u32> {

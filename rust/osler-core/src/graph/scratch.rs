@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use super::query::Query;
-use crate::queue::{Beam, Top};
+use crate::queue::{Beam, Entry, Top};
 
 /// What was visited.
 #[derive(Debug, Default)]
@@ -54,6 +54,8 @@ pub struct Scratch {
     pub top: Top,
     /// Nodes that were seen.
     pub visited: Visited,
+    /// Nodes just seen that may be collected.
+    pub pending: Vec<Entry>,
     /// The query of a walk.
     pub query: Query,
 }

@@ -114,7 +114,7 @@ impl Graph {
             let mut limit = f32::INFINITY;
             if let Some(kth) = scratch.top.entries().get(effort.k - 1) {
                 if best.score() < kth.score() - margin {
-                    scratch.beam.unpop();
+                    scratch.beam.unpop(best);
                     break;
                 }
                 limit = WINDOW + margin - kth.score();
@@ -145,8 +145,7 @@ impl Graph {
                 break;
             }
             if let Some(next) = scratch.beam.peek() {
-                self.nodes[super::size_of_name(next.row())]
-                    .prefetch(super::index_of_name(next.row()));
+                self.prefetch_row(next.row());
             }
             let distance = self.node(open.row())?.distance(&scratch.query);
             scratch.top.offer(Entry::new(-distance, open.row()));
@@ -160,13 +159,15 @@ impl Graph {
 pub struct Limits<'a> {
     /// Nodes that may be expanded.
     pub budget: usize,
+    /// Open nodes that are kept.
+    pub capacity: usize,
     /// Nodes that are walked around as if they had never been linked.
     pub absent: &'a [u32],
 }
 
 impl Graph {
-    /// Walks towards `scratch.query`, offering nodes whose rows are accepted to `collect` by their estimates, until no open
-    /// node can improve it. Routing uses all nodes; one that is not accepted only leads on.
+    /// Walks towards `scratch.query`, offering nodes whose rows are accepted to `collect` with minus their squared distances
+    /// as scores, until no open node can improve it. Routing uses all nodes; one that is not accepted only leads on.
     ///
     /// Returns false if the budget did not suffice, when a scan of the accepted rows is the cheaper way to the answer.
     ///
@@ -181,24 +182,110 @@ impl Graph {
         scratch: &mut Scratch,
     ) -> Read<bool> {
         let margin = effort.margin();
-        self.begin(scratch, limits.budget.max(effort.capacity()));
+        self.begin(scratch, limits.capacity);
         for &name in limits.absent {
             scratch.visited.insert(name);
         }
-        let mut take = |entry: Entry| -> Read<()> {
-            if entry > collect.floor() && accept(self.row_of(entry.row())?) {
+        let mut pending = std::mem::take(&mut scratch.pending);
+        pending.clear();
+        self.expand_roots(scratch, |entry| {
+            pending.push(entry);
+            Ok(())
+        })?;
+        self.offer_accepted(&mut pending, &accept, collect, scratch)?;
+        let mut expanded = 0;
+        while let Some(best) = scratch.beam.pop() {
+            let floor = collect.floor();
+            let full = floor > Entry::NONE;
+            if full && best.score() < floor.score() - margin {
+                break;
+            }
+            if expanded == limits.budget {
+                scratch.pending = pending;
+                return Ok(false);
+            }
+            expanded += 1;
+            if let Some(next) = scratch.beam.peek() {
+                self.prefetch(next.row());
+            }
+            let limit = if full { WINDOW + margin - floor.score() } else { f32::INFINITY };
+            let node = self.node(best.row())?;
+            let distance = node.distance(&scratch.query);
+            let whole = self.expand(&node, distance, limit, scratch, |entry| {
+                pending.push(entry);
+                Ok(())
+            })?;
+            if !whole {
+                return Err(self.broken(best.row()));
+            }
+            self.offer_accepted(&mut pending, &accept, collect, scratch)?;
+        }
+        scratch.pending = pending;
+        Ok(true)
+    }
+
+    /// Offers those of the nodes just seen that are accepted and may be good enough, by their distances.
+    fn offer_accepted(
+        &self,
+        pending: &mut Vec<Entry>,
+        accept: &impl Fn(u32) -> bool,
+        collect: &mut impl Collect,
+        scratch: &Scratch,
+    ) -> Read<()> {
+        let mut kept = 0;
+        for i in 0..pending.len() {
+            let seen = pending[i];
+            let floor = collect.floor();
+            let promising = floor == Entry::NONE || seen.score() > floor.score() - WINDOW;
+            if promising && accept(self.row_of(seen.row())?) {
+                self.prefetch_row(seen.row());
+                pending[kept] = seen;
+                kept += 1;
+            }
+        }
+        for seen in pending.drain(..).take(kept) {
+            let distance = self.node(seen.row())?.distance(&scratch.query);
+            collect.offer(Entry::new(-distance, seen.row()));
+        }
+        Ok(())
+    }
+
+    /// Offers `rows`, which are linked, by their distances from `scratch.query`.
+    ///
+    /// # Errors
+    /// The damage, where blocks lie in a damaged part of a file.
+    pub fn scan(
+        &self,
+        rows: impl Iterator<Item = u32>,
+        collect: &mut impl Collect,
+        scratch: &Scratch,
+    ) -> Read<()> {
+        /// Rows that are fetched while those before them are scored.
+        const AHEAD: usize = 8;
+        let mut ring = [NONE; AHEAD];
+        let mut at = 0;
+        let mut score = |node: u32| -> Read<()> {
+            let entry = Entry::new(-self.node(node)?.distance(&scratch.query), node);
+            if entry > collect.floor() {
                 collect.offer(entry);
             }
             Ok(())
         };
-        self.expand_roots(scratch, &mut take)?;
-        let mut expanded = 0;
-        while let Some(best) = scratch.beam.pop() {
-            todo!()
+        for row in rows {
+            let node = self.node_of(row)?;
+            if node == NONE {
+                continue;
+            }
+            if !self.exists(node) {
+                return Err(self.node_of.damage(row as usize, super::BROKEN_LINKS));
+            }
+            self.prefetch_row(node);
+            let due = std::mem::replace(&mut ring[at], node);
+            at = (at + 1) % AHEAD;
+            if due != NONE {
+                score(due)?;
+            }
         }
-        Ok(true)
+        ring.into_iter().filter(|&node| node != NONE).try_for_each(score)
     }
 }
-
-#[allow(unused)]
-const _: u32 = NONE;

@@ -122,6 +122,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { vmulq_f32(a, b) }
+    }
+
+    #[inline(always)]
     fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // SAFETY: `self` proves NEON.
         unsafe { vsubq_f32(a, b) }
@@ -139,6 +145,18 @@ impl Simd for Neon {
         unsafe {
             let two = vadd_f32(vget_low_f32(a), vget_high_f32(a));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+    }
+
+    #[inline(always)]
+    fn hadamard(self, a: float32x4_t) -> float32x4_t {
+        // A product with 1 or -1 is exact, so the fused operation rounds like a sum or a difference.
+        // SAFETY: both arrays have 4 elements; `self` proves NEON.
+        unsafe {
+            let signs = vld1q_f32([1.0, -1.0, 1.0, -1.0].as_ptr());
+            let a = vfmaq_f32(vrev64q_f32(a), a, signs);
+            let signs = vld1q_f32([1.0, 1.0, -1.0, -1.0].as_ptr());
+            vfmaq_f32(vextq_f32::<2>(a, a), a, signs)
         }
     }
 

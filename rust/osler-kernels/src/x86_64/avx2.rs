@@ -135,6 +135,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn sub(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_sub_ps(a, b) }
@@ -178,6 +184,20 @@ impl Simd for Avx2 {
             _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(even, odd));
         }
         sums
+    }
+
+    #[inline(always)]
+    fn hadamard(self, a: __m256) -> __m256 {
+        // A product with 1 or -1 is exact, so the fused operation rounds like a sum or a difference.
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe {
+            let signs = _mm256_setr_ps(1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0);
+            let a = _mm256_fmadd_ps(a, signs, _mm256_permute_ps::<0b10_11_00_01>(a));
+            let signs = _mm256_setr_ps(1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0);
+            let a = _mm256_fmadd_ps(a, signs, _mm256_permute_ps::<0b01_00_11_10>(a));
+            let signs = _mm256_setr_ps(1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0);
+            _mm256_fmadd_ps(a, signs, _mm256_permute2f128_ps::<0x01>(a, a))
+        }
     }
 
     #[inline(always)]

@@ -92,6 +92,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn sub(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_sub_ps(a, b) }
@@ -141,6 +147,38 @@ impl Simd for Avx512 {
             _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(firsts));
         }
         sums
+    }
+
+    #[inline(always)]
+    fn hadamard(self, a: __m512) -> __m512 {
+        // A product with 1 or -1 is exact, so the fused operation rounds like a sum or a difference.
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let ones = |negative: __mmask16| {
+                let ones = _mm512_set1_ps(1.0);
+                _mm512_mask_sub_ps(ones, negative, _mm512_setzero_ps(), ones)
+            };
+            let a = _mm512_fmadd_ps(
+                a,
+                ones(0b1010_1010_1010_1010),
+                _mm512_permute_ps::<0b10_11_00_01>(a),
+            );
+            let a = _mm512_fmadd_ps(
+                a,
+                ones(0b1100_1100_1100_1100),
+                _mm512_permute_ps::<0b01_00_11_10>(a),
+            );
+            let a = _mm512_fmadd_ps(
+                a,
+                ones(0b1111_0000_1111_0000),
+                _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a),
+            );
+            _mm512_fmadd_ps(
+                a,
+                ones(0b1111_1111_0000_0000),
+                _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a),
+            )
+        }
     }
 
     #[inline(always)]
