@@ -41,7 +41,6 @@ pub mod quantize;
 pub mod query;
 pub mod queue;
 pub mod random;
-pub mod scratch;
 pub mod select;
 pub mod state;
 pub mod stored;

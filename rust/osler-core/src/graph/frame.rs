@@ -177,7 +177,7 @@ impl Frame {
     }
 
     /// Rounds a turned vector to 8-bit numbers; returns scale and squared length.
-    pub fn encode(turned: &mut [f32], codes: &mut [i8]) -> [f32; 2] {
+    pub fn encode(turned: &[f32], codes: &mut [i8]) -> [f32; 2] {
         let square = osler_kernels::sum_of_squares(turned);
         let most = turned.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         let per_unit = if most > 0.0 { MOST_BYTE / most } else { 0.0 };
@@ -268,7 +268,7 @@ mod tests {
         frame.turn(&mut [2.0; 5], &mut out);
         assert!(out.iter().all(|&x| x == 0.0));
         let mut codes = vec![1; frame.padded()];
-        assert_eq!(Frame::encode(&mut out, &mut codes), [0.0, 0.0]);
+        assert_eq!(Frame::encode(&out, &mut codes), [0.0, 0.0]);
         assert!(codes.iter().all(|&c| c == 0));
     }
 }

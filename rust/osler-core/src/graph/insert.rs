@@ -5,268 +5,215 @@
 
 use rayon::prelude::*;
 
-use super::prune::{Space, select};
-use super::search::beam;
-use super::{EF_CONSTRUCTION, Graph, Layer, Level, M, NONE, real};
-use crate::chunks::Rows;
+use super::frame::{Coded, Frame};
+use super::node::{Encoder, index_of_name, name, size_of_name, slots};
+use super::prune::select;
+use super::scratch::{Scratch, Scratches};
+use super::search::Effort;
+use super::{Graph, real};
 use crate::error::{Read, Result};
 use crate::pool::Control;
-use crate::scratch::{Scratch, Scratches};
+
+/// Candidates of which an inserted row's neighbours are chosen, and how widely they are looked for.
+const CANDIDATES: Effort = Effort { k: 40, ef: 80 };
 
 /// A batch is at most this share of the graph, so that few rows miss each other.
 const BATCH_SHARE: usize = 32;
 const MAX_BATCH: usize = 2048;
 
-/// A row's neighbours at each level that it enters, from the bottom, as slots.
-type Found = Vec<Vec<u32>>;
+/// Links of a new row up to which it gets a small block, so that as many again can lead back to it.
+const FEW: usize = slots(0) / 2;
 
-impl Graph {
-    /// Links `rows`, whose vectors are in the space and whose base slots exist.
+/// Reads the vectors that a graph is made of, in its frame's numbers.
+pub trait Source: Sync {
+    /// Numbers of a vector, a lift included.
+    fn dim(&self) -> usize;
+    /// Writes out a row.
     ///
     /// # Errors
-    /// [`crate::error::Error::Cancelled`], or damage of the file that the vectors lie in; the graph is then unusable.
+    /// The damage, where the row lies in a damaged block of a file.
+    fn read(&self, row: u32, out: &mut [f32]) -> Read<()>;
+}
+
+/// A row that has found its neighbours.
+struct Found {
+    block: Vec<u32>,
+    size: usize,
+    links: Vec<u32>,
+}
+
+impl Graph {
+    /// Links `rows`, which the source has.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Cancelled`], or damage of the file that blocks lie in; the graph is then unusable.
     pub fn insert(
         &mut self,
-        space: &impl Space,
+        source: &impl Source,
         rows: &[u32],
         scratches: &Scratches,
         control: &Control,
     ) -> Result<()> {
-        let mut linked = if self.entry == NONE {
-            0
-        } else {
-            self.base.len().saturating_sub(rows.len())
-        };
+        let [small, large] = self.sizes();
+        let before = small + large;
+        let mut linked = before;
         let mut rest = rows;
         while !rest.is_empty() {
             control.check()?;
             let size = (linked / BATCH_SHARE).clamp(1, MAX_BATCH).min(rest.len());
-            // A row that opens a level goes alone, so that it is linked to nothing only where nothing is.
-            let tall = rest[..size]
-                .iter()
-                .position(|&row| self.height_of(row) > self.height());
-            let size = match tall {
-                Some(0) | None if self.entry == NONE => 1,
-                Some(0) => 1,
-                Some(at) => at,
-                None => size,
-            };
             let (batch, after) = rest.split_at(size);
-            self.insert_batch(space, batch, scratches)?;
+            self.insert_batch(source, batch, scratches)?;
             linked += size;
             rest = after;
             control.advance(size);
+        }
+        // The sample of a graph that has doubled says too little of its new half.
+        if linked.ilog2() > before.max(1).ilog2() {
+            self.take_roots()?;
         }
         Ok(())
     }
 
     fn insert_batch(
         &mut self,
-        space: &impl Space,
+        source: &impl Source,
         batch: &[u32],
         scratches: &Scratches,
     ) -> Result<()> {
-        if self.entry == NONE {
-            self.entry = batch[0];
-            self.raise(batch[0]);
-            return Ok(());
-        }
-        let find = |&row: &u32| scratches.with(|scratch| self.neighbours(space, row, scratch));
+        let this = &*self;
+        let find = |&row: &u32| scratches.with(|scratch| this.found(source, row, scratch));
         let found: Vec<Found> = if batch.len() == 1 {
             batch.iter().map(find).collect::<Read<_>>()?
         } else {
             batch.par_iter().map(find).collect::<Read<_>>()?
         };
-        let mut slots: Vec<u32> = batch.to_vec();
-        for level in 0..=self.height() {
-            let mut lists = Vec::with_capacity(batch.len());
-            for (i, (&row, found)) in batch.iter().zip(&found).enumerate() {
-                let Some(neighbours) = found.get(level) else {
-                    continue;
-                };
-                if level > 0 {
-                    let layer = &mut self.levels[level - 1];
-                    layer.push(row, slots[i])?;
-                    slots[i] = layer.slots() as u32 - 1;
-                }
-                lists.push((slots[i], neighbours.as_slice()));
-            }
-            self.link(space, level, &lists)?;
+        let highest = batch.iter().max().map_or(0, |&row| row as usize + 1);
+        self.grow(highest)?;
+        let mut back: Vec<(u32, u32)> = Vec::new();
+        for (found, &row) in found.iter().zip(batch) {
+            let new = name(found.size, self.nodes[found.size].len());
+            self.nodes[found.size].push(&found.block)?;
+            self.rows[found.size].push(&[row])?;
+            self.node_of.row_mut(row as usize)?[0] = new;
+            back.extend(found.links.iter().map(|&other| (other, new)));
         }
-        if let [row] = batch {
-            self.raise(*row);
-        }
-        Ok(())
+        self.link_back(back)
     }
 
-    /// Opens the levels that a row reaches above the highest.
-    fn raise(&mut self, row: u32) {
-        for height in self.height()..self.height_of(row) {
-            let mut level = Level::default();
-            let down = if height == 0 {
-                row
-            } else {
-                self.levels[height - 1].slots() as u32 - 1
-            };
-            level
-                .push(row, down)
-                .unwrap_or_else(|_| unreachable!("a new level has no file behind it"));
-            self.levels.push(level);
-        }
-    }
-
-    /// The neighbours that a row gets at each level that exists and that it reaches.
-    fn neighbours(&self, space: &impl Space, row: u32, scratch: &mut Scratch) -> Read<Found> {
-        let mut vector = std::mem::take(&mut scratch.vector);
-        let probe = space.probe(row, &mut vector)?;
-        let highest = self.height_of(row).min(self.height());
-        let mut found = vec![Vec::new(); highest + 1];
-        let mut start = self.descend(&probe, highest)?;
-        for level in (0..=highest).rev() {
-            let mut pick = |layer: &dyn AnyLayer, scratch: &mut Scratch| -> Read<u32> {
-                layer.walk(&probe, start, scratch)?;
-                let candidates: Vec<(f32, u32)> = scratch
-                    .beam
-                    .entries()
-                    .map(|e| (space.distance(e.score()), layer.row_of(e.row())))
-                    .collect();
-                let slots: Vec<u32> = scratch.beam.entries().map(|e| e.row()).collect();
-                found[level] = select(space, &candidates, M)?
-                    .into_iter()
-                    .map(|i| slots[i])
-                    .collect();
-                Ok(slots[0])
-            };
-            if level == 0 {
-                pick(&self.base(), scratch)?;
-            } else {
-                let layer = &self.levels[level - 1];
-                start = layer.down[pick(layer, scratch)? as usize];
-            }
-        }
-        scratch.vector = vector;
-        Ok(found)
-    }
-
-    /// Gives the slots of `lists` their links and adds the links back, shortening lists that overflow.
-    pub(super) fn link(
-        &mut self,
-        space: &impl Space,
-        level: usize,
-        lists: &[(u32, &[u32])],
-    ) -> Result<()> {
-        let mut back: Vec<(u32, u32)> = lists
-            .iter()
-            .flat_map(|&(slot, links)| links.iter().map(move |&other| (other, slot)))
-            .collect();
-        back.sort_unstable();
-        let runs: Vec<&[(u32, u32)]> = back.chunk_by(|a, b| a.0 == b.0).collect();
-        let this = &*self;
-        let merge = |run: &&[(u32, u32)]| match level {
-            0 => merged(space, &this.base(), run, 2 * M),
-            _ => merged(space, &this.levels[level - 1], run, M),
+    /// The block of a row that is not linked yet, with its neighbours in it.
+    fn found(&self, source: &impl Source, row: u32, scratch: &mut Scratch) -> Read<Found> {
+        let mut vector = vec![0.0; source.dim()];
+        source.read(row, &mut vector)?;
+        scratch.query.prepare(&self.frame, &vector, 1.0, None);
+        let mut codes = vec![0; self.frame.padded()];
+        let [scale, square] = Frame::encode(scratch.query.turned(), &mut codes);
+        let own = Coded {
+            codes: &codes,
+            scale,
+            square,
         };
-        let new: Vec<Vec<u32>> = if runs.len() < 64 {
+        self.walk(CANDIDATES, &[], scratch)?;
+        let candidates: Vec<(f32, u32)> = scratch
+            .top
+            .entries()
+            .iter()
+            .map(|e| (-e.score(), e.row()))
+            .collect();
+        let links: Vec<u32> = select(&candidates, slots(0), |a, b| {
+            Ok(self.coded(a)?.distance(&self.coded(b)?))
+        })?
+        .into_iter()
+        .map(|at| candidates[at].1)
+        .collect();
+        let size = usize::from(links.len() > FEW);
+        let layout = self.layout(size);
+        let mut all = links.clone();
+        self.random_names(&mut all, slots(size), row);
+        let neighbours = all
+            .iter()
+            .map(|&other| Ok((other, self.coded(other)?)))
+            .collect::<Read<Vec<_>>>()?;
+        let mut block = vec![0; layout.words()];
+        Encoder::default().encode(&mut block, layout, row, own, links.len(), neighbours.into_iter());
+        Ok(Found { block, size, links })
+    }
+
+    /// Adds links, (from, to), shortening lists that overflow.
+    fn link_back(&mut self, mut links: Vec<(u32, u32)>) -> Result<()> {
+        links.sort_unstable();
+        links.dedup();
+        let runs: Vec<&[(u32, u32)]> = links.chunk_by(|a, b| a.0 == b.0).collect();
+        let this = &*self;
+        let merge = |run: &&[(u32, u32)]| this.with_links(run[0].0, run.iter().map(|&(_, to)| to));
+        let blocks: Vec<Vec<u32>> = if runs.len() < 64 {
             runs.iter().map(merge).collect::<Read<_>>()?
         } else {
             runs.par_iter().map(merge).collect::<Read<_>>()?
         };
-        let links = if level == 0 {
-            &mut self.base
-        } else {
-            &mut self.levels[level - 1].links
-        };
-        for &(slot, list) in lists {
-            write(links, slot, list)?;
-        }
-        for (run, list) in runs.iter().zip(&new) {
-            write(links, run[0].0, list)?;
+        for (run, block) in runs.iter().zip(&blocks) {
+            self.store(run[0].0, block)?;
         }
         Ok(())
     }
-}
 
-/// A layer behind a pointer, for the code that runs once a level.
-trait AnyLayer {
-    fn walk(
-        &self,
-        probe: &crate::vectors::Probe<'_>,
-        start: u32,
-        scratch: &mut Scratch,
-    ) -> Read<()>;
-    fn row_of(&self, slot: u32) -> u32;
-}
-
-impl<L: Layer> AnyLayer for L {
-    fn walk(
-        &self,
-        probe: &crate::vectors::Probe<'_>,
-        start: u32,
-        scratch: &mut Scratch,
-    ) -> Read<()> {
-        beam(self, probe, &[start], EF_CONSTRUCTION, scratch)
+    /// The block of a node with more links.
+    fn with_links(&self, owner: u32, new: impl Iterator<Item = u32>) -> Read<Vec<u32>> {
+        let node = self.node(owner)?;
+        let mut list = node.links().to_vec();
+        list.extend(new.filter(|other| !node.links().contains(other)));
+        let most = slots(size_of_name(owner));
+        if list.len() > most {
+            list = self.shortened(owner, list, most)?;
+        }
+        self.block_of(owner, list)
     }
 
-    fn row_of(&self, slot: u32) -> u32 {
-        self.row(slot)
+    /// The block of a node with `list` as its links; random neighbours that it has keep the places that are left.
+    pub(super) fn block_of(&self, owner: u32, mut list: Vec<u32>) -> Read<Vec<u32>> {
+        let size = size_of_name(owner);
+        let (layout, node) = (self.layout(size), self.node(owner)?);
+        let links = list.len();
+        for &other in real(node.all()).iter().skip(node.count()) {
+            if list.len() < slots(size) && !list.contains(&other) {
+                list.push(other);
+            }
+        }
+        let neighbours = list
+            .iter()
+            .map(|&other| Ok((other, self.coded(other)?)))
+            .collect::<Read<Vec<_>>>()?;
+        let mut block = vec![0; layout.words()];
+        Encoder::default().encode(
+            &mut block,
+            layout,
+            node.row(),
+            node.coded(),
+            links,
+            neighbours.into_iter(),
+        );
+        Ok(block)
     }
-}
 
-impl Level {
-    pub(super) fn push(&mut self, row: u32, down: u32) -> Read<()> {
-        self.links.push(&[NONE; M])?;
-        self.rows.push(row);
-        self.down.push(down);
+    /// Overwrites the block of a node.
+    pub(super) fn store(&mut self, node: u32, block: &[u32]) -> Read<()> {
+        self.nodes[size_of_name(node)]
+            .row_mut(index_of_name(node))?
+            .copy_from_slice(block);
         Ok(())
     }
-}
 
-/// Overwrites the links of a slot.
-pub(super) fn write(table: &mut Rows<u32>, slot: u32, list: &[u32]) -> Read<()> {
-    let links = table.row_mut(slot as usize)?;
-    links[..list.len()].copy_from_slice(list);
-    links[list.len()..].fill(NONE);
-    Ok(())
-}
-
-/// The links of the slot that `run` leads back to, with the new ones, at most `most`.
-fn merged(
-    space: &impl Space,
-    layer: &impl Layer,
-    run: &[(u32, u32)],
-    most: usize,
-) -> Read<Vec<u32>> {
-    let slot = run[0].0;
-    let mut list = real(layer.links(slot)?).to_vec();
-    let new = run.iter().map(|&(_, other)| other);
-    list.extend(new.filter(|other| !real(layer.links(slot).unwrap_or(&[])).contains(other)));
-    if list.len() <= most {
-        return Ok(list);
+    /// At most `most` of `list`, as the links of `owner`.
+    pub(super) fn shortened(&self, owner: u32, list: Vec<u32>, most: usize) -> Read<Vec<u32>> {
+        let own = self.coded(owner)?;
+        let mut candidates = list
+            .into_iter()
+            .map(|other| Ok((own.distance(&self.coded(other)?), other)))
+            .collect::<Read<Vec<(f32, u32)>>>()?;
+        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let kept = select(&candidates, most, |a, b| {
+            Ok(self.coded(a)?.distance(&self.coded(b)?))
+        })?;
+        Ok(kept.into_iter().map(|at| candidates[at].1).collect())
     }
-    shortened(space, layer, slot, list, most)
 }
 
-/// At most `most` of `list`, as the links of `slot`.
-pub(super) fn shortened(
-    space: &impl Space,
-    layer: &impl Layer,
-    slot: u32,
-    list: Vec<u32>,
-    most: usize,
-) -> Read<Vec<u32>> {
-    let mut buffer = Vec::new();
-    let probe = space.probe(layer.row(slot), &mut buffer)?;
-    let mut candidates = Vec::with_capacity(list.len());
-    for other in list {
-        candidates.push((space.distance(probe.score(layer.row(other))?), other));
-    }
-    candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let rows: Vec<(f32, u32)> = candidates
-        .iter()
-        .map(|&(distance, other)| (distance, layer.row(other)))
-        .collect();
-    Ok(select(space, &rows, most)?
-        .into_iter()
-        .map(|i| candidates[i].1)
-        .collect())
-}

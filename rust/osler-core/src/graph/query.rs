@@ -4,7 +4,7 @@
 
 use osler_kernels::TableScale;
 
-use super::frame::{Frame, nearest};
+use super::frame::{Coded, Frame, nearest};
 
 /// A prepared query.
 #[derive(Debug, Default)]
@@ -19,16 +19,32 @@ pub struct Query {
 }
 
 impl Query {
-    /// Prepares `vector` for a graph; it has the frame's numbers, a lift included.
-    pub fn prepare(&mut self, frame: &Frame, vector: &[f32], lift: Option<f32>) {
-        let padded = frame.padded();
+    /// Prepares `vector` for a graph. It is multiplied with `scale` and gets the coordinate `lift` where rows have one.
+    pub fn prepare(&mut self, frame: &Frame, vector: &[f32], scale: f32, lift: Option<f32>) {
+        self.vector.clear();
+        self.vector.extend(vector.iter().map(|x| x * scale));
+        self.vector.extend(lift);
+        self.turned.resize(frame.padded(), 0.0);
+        frame.turn(&mut self.vector, &mut self.turned);
+        self.set();
+    }
+
+    /// Makes a row of the graph the query.
+    pub fn set_row(&mut self, row: Coded<'_>) {
+        self.turned.resize(row.codes.len(), 0.0);
+        row.decode(&mut self.turned);
+        self.set();
+    }
+
+    /// The query in the graph's frame.
+    pub fn turned(&self) -> &[f32] {
+        &self.turned
+    }
+
+    fn set(&mut self) {
+        let padded = self.turned.len();
         self.wide.resize(padded, 0);
         self.tables.resize(4 * padded, 0);
-        self.turned.resize(padded, 0.0);
-        self.vector.clear();
-        self.vector.extend_from_slice(vector);
-        self.vector.extend(lift);
-        frame.turn(&mut self.vector, &mut self.turned);
         self.square = osler_kernels::sum_of_squares(&self.turned);
         let most = self.turned.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         // No sum of products with 8-bit numbers may leave 32 bits.

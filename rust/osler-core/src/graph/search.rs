@@ -245,7 +245,7 @@ impl Graph {
         }
         for seen in pending.drain(..).take(kept) {
             let distance = self.node(seen.row())?.distance(&scratch.query);
-            collect.offer(Entry::new(-distance, seen.row()));
+            collect.offer(Entry::new(-distance, self.row_of(seen.row())?));
         }
         Ok(())
     }
@@ -265,7 +265,8 @@ impl Graph {
         let mut ring = [NONE; AHEAD];
         let mut at = 0;
         let mut score = |node: u32| -> Read<()> {
-            let entry = Entry::new(-self.node(node)?.distance(&scratch.query), node);
+            let distance = self.node(node)?.distance(&scratch.query);
+            let entry = Entry::new(-distance, self.row_of(node)?);
             if entry > collect.floor() {
                 collect.offer(entry);
             }

@@ -1,0 +1,192 @@
+//! Lists of neighbours to a graph: a size, a place and a name for every node, random neighbours in the empty places, and
+//! the roots.
+//!
+//! Blocks are encoded in parallel and stored in order, so the bytes do not depend on the number of threads.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::frame::{Coded, CodedRows, Frame};
+use super::node::{Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
+use super::{Graph, ROOTS, real};
+use crate::chunks::Rows;
+use crate::error::{Read, Result};
+use crate::pool::Control;
+use crate::random::Stream;
+
+/// Nodes are copied by a writer in chunks of this size, since links change often.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Purposes of random streams.
+const FILL: u64 = 5;
+const SAMPLE: u64 = 6;
+
+/// Blocks that are encoded before they are stored.
+const TOGETHER: usize = 2048;
+
+/// Draws of a random neighbour before an empty place stays empty.
+const TRIES: usize = 4;
+
+/// Most links that a list can have.
+pub const DEGREE: usize = slots(SIZES - 1);
+
+impl Graph {
+    /// The graph whose row `rows[i]` has the 8-bit row `i` of `coded` and links to `lists[i]`, given by places of `rows`
+    /// and ended by [`NONE`]. There are `total` rows; those that are not in `rows` are not linked yet.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Cancelled`].
+    pub fn assemble(
+        frame: Arc<Frame>,
+        coded: &CodedRows,
+        rows: &[u32],
+        lists: &[[u32; DEGREE]],
+        total: usize,
+        seed: u64,
+        control: &Control,
+    ) -> Result<Graph> {
+        let mut graph = Graph::empty(frame, seed);
+        let mut counts = [0; SIZES];
+        let names: Vec<u32> = lists
+            .iter()
+            .map(|list| {
+                let size = usize::from(real(list).len() > slots(0));
+                counts[size] += 1;
+                name(size, counts[size] - 1)
+            })
+            .collect();
+        for size in 0..SIZES {
+            let layout = graph.layout(size);
+            let places: Vec<u32> = (0..names.len() as u32)
+                .filter(|&place| size_of_name(names[place as usize]) == size)
+                .collect();
+            for together in places.chunks(TOGETHER) {
+                control.check()?;
+                let blocks: Vec<Vec<u32>> = together
+                    .par_iter()
+                    .map_init(Encoder::default, |encoder, &place| {
+                        let links = real(&lists[place as usize]);
+                        let mut all = links.to_vec();
+                        fill(&mut all, slots(size), place, seed, rows[place as usize], names.len());
+                        let mut block = vec![0; layout.words()];
+                        encoder.encode(
+                            &mut block,
+                            layout,
+                            rows[place as usize],
+                            coded.row(place as usize),
+                            links.len(),
+                            all.iter()
+                                .map(|&other| (names[other as usize], coded.row(other as usize))),
+                        );
+                        block
+                    })
+                    .collect();
+                for (block, &place) in blocks.iter().zip(together) {
+                    graph.nodes[size].push(block)?;
+                    graph.rows[size].push(&[rows[place as usize]])?;
+                }
+            }
+        }
+        graph.grow(total)?;
+        for (&row, &name) in rows.iter().zip(&names) {
+            graph.node_of.row_mut(row as usize)?[0] = name;
+        }
+        graph.take_roots()?;
+        Ok(graph)
+    }
+
+    /// A graph without rows.
+    fn empty(frame: Arc<Frame>, seed: u64) -> Self {
+        let table = |size| Self::table(Layout::new(frame.padded(), size).words());
+        Graph {
+            nodes: [table(0), table(1)],
+            rows: [Rows::new(1), Rows::new(1)],
+            roots: table(1),
+            node_of: Rows::new(1),
+            frame,
+            seed,
+        }
+    }
+
+    /// An empty table of blocks.
+    pub(crate) fn table(words: usize) -> Rows<u32> {
+        Rows::with_chunk_bytes(words, CHUNK_BYTES)
+    }
+
+    /// Makes room for rows that will be linked.
+    pub(super) fn grow(&mut self, rows: usize) -> Read<()> {
+        while self.node_of.len() < rows {
+            self.node_of.push(&[NONE])?;
+        }
+        Ok(())
+    }
+
+    /// Draws the sample that walks begin with.
+    pub(super) fn take_roots(&mut self) -> Read<()> {
+        let layout = self.layout(1);
+        let [small, large] = self.sizes();
+        let linked = small + large;
+        let mut stream = Stream::new(self.seed, SAMPLE, linked as u64);
+        let mut sample: Vec<u32> = Vec::with_capacity(ROOTS * DEGREE);
+        let mut seen = std::collections::HashSet::new();
+        while sample.len() < (ROOTS * DEGREE).min(linked) {
+            let at = stream.below(linked as u64) as usize;
+            if seen.insert(at) {
+                sample.push(if at < small { name(0, at) } else { name(1, at - small) });
+            }
+        }
+        let mut roots = Self::table(layout.words());
+        let mut encoder = Encoder::default();
+        let zero = vec![0; self.frame.padded()];
+        let centre = Coded {
+            codes: &zero,
+            scale: 0.0,
+            square: 0.0,
+        };
+        let mut block = vec![0; layout.words()];
+        for names in sample.chunks(DEGREE) {
+            let rows: Vec<(u32, Coded<'_>)> = names
+                .iter()
+                .map(|&name| Ok((name, self.coded(name)?)))
+                .collect::<Read<_>>()?;
+            encoder.encode(&mut block, layout, NONE, centre, names.len(), rows.into_iter());
+            roots.push(&block)?;
+        }
+        self.roots = roots;
+        Ok(())
+    }
+
+    /// Names of random nodes for the empty places of a new node that has the links `all`.
+    pub(super) fn random_names(&self, all: &mut Vec<u32>, most: usize, row: u32) {
+        let [small, large] = self.sizes();
+        let mut places: Vec<u32> = all
+            .iter()
+            .map(|&node| {
+                let before = if size_of_name(node) == 0 { 0 } else { small };
+                (before + index_of_name(node)) as u32
+            })
+            .collect();
+        let real = places.len();
+        fill(&mut places, most, NONE, self.seed, row, small + large);
+        all.extend(places[real..].iter().map(|&place| {
+            let place = place as usize;
+            if place < small { name(0, place) } else { name(1, place - small) }
+        }));
+    }
+}
+
+/// Fills a list up to `most` with random ones of `count` places, other than `own` and those in the list. They cost nothing,
+/// as the places are there, and lead out of clusters.
+fn fill(list: &mut Vec<u32>, most: usize, own: u32, seed: u64, row: u32, count: usize) {
+    let mut stream = Stream::new(seed, FILL, u64::from(row));
+    for _ in 0..TRIES * most {
+        if list.len() >= most {
+            break;
+        }
+        let place = stream.below(count as u64) as u32;
+        if place != own && !list.contains(&place) {
+            list.push(place);
+        }
+    }
+}
