@@ -26,6 +26,7 @@ mod kernels;
 mod lanes;
 mod memory;
 mod neighbours;
+mod near;
 mod scalar;
 mod table;
 mod tile;
@@ -40,3 +41,7 @@ pub use kernels::{
 };
 pub use memory::{prefetch, prefetch_all};
 pub use neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
+pub use near::{
+    MAX_PANEL_DIM, MAX_PANEL_ROWS, PANEL, PANEL_DIM_STEP, Panels, dot4_i8, nearest_among,
+    nearest_of, nearest_within,
+};

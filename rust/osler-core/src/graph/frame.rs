@@ -54,9 +54,14 @@ impl Coded<'_> {
 /// Coded rows beside each other, while a graph is made from them.
 #[derive(Debug, Default)]
 pub struct CodedRows {
-    padded: usize,
-    codes: Vec<i8>,
-    factors: Vec<[f32; 2]>,
+    /// Padded dimensions.
+    pub padded: usize,
+    /// Codes, row after row.
+    pub codes: Vec<i8>,
+    /// The scale of each row.
+    pub scales: Vec<f32>,
+    /// The squared length of each row.
+    pub squares: Vec<f32>,
 }
 
 impl CodedRows {
@@ -65,38 +70,18 @@ impl CodedRows {
         CodedRows {
             padded,
             codes: vec![0; padded * rows],
-            factors: vec![[0.0; 2]; rows],
+            scales: vec![0.0; rows],
+            squares: vec![0.0; rows],
         }
-    }
-
-    /// Rows.
-    pub fn len(&self) -> usize {
-        self.factors.len()
-    }
-
-    /// Padded dimensions.
-    pub fn padded(&self) -> usize {
-        self.padded
-    }
-
-    /// All codes, row after row, and of each row scale and squared length.
-    pub fn parts(&self) -> (&[i8], &[[f32; 2]]) {
-        (&self.codes, &self.factors)
-    }
-
-    /// The same, to be filled.
-    pub fn parts_mut(&mut self) -> (&mut [i8], &mut [[f32; 2]]) {
-        (&mut self.codes, &mut self.factors)
     }
 
     /// One row.
     #[inline(always)]
     pub fn row(&self, row: usize) -> Coded<'_> {
-        let [scale, square] = self.factors[row];
         Coded {
             codes: &self.codes[row * self.padded..][..self.padded],
-            scale,
-            square,
+            scale: self.scales[row],
+            square: self.squares[row],
         }
     }
 }
@@ -246,9 +231,9 @@ mod tests {
         for row in centred.chunks_mut(dim) {
             row.iter_mut().enumerate().for_each(|(i, x)| *x -= i as f32 + 0.5);
         }
-        let (codes, factors) = coded.parts_mut();
-        for ((row, codes), factors) in centred.chunks_mut(dim).zip(codes.chunks_mut(dim)).zip(factors) {
-            *factors = Frame::encode(row, codes);
+        for (i, row) in centred.chunks(dim).enumerate() {
+            let codes = &mut coded.codes[i * dim..][..dim];
+            [coded.scales[i], coded.squares[i]] = Frame::encode(row, codes);
         }
         for i in 1..rows {
             let exact = osler_kernels::l2(&centred[..dim], &centred[i * dim..][..dim]);

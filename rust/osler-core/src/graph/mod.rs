@@ -5,9 +5,12 @@
 //! node's block. Holds nodes and the frame; full vectors belong to the index.
 
 pub mod assemble;
+pub mod bytes;
+pub mod edges;
 pub mod frame;
 pub mod insert;
 pub mod node;
+pub mod partition;
 pub mod prune;
 pub mod query;
 pub mod repair;
@@ -19,7 +22,8 @@ use std::sync::Arc;
 use crate::chunks::Rows;
 use crate::error::{Damage, Read};
 use frame::{Coded, Frame};
-use node::{Layout, NONE, Node, SIZES, index_of_name, size_of_name};
+pub use node::NONE;
+use node::{Layout, Node, SIZES, index_of_name, size_of_name};
 
 /// Blocks that a walk begins with, each with codes of 32 rows.
 pub const ROOTS: usize = 8;

@@ -37,12 +37,10 @@ impl Graph {
             .map(|&row| self.node_of(row))
             .collect::<Read<_>>()?;
         let mut coded = CodedRows::zeroed(self.frame.padded(), stay.len());
-        let padded = coded.padded();
-        let (codes, factors) = coded.parts_mut();
-        for ((codes, factors), &node) in codes.chunks_exact_mut(padded).zip(factors).zip(&nodes) {
+        for (i, &node) in nodes.iter().enumerate() {
             let own = self.coded(node)?;
-            codes.copy_from_slice(own.codes);
-            *factors = [own.scale, own.square];
+            coded.codes[i * own.codes.len()..][..own.codes.len()].copy_from_slice(own.codes);
+            (coded.scales[i], coded.squares[i]) = (own.scale, own.square);
         }
         let mut lists: Vec<[u32; DEGREE]> = nodes
             .par_iter()
