@@ -11,18 +11,21 @@ use arc_swap::ArcSwap;
 use crate::calibrate::Calibration;
 use crate::error::{Damage, Error, Result};
 use crate::file::{self, Reader, map::Map};
-use crate::graph::{EF_CONSTRUCTION, Graph};
+use crate::graph::Graph;
+use crate::graph::scratch::Scratches;
 use crate::group::GroupId;
 use crate::maintain::{append, checked_keys, compacted, linked, measure, measure_rows, sample};
 use crate::pool::{Control, Pool, ProcessLock};
 use crate::query::{self, Answers, Ask};
-use crate::scratch::Scratches;
 use crate::select::RowSet;
 use crate::state::{EXACT_BELOW, Params, State};
 use crate::stored;
 
 /// Deleted rows are dropped when they are more than one in this many.
 const COMPACT_SHARE: usize = 5;
+
+/// About as many multiplications of a row's length go into linking a row, or a walk.
+const ROWS_PER_LINKED: usize = 1000;
 
 /// A set of rows that the user prepared, in the numbering of one moment.
 #[derive(Clone)]
@@ -55,8 +58,8 @@ pub struct Stats {
     pub deleted: usize,
     /// Bytes of the vectors, of the graph and of the keys.
     pub bytes: (usize, usize, usize),
-    /// Levels above the bottom; None: there is no graph and every search is exact.
-    pub height: Option<usize>,
+    /// Nodes with blocks for 16 and for 32 neighbours; None: there is no graph and every search is exact.
+    pub nodes: Option<[usize; 2]>,
     /// What was measured.
     pub calibration: Option<Arc<Calibration>>,
     /// Whether it is a mapped file that cannot be changed.
@@ -176,8 +179,7 @@ impl Index {
             None if state.live() + count < EXACT_BELOW => 0,
             None => state.live() + count,
         };
-        // A walk of the construction's width scores some forty rows for each that it keeps.
-        let scored = linked.saturating_mul(40 * EF_CONSTRUCTION);
+        let scored = linked.saturating_mul(ROWS_PER_LINKED);
         scored
             .saturating_add(count)
             .saturating_mul(state.params.dim)
@@ -187,7 +189,7 @@ impl Index {
     pub fn cost_of_search(&self, queries: usize, exact: bool) -> usize {
         let state = self.state.load();
         let scored = match &state.graph {
-            Some(_) if !exact => 40 * EF_CONSTRUCTION,
+            Some(_) if !exact => ROWS_PER_LINKED,
             _ => state.rows(),
         };
         queries
@@ -431,7 +433,7 @@ impl Index {
             }
             let measured = self.pool.run(threads, || match queries {
                 Some(queries) => measure(state, queries, None, &self.scratches, control),
-                None => measure_rows(state, &sample(state), &self.scratches, control),
+                None => measure_rows(state, &sample(state)?, &self.scratches, control),
             })?;
             state.calibration = measured.map(Arc::new);
             Ok(())
@@ -504,7 +506,7 @@ impl Index {
                 state.graph.as_ref().map_or(0, Graph::bytes),
                 state.keys.rows().bytes(),
             ),
-            height: state.graph.as_ref().map(Graph::height),
+            nodes: state.graph.as_ref().map(Graph::sizes),
             calibration: state.calibration.clone(),
             read_only: self.read_only,
         }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::calibrate::{Calibration, ENOUGH, KS, Point, WIDTHS};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Read, Result};
 use crate::exact;
-use crate::graph::{Graph, repair, search};
+use crate::graph::scratch::Scratches;
+use crate::graph::search::Effort;
+use crate::graph::{Graph, NONE, repair};
 use crate::keys::Keys;
 use crate::metric::Metric;
 use crate::pool::Control;
+use crate::query;
 use crate::queue::{MAX_ROWS, Top};
 use crate::random::Stream;
-use crate::scratch::Scratches;
 use crate::select::RowSet;
 use crate::state::{EXACT_BELOW, Params, Renumbering, State};
 use crate::vectors::{Probe, Vectors};
@@ -85,63 +87,91 @@ pub(crate) fn append(state: &mut State, vectors: &mut [f32], keys: &[u64]) -> Re
 
 /// Links the rows that the graph does not have, measuring recall on some of them before they go in where that is due.
 pub(crate) fn linked(mut state: State, scratches: &Scratches, control: &Control) -> Result<State> {
-    if state.graph.is_none() && state.dead > 0 {
-        state = compacted(&state, scratches, control)?;
-    }
-    let mut graph = state
-        .graph
-        .take()
-        .unwrap_or_else(|| Graph::new(0, state.params.seed));
-    let mut new: Vec<u32> = (graph.rows() as u32..state.rows() as u32).collect();
-    graph.grow(state.rows());
-    if new.len() >= SHUFFLE_FROM {
-        Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut new);
-    }
-    control.expect(new.len());
+    let have = state.graph.as_ref().map_or(0, Graph::rows);
+    let new = state.rows() - have;
     let due = state
         .calibration
         .as_ref()
         .is_none_or(|c| state.live() >= 2 * c.rows);
     let wanted = HELD_OUT.min(state.live() / HELD_OUT_SHARE);
-    // A few new rows alone would measure nothing; then rows of the graph stand in for rows held out.
-    let enough = wanted <= new.len() / 2;
-    state.unchecked += new.len();
-    let held = new.split_off(new.len() - if due && enough { wanted } else { 0 });
-    graph.insert(&state, &new, scratches, control)?;
-    if due && enough {
+    control.expect(new);
+    if new >= have {
+        // Cutting all rows into leaves costs less than walking the graph for as many rows as it has.
+        state.graph = None;
+        if state.dead > 0 {
+            state = compacted(&state, scratches, control)?;
+        }
+        let mut rows: Vec<u32> = (0..state.rows() as u32).collect();
+        Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
+        let held = rows.split_off(rows.len() - wanted);
+        rows.sort_unstable();
+        let graph = Graph::build(&state, &rows, state.rows(), state.params.seed, control)?;
         state.graph = Some(graph);
-        state.calibration = measure_rows(&state, &held, scratches, control)?.map(Arc::new);
-        graph = state
-            .graph
-            .take()
-            .unwrap_or_else(|| unreachable!("it was put there above"));
-        graph.insert(&state, &held, scratches, control)?;
+        return measured_and_inserted(state, &held, scratches, control);
     }
-    if state.unchecked * CONNECT_SHARE >= state.rows() {
-        graph.connect(&state, scratches)?;
-        state.unchecked = 0;
+    let mut rows: Vec<u32> = (have as u32..state.rows() as u32).collect();
+    if rows.len() >= SHUFFLE_FROM {
+        Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
     }
-    state.graph = Some(graph);
-    if due && !enough {
-        let rows = sample(&state);
+    // A few new rows alone would measure nothing; then rows of the graph stand in for rows held out.
+    let enough = wanted <= new / 2;
+    let held = rows.split_off(rows.len() - if due && enough { wanted } else { 0 });
+    insert(&mut state, &rows, scratches, control)?;
+    if due && enough {
+        return measured_and_inserted(state, &held, scratches, control);
+    }
+    connect(&mut state, scratches)?;
+    if due {
+        let rows = sample(&state)?;
         state.calibration = measure_rows(&state, &rows, scratches, control)?.map(Arc::new);
     }
     Ok(state)
 }
 
-/// Linked rows to measure recall with, none of which a descent passes through.
-pub(crate) fn sample(state: &State) -> Vec<u32> {
-    let mut upper = RowSet::empty(state.rows());
-    for &row in state.graph.iter().flat_map(Graph::upper) {
-        upper.insert(row);
+/// Measures recall with rows that are not linked yet, and links them.
+fn measured_and_inserted(
+    mut state: State,
+    held: &[u32],
+    scratches: &Scratches,
+    control: &Control,
+) -> Result<State> {
+    state.calibration = measure_rows(&state, held, scratches, control)?.map(Arc::new);
+    insert(&mut state, held, scratches, control)?;
+    connect(&mut state, scratches)?;
+    Ok(state)
+}
+
+fn insert(
+    state: &mut State,
+    rows: &[u32],
+    scratches: &Scratches,
+    control: &Control,
+) -> Result<()> {
+    state.unchecked += rows.len();
+    if let Some(mut graph) = state.graph.take() {
+        graph.insert(state, rows, scratches, control)?;
+        state.graph = Some(graph);
     }
-    let mut rows: Vec<u32> = state
-        .live_rows()
-        .filter(|&row| !upper.contains(row))
-        .collect();
+    Ok(())
+}
+
+/// Looks for rows that no path leads to, where enough rows were linked since the last time.
+fn connect(state: &mut State, scratches: &Scratches) -> Result<()> {
+    if state.unchecked * CONNECT_SHARE >= state.rows()
+        && let Some(graph) = &mut state.graph
+    {
+        graph.connect(scratches)?;
+        state.unchecked = 0;
+    }
+    Ok(())
+}
+
+/// Linked rows to measure recall with.
+pub(crate) fn sample(state: &State) -> Result<Vec<u32>> {
+    let mut rows: Vec<u32> = state.live_rows().collect();
     Stream::new(state.params.seed, 3, rows.len() as u64).shuffle(&mut rows);
     rows.truncate(HELD_OUT.min(state.live() / HELD_OUT_SHARE));
-    rows
+    Ok(rows)
 }
 
 /// Recall of the graph for rows of the index as queries, each of which is kept out of its own answer.
@@ -208,28 +238,35 @@ pub(crate) fn measure(
     if measured.is_empty() {
         return Ok(None);
     }
-    let limits = search::Limits {
-        budget: usize::MAX,
-        absent: held.unwrap_or(&[]),
-    };
+    let absent = held
+        .unwrap_or(&[])
+        .iter()
+        .map(|&row| graph.node_of(row))
+        .collect::<Read<Vec<u32>>>()?;
+    let absent: Vec<u32> = absent.into_iter().filter(|&node| node != NONE).collect();
     let mut points = Vec::new();
     for ef in WIDTHS {
-        let hits: Vec<Vec<f32>> = measured
-            .par_iter()
-            .map(|(probe, _)| {
-                control.check()?;
-                scratches.with(|scratch| {
-                    let Some(start) = graph.start(probe)? else {
-                        return Ok(Vec::new());
-                    };
-                    let mut top = Top::with_capacity(ef);
-                    let accept = |row| answerable.contains(row);
-                    search::filtered(graph, probe, start, accept, &mut top, limits, scratch)?;
-                    Ok(top.entries().iter().map(|e| e.score()).collect())
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mut of_width = Vec::new();
         for k in KS.into_iter().filter(|&k| k <= ef) {
+            let effort = Effort { k, ef };
+            let hits: Vec<Vec<f32>> = measured
+                .par_iter()
+                .map(|(probe, _)| {
+                    control.check()?;
+                    let found = scratches.with(|scratch| {
+                        let mut found = Vec::new();
+                        state.aim(graph, probe.query(), &mut scratch.query);
+                        query::walk(state, graph, probe, effort, &absent, scratch, &mut found)?;
+                        found.retain(|e| answerable.contains(e.row()));
+                        query::settle(probe, &mut found)?;
+                        Ok::<_, Box<Damage>>(found)
+                    })?;
+                    Ok(found.iter().map(|e| e.score()).collect())
+                })
+                .collect::<Result<Vec<_>>>()?;
+            of_width.push((k, hits));
+        }
+        for (k, hits) in of_width {
             let recalls: Vec<f64> = measured
                 .iter()
                 .zip(&hits)
@@ -292,8 +329,8 @@ pub(crate) fn compacted(state: &State, scratches: &Scratches, control: &Control)
     next.deleted = Arc::new(RowSet::empty(next.rows()));
     if state.live() >= EXACT_BELOW {
         if let Some(graph) = &state.graph {
-            let mut graph = graph.without(state, &next, &new_row, control)?;
-            graph.connect(&next, scratches)?;
+            let mut graph = graph.without(&new_row, control)?;
+            graph.connect(scratches)?;
             next.graph = Some(graph);
         }
         next.calibration = state.calibration.clone();

@@ -6,12 +6,13 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Read, Result};
 use crate::exact;
-use crate::graph::{M, search};
+use crate::graph::Graph;
+use crate::graph::scratch::{Scratch, Scratches};
+use crate::graph::search::{Effort, Limits, SPARE};
 use crate::group::{GroupId, Grouping, NO_GROUP};
 use crate::keys::RESERVED;
 use crate::pool::{Control, Pool};
 use crate::queue::{Entry, GroupedTop, Many, Top};
-use crate::scratch::{Scratch, Scratches};
 use crate::select::RowSet;
 use crate::state::{EXACT_BELOW, State};
 use crate::vectors::Probe;
@@ -61,9 +62,22 @@ struct Plan<'a> {
     ask: Ask<'a>,
     /// Rows that may be returned.
     candidates: usize,
-    /// Width of the beam; None: scan.
-    width: Option<usize>,
+    way: Way,
 }
+
+/// How the graph's 8-bit rows are used, if at all.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Every candidate's full vector is scored.
+    Exact,
+    /// Every candidate's 8-bit row is scored, and the full vectors of the best.
+    Scan,
+    /// The graph is walked.
+    Walk(Effort),
+}
+
+/// Finds of a scan of 8-bit rows beside the k wanted ones, to be ordered by full vectors.
+const SCAN_SPARE: usize = 22;
 
 impl<'a> Plan<'a> {
     fn new(state: &'a State, ask: Ask<'a>) -> Result<Self> {
@@ -102,25 +116,40 @@ impl<'a> Plan<'a> {
             state,
             ask,
             candidates,
-            width: Self::width(state, &ask, candidates),
+            way: Self::way(state, &ask, candidates),
         })
     }
 
-    fn width(state: &State, ask: &Ask<'_>, candidates: usize) -> Option<usize> {
-        let rows = state.rows();
-        if ask.exact || state.live() < EXACT_BELOW || state.graph.is_none() {
-            return None;
+    fn way(state: &State, ask: &Ask<'_>, candidates: usize) -> Way {
+        if ask.exact || state.live() < EXACT_BELOW {
+            return Way::Exact;
         }
-        let ef = match ask.ef {
-            Some(ef) => ef.max(ask.k),
-            None if ask.recall >= 1.0 => return None,
-            None => state.calibration.as_ref()?.width(ask.k, ask.recall)?,
+        let Some(graph) = &state.graph else {
+            return Way::Exact;
         };
-        let ef = ef.min(rows);
-        // A walk that keeps ef candidates scores about M new rows for each one it expands, and has to expand n / c times
-        // as many where only c of n rows are accepted. A scan scores each accepted row once.
-        let walk = (ef * M) as f64 * rows as f64 / candidates.max(1) as f64;
-        (walk < candidates as f64).then_some(ef)
+        let ef = match ask.ef {
+            Some(ef) => Some(ef.max(ask.k)),
+            None if ask.recall >= 1.0 => None,
+            None => state
+                .calibration
+                .as_ref()
+                .and_then(|c| c.width(ask.k, ask.recall)),
+        };
+        let Some(ef) = ef else {
+            return Way::Exact;
+        };
+        let effort = Effort { k: ask.k, ef };
+        let hops = effort.hops() * state.rows() as f64 / candidates.max(1) as f64;
+        if hops < Self::scan_in_hops(graph, candidates) {
+            Way::Walk(effort)
+        } else {
+            Way::Scan
+        }
+    }
+
+    /// How many hops a scan of the candidates' 8-bit rows is worth: both are bound by the memory that they read.
+    fn scan_in_hops(graph: &Graph, candidates: usize) -> f64 {
+        candidates as f64 * graph.row_share()
     }
 
     fn grouping(&self, query: usize) -> Grouping<'a> {
@@ -143,53 +172,102 @@ impl<'a> Plan<'a> {
         selected && !grouping.excludes(row)
     }
 
-    /// Walks the graph; false if a scan has to answer instead.
-    fn walk(
+    /// Answers by the graph; false if every candidate's full vector has to be scored instead.
+    fn by_graph(
         &self,
         probe: &Probe<'_>,
         query: usize,
-        ef: usize,
         scratch: &mut Scratch,
         found: &mut Vec<Entry>,
     ) -> Read<bool> {
         let Some(graph) = &self.state.graph else {
             return Ok(false);
         };
-        let Some(start) = graph.start(probe)? else {
-            return Ok(false);
-        };
         let grouping = self.grouping(query);
-        let plain =
-            self.ask.allowed.is_none() && self.state.dead == 0 && grouping.exclude.is_none();
-        if plain && grouping.limit.is_none() {
-            search::beam(&graph.base(), probe, &[start], ef, scratch)?;
-            found.extend(scratch.beam.entries().take(self.ask.k));
-            return Ok(found.len() >= self.ask.k.min(self.candidates));
+        self.state.aim(graph, probe.query(), &mut scratch.query);
+        if let Way::Walk(effort) = self.way {
+            let plain = self.ask.allowed.is_none()
+                && self.state.dead == 0
+                && grouping.exclude.is_none()
+                && grouping.limit.is_none();
+            let done = if plain {
+                walk(self.state, graph, probe, effort, &[], scratch, found)?;
+                true
+            } else {
+                self.collect(graph, effort, &grouping, scratch, found)?
+            };
+            // A walk that found fewer than k cannot tell whether there are more.
+            if done && found.len() >= self.ask.k.min(self.candidates) {
+                return self.settle(probe, found).map(|()| true);
+            }
+            found.clear();
         }
-        let accept = |row| self.accepts(row, &grouping);
-        let limits = search::Limits {
-            budget: self.candidates,
+        if matches!(self.way, Way::Exact) {
+            return Ok(false);
+        }
+        let most = self.ask.k + SCAN_SPARE;
+        let rows = self.rows().filter(|&row| !grouping.excludes(row));
+        match grouping.limit {
+            Some((groups, size)) => {
+                let mut top = GroupedTop::new(most, size, groups);
+                graph.scan(rows, &mut top, scratch)?;
+                found.extend(top.entries());
+            }
+            None if most > MANY => {
+                let mut top = Many::new(most);
+                graph.scan(rows, &mut top, scratch)?;
+                *found = top.into_entries();
+            }
+            None => {
+                let mut top = Top::with_capacity(most);
+                graph.scan(rows, &mut top, scratch)?;
+                found.extend(top.entries());
+            }
+        }
+        self.settle(probe, found).map(|()| true)
+    }
+
+    /// Walks the graph for accepted rows; false if the budget did not suffice.
+    fn collect(
+        &self,
+        graph: &Graph,
+        effort: Effort,
+        grouping: &Grouping<'_>,
+        scratch: &mut Scratch,
+        found: &mut Vec<Entry>,
+    ) -> Read<bool> {
+        let accept = |row| self.accepts(row, grouping);
+        let most = self.ask.k + SPARE;
+        let share = self.candidates.max(1) as f64 / self.state.rows() as f64;
+        let budget = Self::scan_in_hops(graph, self.candidates) as usize;
+        let limits = Limits {
+            budget,
+            capacity: effort.capacity().max((3.0 * most as f64 / share) as usize).min(budget.max(1)),
             absent: &[],
         };
-        let done = match grouping.limit {
+        match grouping.limit {
             Some((groups, size)) => {
-                let mut top = GroupedTop::new(ef, size, groups);
-                let done =
-                    search::filtered(graph, probe, start, accept, &mut top, limits, scratch)?;
-                found.extend(top.entries().take(self.ask.k));
-                done
+                let mut top = GroupedTop::new(most, size, groups);
+                let done = graph.collect(effort, accept, &mut top, limits, scratch)?;
+                found.extend(top.entries());
+                Ok(done)
             }
             None => {
                 let mut top = std::mem::take(&mut scratch.top);
-                top.reset(ef);
-                let done = search::filtered(graph, probe, start, accept, &mut top, limits, scratch);
-                found.extend(top.entries().iter().take(self.ask.k));
+                top.reset(most);
+                let done = graph.collect(effort, accept, &mut top, limits, scratch);
+                found.extend(top.entries());
                 scratch.top = top;
-                done?
+                done
             }
-        };
-        // A walk that found fewer than k cannot tell whether there are more.
-        Ok(done && found.len() >= self.ask.k)
+        }
+    }
+
+    /// Orders what was found by full vectors and keeps the k best.
+    fn settle(&self, probe: &Probe<'_>, found: &mut Vec<Entry>) -> Read<()> {
+        settle(probe, found)?;
+        found.truncate(self.ask.k);
+        Ok(())
     }
 
     fn rows(&self) -> Box<dyn Iterator<Item = u32> + 'a> {
@@ -254,11 +332,7 @@ impl<'a> Plan<'a> {
         let mut found = vec![Vec::new(); probes.len()];
         let mut left = Vec::new();
         for (i, probe) in probes.iter().enumerate() {
-            let walked = match self.width {
-                Some(ef) => self.walk(probe, first + i, ef, scratch, &mut found[i])?,
-                None => false,
-            };
-            if !walked {
+            if !self.by_graph(probe, first + i, scratch, &mut found[i])? {
                 found[i].clear();
                 left.push(i);
             }
@@ -279,6 +353,45 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+/// Walks the graph towards `scratch.query`; the finds are appended to `found` as rows with minus their squared distances.
+pub(crate) fn walk(
+    state: &State,
+    graph: &Graph,
+    probe: &Probe<'_>,
+    effort: Effort,
+    absent: &[u32],
+    scratch: &mut Scratch,
+    found: &mut Vec<Entry>,
+) -> Read<()> {
+    graph.walk(effort, absent, scratch)?;
+    for entry in scratch.top.entries() {
+        let row = graph.row_of(entry.row())?;
+        if row as usize >= state.rows() {
+            return Err(graph.broken(entry.row()));
+        }
+        probe.prefetch(row);
+        found.push(Entry::new(entry.score(), row));
+    }
+    Ok(())
+}
+
+/// Replaces the scores of rows by those of their full vectors, and sorts.
+pub(crate) fn settle(probe: &Probe<'_>, found: &mut [Entry]) -> Read<()> {
+    let (fours, rest) = found.as_chunks_mut::<4>();
+    for four in fours {
+        let rows = four.map(Entry::row);
+        let scores = probe.score4(rows)?;
+        for i in 0..4 {
+            four[i] = Entry::new(scores[i], rows[i]);
+        }
+    }
+    for entry in rest {
+        *entry = Entry::new(probe.score(entry.row())?, entry.row());
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(())
 }
 
 struct Out<'a> {

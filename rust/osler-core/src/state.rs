@@ -8,11 +8,12 @@ use crate::chunks::Rows;
 use crate::error::{Error, Read, Result};
 use crate::file::Reader;
 use crate::graph::Graph;
-use crate::graph::prune::Space;
+use crate::graph::insert::Source;
+use crate::graph::query::Query;
 use crate::keys::Keys;
 use crate::metric::Metric;
 use crate::select::RowSet;
-use crate::vectors::{Codes, Measure, Probe, Vectors};
+use crate::vectors::{Codes, Vectors};
 
 /// Below this many live rows every search is exact and no graph is kept.
 pub const EXACT_BELOW: usize = 2000;
@@ -216,34 +217,33 @@ impl State {
     }
 }
 
-impl Space for State {
-    fn vectors(&self) -> &Vectors {
-        &self.vectors
-    }
-
-    fn probe<'a>(&'a self, row: u32, buffer: &'a mut Vec<f32>) -> Read<Probe<'a>> {
-        let vector = match &self.vectors {
-            Vectors::F32(rows) => rows.row(row as usize)?,
-            Vectors::F16(_) => {
-                buffer.resize(self.params.dim, 0.0);
-                self.vectors.read(row, buffer)?;
-                buffer
+impl State {
+    /// Makes a prepared query the one that the graph is walked for. Under the inner product only its direction matters, so
+    /// it gets the length of the lifted rows.
+    pub(crate) fn aim(&self, graph: &Graph, query: &[f32], target: &mut Query) {
+        let (scale, lift) = match self.params.metric {
+            Metric::Dot => {
+                let length = osler_kernels::sum_of_squares(query).sqrt();
+                let scale = if length > 0.0 { self.radius / length } else { 1.0 };
+                (scale, Some(0.0))
             }
+            Metric::Cosine | Metric::L2 => (1.0, None),
         };
-        let measure = match (self.params.metric, &self.lifts) {
-            (Metric::Cosine, _) => Measure::Dot,
-            (Metric::Dot, Some(lifts)) => Measure::Lifted(lifts, lifts.value(row as usize)?),
-            _ => Measure::L2,
-        };
-        Ok(Probe::with_measure(&self.vectors, vector, measure))
+        target.prepare(graph.frame(), query, scale, lift);
+    }
+}
+
+impl Source for State {
+    fn dim(&self) -> usize {
+        self.params.dim + usize::from(self.lifts.is_some())
     }
 
-    #[inline(always)]
-    fn distance(&self, score: f32) -> f32 {
-        match self.params.metric {
-            // Half the squared distance of unit vectors.
-            Metric::Cosine => 1.0 - score,
-            _ => -score,
+    fn read(&self, row: u32, out: &mut [f32]) -> Read<()> {
+        let dim = self.params.dim;
+        self.vectors.read(row, &mut out[..dim])?;
+        if let Some(lifts) = &self.lifts {
+            out[dim] = lifts.value(row as usize)?;
         }
+        Ok(())
     }
 }

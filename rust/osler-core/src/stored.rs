@@ -9,7 +9,9 @@ use crate::chunks::Rows;
 use crate::error::Result;
 use crate::file::shape::Shape;
 use crate::file::{Reader, Section, kind};
-use crate::graph::{Graph, LINK_CHUNK_BYTES};
+use crate::graph::Graph;
+use crate::graph::frame::Frame;
+use crate::graph::node::{Layout, SIZES};
 use crate::keys::Keys;
 use crate::metric::Metric;
 use crate::select::RowSet;
@@ -17,13 +19,13 @@ use crate::state::{MAX_DIM, Params, State};
 use crate::vectors::{Codes, Vectors};
 
 /// Numbers of the settings section, in order.
-const SETTINGS: usize = 10;
+const SETTINGS: usize = 9;
 
 /// Owns the tables that exist only for writing.
 pub struct Tables {
     settings: Rows<u64>,
     calibration: Option<Rows<f32>>,
-    levels: Vec<(Rows<u32>, Rows<u32>)>,
+    frame: Option<Rows<f32>>,
 }
 
 fn metric_number(metric: Metric) -> u64 {
@@ -51,7 +53,6 @@ impl Tables {
             seed,
         } = state.params;
         let calibration = state.calibration.as_deref();
-        let tables = state.graph.as_ref().map(Graph::tables);
         let settings = [
             dim as u64,
             metric_number(metric),
@@ -60,7 +61,6 @@ impl Tables {
             state.rows() as u64,
             state.keys.next(),
             u64::from(state.radius.to_bits()),
-            tables.as_ref().map_or(u64::MAX, |t| u64::from(t.entry)),
             calibration.map_or(0, |c| c.rows as u64),
             calibration.map_or(0, |c| c.queries as u64),
         ];
@@ -72,16 +72,16 @@ impl Tables {
             }
             rows
         });
-        let levels = tables.map(|t| {
-            t.levels
-                .into_iter()
-                .map(|(rows, down, _)| (rows, down))
-                .collect()
+        let frame = state.graph.as_ref().map(|graph| {
+            let frame = graph.frame();
+            let mut numbers = frame.centre().to_vec();
+            numbers.push(frame.per_unit());
+            Rows::from_values(&numbers)
         });
         Tables {
             settings: Rows::from_values(&settings),
             calibration: points,
-            levels: levels.unwrap_or_default(),
+            frame,
         }
     }
 
@@ -96,15 +96,14 @@ impl Tables {
         if let Some(lifts) = &state.lifts {
             sections.push(section(kind::LIFTS, 0, lifts));
         }
-        if let Some(graph) = &state.graph {
+        if let (Some(graph), Some(frame)) = (&state.graph, &self.frame) {
             let tables = graph.tables();
-            sections.push(section(kind::LINKS, 0, tables.base));
-            for (i, ((rows, down), (_, _, links))) in
-                self.levels.iter().zip(tables.levels).enumerate()
-            {
-                sections.push(section(kind::LEVEL_ROWS, i as u32, rows));
-                sections.push(section(kind::LEVEL_DOWN, i as u32, down));
-                sections.push(section(kind::LEVEL_LINKS, i as u32, links));
+            sections.push(section(kind::FRAME, 0, frame));
+            sections.push(section(kind::ROOTS, 0, tables.roots));
+            sections.push(section(kind::NODE_OF, 0, tables.node_of));
+            for size in 0..SIZES {
+                sections.push(section(kind::NODES, size as u32, &tables.nodes[size]));
+                sections.push(section(kind::NODE_ROWS, size as u32, &tables.rows[size]));
             }
         }
         if let Some(points) = &self.calibration {
@@ -123,12 +122,7 @@ fn section<T: Pod>(kind: u32, number: u32, rows: &Rows<T>) -> Section<'_> {
 fn table<T: Pod>(reader: &Reader, kind: u32, number: u32) -> Result<Rows<T>> {
     let blocks = reader.section(kind, number, size_of::<T>())?;
     let shape = blocks.shape();
-    let ours = match kind {
-        kind::LINKS | kind::LEVEL_LINKS => {
-            Rows::<T>::with_chunk_bytes(shape.width.min(MAX_DIM), LINK_CHUNK_BYTES)
-        }
-        _ => Rows::<T>::new(shape.width.min(MAX_DIM)),
-    };
+    let ours = Rows::<T>::new(shape.width.min(MAX_WIDTH));
     let ours = Shape {
         rows: shape.rows,
         ..ours.shape()
@@ -154,7 +148,6 @@ pub fn load(reader: Reader) -> Result<State> {
         rows,
         next,
         radius,
-        entry,
         calibrated,
         queries,
     ] = &settings[..]
@@ -226,27 +219,10 @@ pub fn load(reader: Reader) -> Result<State> {
         }
         _ => None,
     };
-    let graph = if reader.count(kind::LINKS) == 0 {
+    let graph = if reader.count(kind::NODES) == 0 {
         None
     } else {
-        let base = table::<u32>(&reader, kind::LINKS, 0)?;
-        sized(
-            kind::LINKS,
-            (base.len(), base.width()),
-            (rows, base.width()),
-        )?;
-        let mut levels = Vec::new();
-        for i in 0..reader.count(kind::LEVEL_LINKS) {
-            let of_level =
-                |kind| Ok::<_, crate::error::Error>(table::<u32>(&reader, kind, i)?.to_vec()?);
-            let (rows, down) = (of_level(kind::LEVEL_ROWS)?, of_level(kind::LEVEL_DOWN)?);
-            levels.push((rows, down, table::<u32>(&reader, kind::LEVEL_LINKS, i)?));
-        }
-        let entry = u32::try_from(entry).map_err(|_| bad("the entry point is no row"))?;
-        Some(
-            Graph::from_tables(base, levels, entry, seed)
-                .map_err(|problem| reader.damage(kind::LINKS, problem))?,
-        )
+        Some(graph(&reader, params, rows)?)
     };
     let calibration = if reader.count(kind::CALIBRATION) == 0 {
         None
@@ -290,3 +266,30 @@ pub fn load(reader: Reader) -> Result<State> {
         ..State::empty(params)
     })
 }
+
+/// The graph over `rows` rows.
+fn graph(reader: &Reader, params: Params, rows: usize) -> Result<Graph> {
+    let dim = params.dim + usize::from(params.metric == Metric::Dot);
+    let numbers = table::<f32>(reader, kind::FRAME, 0)?;
+    let mut centre = numbers.to_vec()?;
+    let per_unit = centre.pop().unwrap_or(0.0);
+    let whole = centre.len() == dim && centre.iter().all(|x| x.is_finite()) && per_unit.is_normal();
+    if !whole {
+        return Err(reader.damage(kind::FRAME, "it is no centre and unit of vectors"));
+    }
+    let frame = Frame::new(centre, per_unit, params.seed);
+    let sized = |kind: u32| -> Result<[Rows<u32>; SIZES]> {
+        Ok([table(reader, kind, 0)?, table(reader, kind, 1)?])
+    };
+    let (nodes, node_rows) = (sized(kind::NODES)?, sized(kind::NODE_ROWS)?);
+    let node_of = table::<u32>(reader, kind::NODE_OF, 0)?;
+    if node_of.len() != rows {
+        return Err(reader.damage(kind::NODE_OF, "it has another size than the settings say"));
+    }
+    let roots = table::<u32>(reader, kind::ROOTS, 0)?;
+    Graph::from_tables(frame, nodes, node_rows, roots, node_of, params.seed)
+        .map_err(|problem| reader.damage(kind::NODES, problem))
+}
+
+/// Longest row of a table: the block of a node with the greatest dimension.
+const MAX_WIDTH: usize = Layout::new((MAX_DIM + 1).next_multiple_of(64), 1).words();

@@ -184,16 +184,11 @@ impl Vectors {
 
 /// What a probe measures.
 #[derive(Clone, Copy)]
-pub enum Measure<'a> {
+enum Measure {
     /// The inner product.
     Dot,
     /// Minus the squared distance.
     L2,
-    /// Minus the squared distance after a coordinate was added to every row (`lifts`) and to the query.
-    ///
-    /// With lifts `sqrt(R^2 - |x|^2)` all rows get one length, so that near means a large inner product with any
-    /// query (Bachrach et al., RecSys 2014, section 3).
-    Lifted(&'a Rows<f32>, f32),
 }
 
 /// A query against a table of vectors.
@@ -201,7 +196,7 @@ pub enum Measure<'a> {
 pub struct Probe<'a> {
     vectors: &'a Vectors,
     query: &'a [f32],
-    measure: Measure<'a>,
+    measure: Measure,
 }
 
 impl<'a> Probe<'a> {
@@ -219,13 +214,9 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// A query under another measure.
-    pub fn with_measure(vectors: &'a Vectors, query: &'a [f32], measure: Measure<'a>) -> Self {
-        Probe {
-            vectors,
-            query,
-            measure,
-        }
+    /// The prepared query.
+    pub fn query(&self) -> &'a [f32] {
+        self.query
     }
 
     /// The score of one row.
@@ -235,7 +226,7 @@ impl<'a> Probe<'a> {
     #[inline(always)]
     pub fn score(&self, row: u32) -> Read<f32> {
         let at = row as usize;
-        let score = match (self.vectors, self.measure) {
+        Ok(match (self.vectors, self.measure) {
             (Vectors::F32(rows), Measure::Dot) => osler_kernels::dot(self.query, rows.row(at)?),
             (Vectors::F32(rows), _) => -osler_kernels::l2(self.query, rows.row(at)?),
             (Vectors::F16(rows), Measure::Dot) => {
@@ -244,8 +235,7 @@ impl<'a> Probe<'a> {
             (Vectors::F16(rows), _) => {
                 -osler_kernels::l2_f16(self.query, bytemuck::cast_slice(rows.row(at)?))
             }
-        };
-        self.lift(row, score)
+        })
     }
 
     /// The scores of four rows, the same bits as four single scores.
@@ -254,7 +244,7 @@ impl<'a> Probe<'a> {
     /// The damage, where a row lies in a damaged block of a file.
     #[inline(always)]
     pub fn score4(&self, four: [u32; 4]) -> Read<[f32; 4]> {
-        let mut scores = match self.vectors {
+        Ok(match self.vectors {
             Vectors::F32(rows) => {
                 let [a, b, c, d] = four.map(|row| row as usize);
                 let rows = [rows.row(a)?, rows.row(b)?, rows.row(c)?, rows.row(d)?];
@@ -272,22 +262,7 @@ impl<'a> Probe<'a> {
                     _ => osler_kernels::l2_4_f16(self.query, rows).map(|x| -x),
                 }
             }
-        };
-        for (score, row) in scores.iter_mut().zip(four) {
-            *score = self.lift(row, *score)?;
-        }
-        Ok(scores)
-    }
-
-    #[inline(always)]
-    fn lift(&self, row: u32, score: f32) -> Read<f32> {
-        match self.measure {
-            Measure::Lifted(lifts, own) => {
-                let difference = own - lifts.value(row as usize)?;
-                Ok(score - difference * difference)
-            }
-            _ => Ok(score),
-        }
+        })
     }
 
     /// Asks the processor to fetch a row that will be scored soon.

@@ -367,18 +367,20 @@ pub mod kind {
     pub const VECTORS: u32 = 2;
     /// Keys, row by row.
     pub const KEYS: u32 = 3;
-    /// Neighbours at the bottom of the graph.
-    pub const LINKS: u32 = 4;
-    /// Rows of an upper level of the graph.
-    pub const LEVEL_ROWS: u32 = 5;
-    /// Slots one level below.
-    pub const LEVEL_DOWN: u32 = 6;
-    /// Neighbours in an upper level.
-    pub const LEVEL_LINKS: u32 = 7;
+    /// Blocks of the graph's nodes, a section a size.
+    pub const NODES: u32 = 4;
+    /// The row of each node, a section a size.
+    pub const NODE_ROWS: u32 = 5;
+    /// The node of each row.
+    pub const NODE_OF: u32 = 6;
+    /// Blocks that walks begin with.
+    pub const ROOTS: u32 = 7;
     /// Coordinates that turn inner products into distances.
     pub const LIFTS: u32 = 8;
     /// Measured recall.
     pub const CALIBRATION: u32 = 9;
+    /// Centre and unit of the graph's frame.
+    pub const FRAME: u32 = 10;
 }
 
 fn section_name(kind: u32) -> &'static str {
@@ -386,12 +388,13 @@ fn section_name(kind: u32) -> &'static str {
         kind::SETTINGS => "settings",
         kind::VECTORS => "vectors",
         kind::KEYS => "keys",
-        kind::LINKS => "links",
-        kind::LEVEL_ROWS => "level-rows",
-        kind::LEVEL_DOWN => "level-down",
-        kind::LEVEL_LINKS => "level-links",
+        kind::NODES => "nodes",
+        kind::NODE_ROWS => "node-rows",
+        kind::NODE_OF => "node-of",
+        kind::ROOTS => "roots",
         kind::LIFTS => "lifts",
         kind::CALIBRATION => "calibration",
+        kind::FRAME => "frame",
         _ => "unknown",
     }
 }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::frame::{Coded, CodedRows, Frame};
+use super::insert::Source;
 use super::node::{Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
-use super::{Graph, ROOTS, real};
+use super::bytes::ByteRows;
+use super::prune::ALPHA;
+use super::{Graph, ROOTS, edges, partition, real};
 use crate::chunks::Rows;
-use crate::error::{Read, Result};
+use crate::error::{Error, Read, Result};
 use crate::pool::Control;
 use crate::random::Stream;
-
-/// Nodes are copied by a writer in chunks of this size, since links change often.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// Purposes of random streams.
 const FILL: u64 = 5;
@@ -31,7 +31,56 @@ const TRIES: usize = 4;
 /// Most links that a list can have.
 pub const DEGREE: usize = slots(SIZES - 1);
 
+/// Rows that are coded before the next check for a stop.
+const CODED_TOGETHER: usize = 1024;
+
 impl Graph {
+    /// The graph over `rows` of the source, ascending, of `total` that there are.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Cancelled`], or damage of the file that the rows lie in.
+    pub fn build(
+        source: &impl Source,
+        rows: &[u32],
+        total: usize,
+        seed: u64,
+        control: &Control,
+    ) -> Result<Graph> {
+        let dim = source.dim();
+        let frame = Frame::fit(rows.len(), dim, seed, |at, out| source.read(rows[at as usize], out))?;
+        let padded = frame.padded();
+        let mut coded = CodedRows::zeroed(padded, rows.len());
+        coded
+            .codes
+            .par_chunks_mut(CODED_TOGETHER * padded)
+            .zip(coded.scales.par_chunks_mut(CODED_TOGETHER))
+            .zip(coded.squares.par_chunks_mut(CODED_TOGETHER))
+            .zip(rows.par_chunks(CODED_TOGETHER))
+            .try_for_each(|(((codes, scales), squares), rows)| {
+                control.check()?;
+                let (mut vector, mut turned) = (vec![0.0; dim], vec![0.0; padded]);
+                for (i, &row) in rows.iter().enumerate() {
+                    source.read(row, &mut vector)?;
+                    frame.turn(&mut vector, &mut turned);
+                    let codes = &mut codes[i * padded..][..padded];
+                    [scales[i], squares[i]] = Frame::encode(&turned, codes);
+                }
+                Ok::<_, Error>(())
+            })?;
+        let params = partition::Params {
+            degree: DEGREE,
+            alpha: ALPHA,
+            seed,
+            ..partition::Params::default()
+        };
+        let edges = {
+            let bytes = ByteRows::new(padded, &coded.codes, &coded.scales)?;
+            edges::build(&bytes, params, control)?
+        };
+        let lists = edges.as_chunks::<DEGREE>().0;
+        Graph::assemble(Arc::new(frame), &coded, rows, lists, total, seed, control)
+    }
+
     /// The graph whose row `rows[i]` has the 8-bit row `i` of `coded` and links to `lists[i]`, given by places of `rows`
     /// and ended by [`NONE`]. There are `total` rows; those that are not in `rows` are not linked yet.
     ///
@@ -98,7 +147,7 @@ impl Graph {
 
     /// A graph without rows.
     fn empty(frame: Arc<Frame>, seed: u64) -> Self {
-        let table = |size| Self::table(Layout::new(frame.padded(), size).words());
+        let table = |size| Rows::new(Layout::new(frame.padded(), size).words());
         Graph {
             nodes: [table(0), table(1)],
             rows: [Rows::new(1), Rows::new(1)],
@@ -107,11 +156,6 @@ impl Graph {
             frame,
             seed,
         }
-    }
-
-    /// An empty table of blocks.
-    pub(crate) fn table(words: usize) -> Rows<u32> {
-        Rows::with_chunk_bytes(words, CHUNK_BYTES)
     }
 
     /// Makes room for rows that will be linked.
@@ -136,7 +180,7 @@ impl Graph {
                 sample.push(if at < small { name(0, at) } else { name(1, at - small) });
             }
         }
-        let mut roots = Self::table(layout.words());
+        let mut roots = Rows::new(layout.words());
         let mut encoder = Encoder::default();
         let zero = vec![0; self.frame.padded()];
         let centre = Coded {

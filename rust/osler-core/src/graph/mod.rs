@@ -127,6 +127,13 @@ impl Graph {
         [self.nodes[0].len(), self.nodes[1].len()]
     }
 
+    /// The share of a node's block, on average, that its own row takes.
+    pub fn row_share(&self) -> f64 {
+        let [small, large] = self.sizes();
+        let words = small * self.layout(0).words() + large * self.layout(1).words();
+        ((small + large) * self.frame.padded()) as f64 / (4 * words.max(1)) as f64
+    }
+
     #[inline(always)]
     fn layout(&self, size: usize) -> Layout {
         Layout::new(self.frame.padded(), size)
@@ -182,7 +189,7 @@ impl Graph {
 
     /// Says that a node names others that do not exist.
     #[cold]
-    fn broken(&self, node: u32) -> Box<Damage> {
+    pub(crate) fn broken(&self, node: u32) -> Box<Damage> {
         self.nodes[size_of_name(node)].damage(index_of_name(node), BROKEN_LINKS)
     }
 

@@ -38,8 +38,13 @@ impl Effort {
         MARGIN * (self.ef as f32 - self.k as f32) / (self.k.max(10) as f32)
     }
 
+    /// About how many nodes a walk without a filter expands.
+    pub fn hops(self) -> f64 {
+        (self.k + self.ef / 2) as f64
+    }
+
     /// Candidates that are kept; more than any walk needs that ends by its margin.
-    fn capacity(self) -> usize {
+    pub fn capacity(self) -> usize {
         3 * self.k + self.ef / 2 + 24
     }
 }
