@@ -244,8 +244,14 @@ impl Beam {
         if self.entries.len() == self.capacity {
             self.entries.pop();
         }
-        let at = self.entries.partition_point(|&e| e > entry.0);
-        self.entries.insert(at, entry.0);
+        // Most entries belong near the end; a scan from there beats a binary search and a move of memory.
+        let mut at = self.entries.len();
+        self.entries.push(entry.0);
+        while at > 0 && self.entries[at - 1] < entry.0 {
+            self.entries[at] = self.entries[at - 1];
+            at -= 1;
+        }
+        self.entries[at] = entry.0;
         self.next = self.next.min(at);
     }
 

@@ -666,7 +666,7 @@ impl Index {
             live,
             deleted,
             bytes,
-            height,
+            nodes,
             calibration,
             read_only,
         } = self.engine.stats();
@@ -678,8 +678,8 @@ impl Index {
         stats.set_item("keep_vectors", "ram")?;
         stats.set_item("scores_from", params.codes.name())?;
         stats.set_item("seed", params.seed)?;
-        stats.set_item("search", if height.is_some() { "hnsw" } else { "exact" })?;
-        stats.set_item("levels", height.map_or(0, |h| h + 1))?;
+        stats.set_item("search", if nodes.is_some() { "hnsw" } else { "exact" })?;
+        stats.set_item("blocks", nodes.map(|[small, large]| (small, large)))?;
         stats.set_item("deleted", deleted)?;
         stats.set_item("bytes", bytes.0 + bytes.1 + bytes.2)?;
         stats.set_item("bytes_vectors", bytes.0)?;
@@ -723,7 +723,7 @@ impl Index {
     fn __repr__(&self) -> String {
         let stats = self.engine.stats();
         let measured = match (
-            &stats.height,
+            &stats.nodes,
             stats
                 .calibration
                 .as_ref()

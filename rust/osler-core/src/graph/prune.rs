@@ -14,7 +14,7 @@ use crate::pool::Control;
 
 /// Slack of the rule, on squared distances. Higher keeps more links that lead the same way, and where rows lie in clusters
 /// the list is then full before any link leaves the cluster: 20 points of recall are lost that even data do not show.
-pub const ALPHA: f32 = 1.05;
+pub const ALPHA: f32 = 1.1;
 
 /// Picks at most `most` of `candidates`, (squared distance from their owner, name), sorted; `distance` is that between two
 /// of them. Returns their places.

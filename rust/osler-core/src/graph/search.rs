@@ -10,11 +10,17 @@ use super::scratch::Scratch;
 use crate::error::Read;
 use crate::queue::{Collect, Entry};
 
+/// x
+pub static HOPS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
 /// Finds that a walk returns beside the k wanted ones, to be ordered by full vectors.
 pub const SPARE: usize = 6;
 
 /// Open estimates that are looked at once more when the walk is over.
-const SECOND_LOOK: usize = 16;
+const SECOND_LOOK: usize = 64;
+
+/// Rows of the sample that a walk starts from.
+const STARTS: usize = 12;
 
 /// Margin of a walk for each k-th of width beyond k, in squared distances of the frame. Only sets the scale of `ef`:
 /// which width a recall needs is measured.
@@ -22,7 +28,7 @@ const MARGIN: f32 = 0.01;
 
 /// How much farther than the margin an estimate may be and still be kept: estimates of nodes near the end of the walk are
 /// off by about this.
-const WINDOW: f32 = 0.03;
+const WINDOW: f32 = 0.1;
 
 /// How far and how widely a walk looks.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +64,7 @@ impl Graph {
         distance: f32,
         limit: f32,
         scratch: &mut Scratch,
-        mut seen: impl FnMut(Entry) -> Read<()>,
+        mut seen: impl FnMut(Entry),
     ) -> Read<bool> {
         let mut estimates = [0.0; 32];
         let mut mask = node.estimates(&scratch.query, distance, limit, &mut estimates);
@@ -75,7 +81,7 @@ impl Graph {
                 if entry > scratch.beam.floor() {
                     scratch.beam.push(entry);
                 }
-                seen(entry)?;
+                seen(entry);
             }
         }
         Ok(true)
@@ -87,16 +93,36 @@ impl Graph {
         scratch.beam.reset(capacity);
     }
 
-    fn expand_roots(
+    /// Takes the best of the sample into the beam, at most [`STARTS`].
+    fn begin_at_roots(
         &self,
         scratch: &mut Scratch,
-        mut seen: impl FnMut(Entry) -> Read<()>,
+        mut seen: impl FnMut(Entry),
     ) -> Read<()> {
+        scratch.pending.clear();
         for index in 0..self.roots.len() {
-            let square = scratch.query.square;
             let root = self.root(index)?;
-            if !self.expand(&root, square, f32::INFINITY, scratch, &mut seen)? {
-                return Err(self.roots.damage(index, super::BROKEN_LINKS));
+            let mut estimates = [0.0; 32];
+            root.estimates(&scratch.query, scratch.query.square, f32::INFINITY, &mut estimates);
+            for (&name, estimate) in root.all().iter().zip(estimates) {
+                if name == NONE {
+                    break;
+                }
+                if !self.exists(name) {
+                    return Err(self.roots.damage(index, super::BROKEN_LINKS));
+                }
+                scratch.pending.push(Entry::new(-estimate, name));
+            }
+        }
+        let starts = STARTS.min(scratch.pending.len());
+        if starts > 0 {
+            scratch.pending.select_nth_unstable_by(starts - 1, |a, b| b.cmp(a));
+        }
+        for i in 0..starts {
+            let entry = scratch.pending[i];
+            if scratch.visited.insert(entry.row()) {
+                scratch.beam.push(entry);
+                seen(entry);
             }
         }
         Ok(())
@@ -114,7 +140,7 @@ impl Graph {
             scratch.visited.insert(name);
         }
         scratch.top.reset(effort.k + SPARE);
-        self.expand_roots(scratch, |_| Ok(()))?;
+        self.begin_at_roots(scratch, |_| ())?;
         while let Some(best) = scratch.beam.pop() {
             let mut limit = f32::INFINITY;
             if let Some(kth) = scratch.top.entries().get(effort.k - 1) {
@@ -127,13 +153,14 @@ impl Graph {
             if let Some(next) = scratch.beam.peek() {
                 self.prefetch(next.row());
             }
+            HOPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let node = self.node(best.row())?;
             let distance = node.distance(&scratch.query);
             let entry = Entry::new(-distance, best.row());
             if entry > scratch.top.floor() {
                 scratch.top.offer(entry);
             }
-            if !self.expand(&node, distance, limit, scratch, |_| Ok(()))? {
+            if !self.expand(&node, distance, limit, scratch, |_| ())? {
                 return Err(self.broken(best.row()));
             }
         }
@@ -193,10 +220,7 @@ impl Graph {
         }
         let mut pending = std::mem::take(&mut scratch.pending);
         pending.clear();
-        self.expand_roots(scratch, |entry| {
-            pending.push(entry);
-            Ok(())
-        })?;
+        self.begin_at_roots(scratch, |entry| pending.push(entry))?;
         self.offer_accepted(&mut pending, &accept, collect, scratch)?;
         let mut expanded = 0;
         while let Some(best) = scratch.beam.pop() {
@@ -216,10 +240,7 @@ impl Graph {
             let limit = if full { WINDOW + margin - floor.score() } else { f32::INFINITY };
             let node = self.node(best.row())?;
             let distance = node.distance(&scratch.query);
-            let whole = self.expand(&node, distance, limit, scratch, |entry| {
-                pending.push(entry);
-                Ok(())
-            })?;
+            let whole = self.expand(&node, distance, limit, scratch, |entry| pending.push(entry))?;
             if !whole {
                 return Err(self.broken(best.row()));
             }
@@ -293,5 +314,76 @@ impl Graph {
             }
         }
         ring.into_iter().filter(|&node| node != NONE).try_for_each(score)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::insert::Source;
+    use crate::pool::Control;
+    use crate::random::Stream;
+
+    const DIM: usize = 96;
+
+    struct Clusters(Vec<f32>);
+
+    impl Clusters {
+        fn new(rows: usize, seed: u64) -> Self {
+            let mut all = Vec::new();
+            let number = |stream: &mut Stream| (stream.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5;
+            for row in 0..rows as u64 {
+                let mut own = Stream::new(seed, 1, row);
+                let mut centre = Stream::new(9, 2, own.below(20));
+                all.extend((0..DIM).map(|_| number(&mut centre) + 0.5 * number(&mut own)));
+            }
+            Clusters(all)
+        }
+    }
+
+    impl Source for Clusters {
+        fn dim(&self) -> usize {
+            DIM
+        }
+
+        fn read(&self, row: u32, out: &mut [f32]) -> Read<()> {
+            out.copy_from_slice(&self.0[row as usize * DIM..][..DIM]);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn estimates_are_near_the_distances_and_not_biased() {
+        let source = Clusters::new(3000, 1);
+        let rows: Vec<u32> = (0..3000).collect();
+        let graph = Graph::build(&source, &rows, 3000, 0, &Control::default()).unwrap();
+        graph.validate().unwrap();
+        let queries = Clusters::new(20, 2);
+        let mut scratch = Scratch::default();
+        let (mut sum, mut squares, mut worst, mut count) = (0.0, 0.0, 0.0f32, 0.0);
+        for query in queries.0.chunks(DIM) {
+            scratch.query.prepare(graph.frame(), query, 1.0, None);
+            for name in graph.names().step_by(17) {
+                let node = graph.node(name).unwrap();
+                let distance = |name: u32| {
+                    let row = graph.row_of(name).unwrap() as usize;
+                    osler_kernels::l2(query, &source.0[row * DIM..][..DIM]) * graph.frame().per_unit().powi(2)
+                };
+                let own = node.distance(&scratch.query);
+                worst = worst.max((own - distance(name)).abs());
+                let mut estimates = [0.0; 32];
+                node.estimates(&scratch.query, own, f32::INFINITY, &mut estimates);
+                for (&other, estimate) in super::super::real(node.all()).iter().zip(estimates) {
+                    let error = estimate - distance(other);
+                    sum += f64::from(error);
+                    squares += f64::from(error * error);
+                    count += 1.0;
+                }
+            }
+        }
+        println!("8-bit worst {worst}, 1-bit mean {} rms {}", sum / count, (squares / count).sqrt());
+        assert!(worst < 0.02);
+        assert!((sum / count).abs() < 0.01);
+        assert!((squares / count).sqrt() < 0.3);
     }
 }
