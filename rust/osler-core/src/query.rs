@@ -238,11 +238,8 @@ impl<'a> Plan<'a> {
     ) -> Read<bool> {
         let accept = |row| self.accepts(row, grouping);
         let most = self.ask.k + SPARE;
-        let share = self.candidates.max(1) as f64 / self.state.rows() as f64;
-        let budget = Self::scan_in_hops(graph, self.candidates) as usize;
         let limits = Limits {
-            budget,
-            capacity: effort.capacity().max((3.0 * most as f64 / share) as usize).min(budget.max(1)),
+            budget: Self::scan_in_hops(graph, self.candidates) as usize,
             absent: &[],
         };
         match grouping.limit {

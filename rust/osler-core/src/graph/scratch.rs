@@ -54,6 +54,10 @@ pub struct Scratch {
     pub top: Top,
     /// Nodes that were seen.
     pub visited: Visited,
+    /// Open nodes of a walk that collects.
+    pub frontier: std::collections::BinaryHeap<Entry>,
+    /// The sample that walks begin with.
+    pub sample: Vec<Entry>,
     /// Nodes just seen that may be collected.
     pub pending: Vec<Entry>,
     /// The query of a walk.

@@ -6,7 +6,8 @@
 
 use super::Graph;
 use super::node::{NONE, Node};
-use super::scratch::Scratch;
+use super::query::Query;
+use super::scratch::{Scratch, Visited};
 use crate::error::Read;
 use crate::queue::{Collect, Entry};
 
@@ -56,54 +57,56 @@ impl Effort {
 }
 
 impl Graph {
-    /// Scores the neighbours of a node at squared distance `distance` and takes those below `limit` into the beam.
+    /// Estimates the neighbours of a node at squared distance `distance` and hands those over that are below `limit` and were
+    /// not seen before. False if a name is that of no node.
     #[inline(always)]
     fn expand(
         &self,
         node: &Node<'_>,
         distance: f32,
         limit: f32,
-        scratch: &mut Scratch,
-        mut seen: impl FnMut(Entry),
-    ) -> Read<bool> {
+        query: &Query,
+        visited: &mut Visited,
+        mut take: impl FnMut(Entry),
+    ) -> bool {
         let mut estimates = [0.0; 32];
-        let mut mask = node.estimates(&scratch.query, distance, limit, &mut estimates);
+        let mut mask = node.estimates(query, distance, limit, &mut estimates);
         let names = node.all();
         while mask != 0 {
             let i = mask.trailing_zeros() as usize;
             mask &= mask - 1;
             let name = names[i];
             if !self.exists(name) {
-                return Ok(false);
+                return false;
             }
-            if scratch.visited.insert(name) {
-                let entry = Entry::new(-estimates[i], name);
-                if entry > scratch.beam.floor() {
-                    scratch.beam.push(entry);
-                }
-                seen(entry);
+            if visited.insert(name) {
+                take(Entry::new(-estimates[i], name));
             }
         }
-        Ok(true)
+        true
     }
 
-    fn begin(&self, scratch: &mut Scratch, capacity: usize) {
+    fn begin(&self, absent: &[u32], visited: &mut Visited) {
         let most = self.nodes[0].len().max(self.nodes[1].len());
-        scratch.visited.reset(2 * most);
-        scratch.beam.reset(capacity);
+        visited.reset(2 * most);
+        for &name in absent {
+            visited.insert(name);
+        }
     }
 
-    /// Takes the best of the sample into the beam, at most [`STARTS`].
-    fn begin_at_roots(
+    /// Hands over the best of the sample, at most [`STARTS`].
+    fn starts(
         &self,
-        scratch: &mut Scratch,
-        mut seen: impl FnMut(Entry),
+        query: &Query,
+        visited: &mut Visited,
+        sample: &mut Vec<Entry>,
+        mut take: impl FnMut(Entry),
     ) -> Read<()> {
-        scratch.pending.clear();
+        sample.clear();
         for index in 0..self.roots.len() {
             let root = self.root(index)?;
             let mut estimates = [0.0; 32];
-            root.estimates(&scratch.query, scratch.query.square, f32::INFINITY, &mut estimates);
+            root.estimates(query, query.square, f32::INFINITY, &mut estimates);
             for (&name, estimate) in root.all().iter().zip(estimates) {
                 if name == NONE {
                     break;
@@ -111,18 +114,16 @@ impl Graph {
                 if !self.exists(name) {
                     return Err(self.roots.damage(index, super::BROKEN_LINKS));
                 }
-                scratch.pending.push(Entry::new(-estimate, name));
+                sample.push(Entry::new(-estimate, name));
             }
         }
-        let starts = STARTS.min(scratch.pending.len());
+        let starts = STARTS.min(sample.len());
         if starts > 0 {
-            scratch.pending.select_nth_unstable_by(starts - 1, |a, b| b.cmp(a));
+            sample.select_nth_unstable_by(starts - 1, |a, b| b.cmp(a));
         }
-        for i in 0..starts {
-            let entry = scratch.pending[i];
-            if scratch.visited.insert(entry.row()) {
-                scratch.beam.push(entry);
-                seen(entry);
+        for &entry in &sample[..starts] {
+            if visited.insert(entry.row()) {
+                take(entry);
             }
         }
         Ok(())
@@ -135,32 +136,40 @@ impl Graph {
     /// The damage, where blocks lie in a damaged part of a file.
     pub fn walk(&self, effort: Effort, absent: &[u32], scratch: &mut Scratch) -> Read<()> {
         let margin = effort.margin();
-        self.begin(scratch, effort.capacity());
-        for &name in absent {
-            scratch.visited.insert(name);
-        }
-        scratch.top.reset(effort.k + SPARE);
-        self.begin_at_roots(scratch, |_| ())?;
-        while let Some(best) = scratch.beam.pop() {
+        let Scratch {
+            beam,
+            top,
+            visited,
+            query,
+            sample,
+            ..
+        } = scratch;
+        self.begin(absent, visited);
+        beam.reset(effort.capacity());
+        top.reset(effort.k + SPARE);
+        self.starts(query, visited, sample, |entry| beam.push(entry))?;
+        while let Some(best) = beam.pop() {
             let mut limit = f32::INFINITY;
-            if let Some(kth) = scratch.top.entries().get(effort.k - 1) {
+            if let Some(kth) = top.entries().get(effort.k - 1) {
                 if best.score() < kth.score() - margin {
-                    scratch.beam.unpop(best);
+                    beam.unpop(best);
                     break;
                 }
                 limit = WINDOW + margin - kth.score();
             }
-            if let Some(next) = scratch.beam.peek() {
+            if let Some(next) = beam.peek() {
                 self.prefetch(next.row());
             }
             HOPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let node = self.node(best.row())?;
-            let distance = node.distance(&scratch.query);
-            let entry = Entry::new(-distance, best.row());
-            if entry > scratch.top.floor() {
-                scratch.top.offer(entry);
-            }
-            if !self.expand(&node, distance, limit, scratch, |_| ())? {
+            let distance = node.distance(query);
+            top.offer(Entry::new(-distance, best.row()));
+            let whole = self.expand(&node, distance, limit, query, visited, |entry| {
+                if entry > beam.floor() {
+                    beam.push(entry);
+                }
+            });
+            if !whole {
                 return Err(self.broken(best.row()));
             }
         }
@@ -191,8 +200,6 @@ impl Graph {
 pub struct Limits<'a> {
     /// Nodes that may be expanded.
     pub budget: usize,
-    /// Open nodes that are kept.
-    pub capacity: usize,
     /// Nodes that are walked around as if they had never been linked.
     pub absent: &'a [u32],
 }
@@ -214,39 +221,48 @@ impl Graph {
         scratch: &mut Scratch,
     ) -> Read<bool> {
         let margin = effort.margin();
-        self.begin(scratch, limits.capacity);
-        for &name in limits.absent {
-            scratch.visited.insert(name);
-        }
-        let mut pending = std::mem::take(&mut scratch.pending);
+        let Scratch {
+            frontier,
+            visited,
+            query,
+            sample,
+            pending,
+            ..
+        } = scratch;
+        self.begin(limits.absent, visited);
+        frontier.clear();
         pending.clear();
-        self.begin_at_roots(scratch, |entry| pending.push(entry))?;
-        self.offer_accepted(&mut pending, &accept, collect, scratch)?;
+        self.starts(query, visited, sample, |entry| {
+            frontier.push(entry);
+            pending.push(entry);
+        })?;
+        self.offer_accepted(pending, &accept, collect, query)?;
         let mut expanded = 0;
-        while let Some(best) = scratch.beam.pop() {
+        while let Some(best) = frontier.pop() {
             let floor = collect.floor();
             let full = floor > Entry::NONE;
             if full && best.score() < floor.score() - margin {
                 break;
             }
             if expanded == limits.budget {
-                scratch.pending = pending;
                 return Ok(false);
             }
             expanded += 1;
-            if let Some(next) = scratch.beam.peek() {
+            if let Some(next) = frontier.peek() {
                 self.prefetch(next.row());
             }
             let limit = if full { WINDOW + margin - floor.score() } else { f32::INFINITY };
             let node = self.node(best.row())?;
-            let distance = node.distance(&scratch.query);
-            let whole = self.expand(&node, distance, limit, scratch, |entry| pending.push(entry))?;
+            let distance = node.distance(query);
+            let whole = self.expand(&node, distance, limit, query, visited, |entry| {
+                frontier.push(entry);
+                pending.push(entry);
+            });
             if !whole {
                 return Err(self.broken(best.row()));
             }
-            self.offer_accepted(&mut pending, &accept, collect, scratch)?;
+            self.offer_accepted(pending, &accept, collect, query)?;
         }
-        scratch.pending = pending;
         Ok(true)
     }
 
@@ -256,7 +272,7 @@ impl Graph {
         pending: &mut Vec<Entry>,
         accept: &impl Fn(u32) -> bool,
         collect: &mut impl Collect,
-        scratch: &Scratch,
+        query: &Query,
     ) -> Read<()> {
         let mut kept = 0;
         for i in 0..pending.len() {
@@ -270,7 +286,7 @@ impl Graph {
             }
         }
         for seen in pending.drain(..).take(kept) {
-            let distance = self.node(seen.row())?.distance(&scratch.query);
+            let distance = self.node(seen.row())?.distance(query);
             collect.offer(Entry::new(-distance, self.row_of(seen.row())?));
         }
         Ok(())
