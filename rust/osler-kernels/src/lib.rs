@@ -24,6 +24,7 @@ mod cpu;
 mod kernels;
 mod lanes;
 mod memory;
+mod near;
 mod scalar;
 mod table;
 mod tile;
@@ -37,3 +38,7 @@ pub use kernels::{
     to_f32,
 };
 pub use memory::prefetch;
+pub use near::{
+    MAX_PANEL_DIM, MAX_PANEL_ROWS, PANEL, PANEL_DIM_STEP, Panels, dot4_i8, nearest_among,
+    nearest_of, nearest_within,
+};

@@ -3,7 +3,10 @@
 //! Malkov and Yashunin, 2016 (arXiv 1603.09320). Holds slots and links only; vectors belong to the index. A level-0
 //! slot is a row; a slot of an upper level names its row and its slot one level below.
 
+pub mod bytes;
+pub mod edges;
 pub mod insert;
+pub mod partition;
 pub mod prune;
 pub mod repair;
 pub mod search;

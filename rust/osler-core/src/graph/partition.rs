@@ -1,0 +1,406 @@
+//! The near rows of every row, found by cutting all rows into overlapping leaves instead of by searching a graph.
+//!
+//! Reads rows as bytes; writes only the bounded lists of candidates. PiPNN (arXiv 2602.21247): each row goes to its
+//! few nearest of some random leaders, each group is cut again, and in a leaf every pair is computed. A row keeps the
+//! nearest of all that its leaves found, which does not depend on the order of leaves, so neither do results on threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use osler_kernels::{MAX_PANEL_ROWS, Panels, nearest_among, nearest_of, nearest_within};
+use rayon::prelude::*;
+
+use super::bytes::ByteRows;
+use crate::error::{Error, Result};
+use crate::pool::Control;
+use crate::random::Stream;
+
+/// How rows are cut and how many edges they get.
+#[derive(Clone, Copy, Debug)]
+pub struct Params {
+    /// Most edges of a row.
+    pub degree: usize,
+    /// Leaders that a row follows in each cut, from the first to the last that overlaps; further cuts do not. At most 16 each.
+    pub fan_out: [usize; 2],
+    /// Most rows of a leaf, at most 1,024.
+    pub cap: usize,
+    /// Nearest rows that a leaf finds for each of its rows, at most 8.
+    pub leaf_k: usize,
+    /// Candidates kept for a row.
+    pub reservoir: usize,
+    /// How much nearer to a kept neighbour than to its owner a candidate must be to be left out, as a factor of
+    /// squared distances.
+    pub alpha: f32,
+    /// Of leaders and of random edges.
+    pub seed: u64,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Params {
+            degree: 32,
+            fan_out: [10, 3],
+            cap: 512,
+            leaf_k: 8,
+            reservoir: 64,
+            alpha: 1.05,
+            seed: 0,
+        }
+    }
+}
+
+const LEADERS: u64 = 0x6c65_6164;
+const CHOP: u64 = 0x6368_6f70;
+
+/// Rows compared with leaders at once: their panels fit the second cache beside some of the leaders'.
+const BLOCK: usize = 256;
+
+/// Rows whose candidates share a lock and a piece of memory.
+pub(super) const STRIPE: usize = 64;
+
+/// Below this, no row.
+const EMPTY: u64 = u64::MAX;
+
+/// A candidate as a number that orders by distance, then by row.
+#[inline]
+pub(super) fn entry(distance: f32, row: u32) -> u64 {
+    u64::from(distance.to_bits()) << 32 | u64::from(row)
+}
+
+/// The row of a candidate.
+#[inline]
+pub(super) fn row_of(entry: u64) -> u32 {
+    entry as u32
+}
+
+/// The nearest rows that were found for each row: `reservoir` times 8 bytes each.
+pub(super) struct Candidates {
+    width: usize,
+    stripes: Vec<Mutex<Vec<u64>>>,
+}
+
+impl Candidates {
+    fn new(rows: usize, width: usize) -> Self {
+        let stripes = (0..rows.div_ceil(STRIPE))
+            .into_par_iter()
+            .map(|_| Mutex::new(vec![EMPTY; STRIPE * width]))
+            .collect();
+        Candidates { width, stripes }
+    }
+
+    /// Adds what a leaf found for a row, ascending. Any order of calls leaves the same candidates.
+    fn offer(&self, row: u32, found: &[u64]) {
+        let stripe = &self.stripes[row as usize / STRIPE];
+        let mut stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+        merge(
+            &mut stripe[row as usize % STRIPE * self.width..][..self.width],
+            found,
+        );
+    }
+
+    /// Takes the candidates of a stripe's rows out.
+    pub(super) fn take(&self, stripe: usize) -> Vec<u64> {
+        let stripe = &self.stripes[stripe];
+        std::mem::take(&mut *stripe.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Candidates of the `i`th row of what [`Candidates::take`] gave.
+    pub(super) fn of<'a>(&self, taken: &'a [u64], i: usize) -> &'a [u64] {
+        let list = &taken[i * self.width..][..self.width];
+        &list[..list.partition_point(|&entry| entry != EMPTY)]
+    }
+}
+
+/// Leaves in `kept` the smallest of both, each once; both ascend.
+fn merge(kept: &mut [u64], found: &[u64]) {
+    let mut fresh = [EMPTY; 8];
+    let mut count = 0;
+    let mut place = 0;
+    let worst = kept[kept.len() - 1];
+    for &entry in found {
+        if entry >= worst {
+            break;
+        }
+        while kept[place] < entry {
+            place += 1;
+        }
+        if kept[place] != entry {
+            fresh[count] = entry;
+            count += 1;
+        }
+    }
+    let (mut old, mut new) = (kept.len(), count);
+    for _ in 0..count {
+        if kept[old - 1] > fresh[new - 1] {
+            old -= 1;
+        } else {
+            new -= 1;
+        }
+    }
+    let mut place = kept.len();
+    while new > 0 {
+        place -= 1;
+        if old > 0 && kept[old - 1] > fresh[new - 1] {
+            old -= 1;
+            kept[place] = kept[old];
+        } else {
+            new -= 1;
+            kept[place] = fresh[new];
+        }
+    }
+}
+
+/// Tells a share of the progress in parts that add up to it.
+pub(super) struct Share<'a> {
+    control: &'a Control,
+    share: usize,
+    total: usize,
+    done: AtomicUsize,
+}
+
+impl<'a> Share<'a> {
+    pub(super) fn new(control: &'a Control, share: usize, total: usize) -> Self {
+        Share {
+            control,
+            share,
+            total: total.max(1),
+            done: AtomicUsize::new(0),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Cancelled`](crate::error::Error::Cancelled) if the work was asked to stop.
+    pub(super) fn advance(&self, count: usize) -> Result<()> {
+        let before = self.done.fetch_add(count, Ordering::Relaxed);
+        let told = |done: usize| (done as u128 * self.share as u128 / self.total as u128) as usize;
+        self.control.advance(told(before + count) - told(before));
+        self.control.check()
+    }
+}
+
+/// Cut pieces of a group, one behind the other.
+struct Groups {
+    ends: Vec<usize>,
+    members: Vec<u32>,
+}
+
+impl Groups {
+    fn get(&self, group: usize) -> &[u32] {
+        let start = if group == 0 { 0 } else { self.ends[group - 1] };
+        &self.members[start..self.ends[group]]
+    }
+}
+
+#[derive(Default)]
+struct Scratch {
+    panels: Panels,
+    keys: Vec<u32>,
+}
+
+/// Buffers that threads borrow and give back.
+#[derive(Default)]
+struct Spare(Mutex<Vec<Scratch>>);
+
+impl Spare {
+    fn with<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = free().pop().unwrap_or_default();
+        let result = work(&mut scratch);
+        free().push(scratch);
+        result
+    }
+}
+
+struct Carving<'a> {
+    rows: &'a ByteRows<'a>,
+    params: Params,
+    candidates: Candidates,
+    spare: Spare,
+    share: Share<'a>,
+}
+
+/// The nearest rows that leaves found for each of `members`.
+///
+/// Advances `control` by `share` in all. Memory beside the result: 6 bytes for each member and leader that it follows
+/// in the first cut, and for each thread as much for one group of the second.
+///
+/// # Errors
+/// [`Error::Cancelled`](crate::error::Error::Cancelled) if the work was asked to stop.
+pub(super) fn candidates(
+    rows: &ByteRows<'_>,
+    members: &[u32],
+    params: Params,
+    share: usize,
+    control: &Control,
+) -> Result<Candidates> {
+    let cap = params.cap.clamp(2, MAX_PANEL_ROWS);
+    let params = Params { cap, ..params };
+    let total = if members.len() <= cap {
+        members.len()
+    } else {
+        members.len() * params.fan_out[0]
+    };
+    let carving = Carving {
+        rows,
+        params,
+        candidates: Candidates::new(rows.len(), params.reservoir.max(1)),
+        spare: Spare::default(),
+        share: Share::new(control, share, total),
+    };
+    carving.carve(members, 0, params.seed)?;
+    Ok(carving.candidates)
+}
+
+impl Carving<'_> {
+    /// Cuts a group until its pieces are leaves. `path` names the group, and so its leaders.
+    fn carve(&self, members: &[u32], depth: usize, path: u64) -> Result<()> {
+        self.share.control.check()?;
+        if members.len() <= self.params.cap {
+            self.leaf(members);
+        } else {
+            let fan_out = self.params.fan_out.get(depth).copied().unwrap_or(1);
+            let leaders = self.leaders(members, depth, path);
+            let groups = self.cut(members, &leaders, fan_out.clamp(1, leaders.len().min(16)));
+            let largest = (0..leaders.len())
+                .map(|i| groups.get(i).len())
+                .max()
+                .unwrap_or(0);
+            // Leaders do not tell these rows apart: chance does, at a bounded cost.
+            let stuck = depth >= self.params.fan_out.len() && largest > members.len() / 2;
+            if stuck {
+                drop(groups);
+                self.chop(members, path);
+            } else {
+                (0..leaders.len()).into_par_iter().try_for_each(|i| {
+                    let below = Stream::new(path, LEADERS, i as u64 + 1).next_u64();
+                    self.carve(groups.get(i), depth + 1, below)?;
+                    if depth == 0 {
+                        self.share.advance(groups.get(i).len())?;
+                    }
+                    Ok::<_, Error>(())
+                })?;
+            }
+        }
+        if depth == 0 && members.len() <= self.params.cap {
+            self.share.advance(members.len())?;
+        }
+        Ok(())
+    }
+
+    /// A random sample of a group, as many as make the work of this cut and the next about equal.
+    fn leaders(&self, members: &[u32], depth: usize, path: u64) -> Vec<u32> {
+        let [first, second] = self.params.fan_out.map(|f| f.clamp(1, 16) as f64);
+        let leaf = self.params.cap as f64 / 2.0;
+        let count = members.len() as f64;
+        let wanted = match depth {
+            0 => (first * first * second * count / leaf).sqrt(),
+            1 => second * count / leaf,
+            _ => count / leaf,
+        };
+        let most = members.len().min(MAX_PANEL_ROWS);
+        let count = (wanted.ceil() as usize).clamp(2.max(first as usize).min(most), most);
+        let mut stream = Stream::new(path, LEADERS, 0);
+        let mut sample = members.to_vec();
+        for i in 0..count {
+            let other = i + stream.below((sample.len() - i) as u64) as usize;
+            sample.swap(i, other);
+        }
+        sample.truncate(count);
+        sample
+    }
+
+    /// Gives each row of a group to its `fan_out` nearest leaders.
+    fn cut(&self, members: &[u32], leaders: &[u32], fan_out: usize) -> Groups {
+        const NOBODY: u16 = u16::MAX;
+        let mut leader_panels = Panels::default();
+        self.fill(&mut leader_panels, leaders);
+        let mut follows = vec![NOBODY; members.len() * fan_out];
+        follows
+            .par_chunks_mut(BLOCK * fan_out)
+            .zip(members.par_chunks(BLOCK))
+            .for_each(|(follows, block)| {
+                self.spare.with(|scratch| {
+                    self.fill(&mut scratch.panels, block);
+                    let (panels, keys) = (&scratch.panels, &mut scratch.keys);
+                    let follows = follows.chunks_exact_mut(fan_out);
+                    match fan_out {
+                        1 => nearest::<1>(panels, &leader_panels, keys, follows),
+                        2 => nearest::<2>(panels, &leader_panels, keys, follows),
+                        3..=4 => nearest::<4>(panels, &leader_panels, keys, follows),
+                        5..=8 => nearest::<8>(panels, &leader_panels, keys, follows),
+                        _ => nearest::<16>(panels, &leader_panels, keys, follows),
+                    }
+                });
+            });
+        let mut places = vec![0; leaders.len()];
+        for &leader in follows.iter().filter(|&&leader| leader != NOBODY) {
+            places[usize::from(leader)] += 1;
+        }
+        let mut total = 0;
+        for place in &mut places {
+            total += std::mem::replace(place, total);
+        }
+        let mut grouped = vec![0; total];
+        for (follows, &row) in follows.chunks_exact(fan_out).zip(members) {
+            for &leader in follows.iter().filter(|&&leader| leader != NOBODY) {
+                let place = &mut places[usize::from(leader)];
+                grouped[*place] = row;
+                *place += 1;
+            }
+        }
+        Groups {
+            ends: places,
+            members: grouped,
+        }
+    }
+
+    fn chop(&self, members: &[u32], path: u64) {
+        let mut shuffled = members.to_vec();
+        Stream::new(path, CHOP, 0).shuffle(&mut shuffled);
+        let pieces = members.len().div_ceil(self.params.cap);
+        shuffled
+            .par_chunks(members.len().div_ceil(pieces))
+            .for_each(|piece| self.leaf(piece));
+    }
+
+    /// All pairs of a leaf.
+    fn leaf(&self, members: &[u32]) {
+        self.spare.with(|scratch| {
+            self.fill(&mut scratch.panels, members);
+            nearest_within(&scratch.panels, &mut scratch.keys);
+            let mut found = [0; 8];
+            for (i, &row) in members.iter().enumerate() {
+                let mut count = 0;
+                for (distance, place) in nearest_of::<8>(&scratch.keys, i).take(self.params.leaf_k)
+                {
+                    found[count] = entry(distance, members[place]);
+                    count += 1;
+                }
+                // Equal distances came by place.
+                found[..count].sort_unstable();
+                self.candidates.offer(row, &found[..count]);
+            }
+        });
+    }
+
+    fn fill(&self, panels: &mut Panels, members: &[u32]) {
+        let rows = self.rows;
+        let parts = |&row: &u32| (rows.codes(row), rows.scale(row), rows.square(row));
+        panels.fill(rows.dim(), members.iter().map(parts));
+    }
+}
+
+/// Writes the leaders nearest to each row.
+fn nearest<'a, const MOST: usize>(
+    rows: &Panels,
+    leaders: &Panels,
+    keys: &mut Vec<u32>,
+    follows: impl Iterator<Item = &'a mut [u16]>,
+) {
+    nearest_among::<MOST>(rows, leaders, keys);
+    for (row, follows) in follows.enumerate() {
+        for (follow, (_, leader)) in follows.iter_mut().zip(nearest_of::<MOST>(keys, row)) {
+            *follow = leader as u16;
+        }
+    }
+}
