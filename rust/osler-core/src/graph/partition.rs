@@ -30,7 +30,9 @@ pub struct Params {
     pub reservoir: usize,
     /// How much nearer to a kept neighbour than to its owner a candidate must be to be left out, as a factor of
     /// squared distances.
-    pub alpha: f32,
+    pub alpha: [f32; 2],
+    /// x
+    pub sizes: [usize; 2],
     /// Of leaders and of random edges.
     pub seed: u64,
 }
@@ -43,7 +45,8 @@ impl Default for Params {
             cap: 512,
             leaf_k: 8,
             reservoir: 64,
-            alpha: 1.05,
+            alpha: [1.0, 1.1],
+            sizes: [16, 24],
             seed: 0,
         }
     }
@@ -71,6 +74,12 @@ pub(super) fn entry(distance: f32, row: u32) -> u64 {
 #[inline]
 pub(super) fn row_of(entry: u64) -> u32 {
     entry as u32
+}
+
+/// The squared distance of a candidate.
+#[inline]
+pub(super) fn distance_of(entry: u64) -> f32 {
+    f32::from_bits((entry >> 32) as u32)
 }
 
 /// The nearest rows that were found for each row: `reservoir` times 8 bytes each.
