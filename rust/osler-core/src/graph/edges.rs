@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::NONE;
 use super::bytes::ByteRows;
-use super::partition::{Params, STRIPE, Share, candidates, distance_of, entry, row_of};
+use super::partition::{AHEAD, Params, STRIPE, Share, candidates, distance_of, entry, row_of};
 use crate::error::Result;
 use crate::pool::Control;
 use crate::random::Stream;
@@ -46,11 +46,10 @@ pub fn build(rows: &ByteRows<'_>, params: Params, control: &Control) -> Result<V
         .par_chunks_mut(STRIPE * params.degree)
         .enumerate()
         .try_for_each_init(Scratch::default, |scratch, (stripe, edges)| {
-            let taken = found.take(stripe);
             for (i, edges) in edges.chunks_exact_mut(params.degree).enumerate() {
                 let row = (stripe * STRIPE + i) as u32;
                 scratch.candidates.clear();
-                let near = found.of(&taken, i).iter().map(|&entry| row_of(entry));
+                let near = found.of(row).map(row_of);
                 scratch.candidates.extend(near);
                 prune(rows, row, &params, scratch, edges);
             }
@@ -137,7 +136,10 @@ fn prune(
         spare,
     } = scratch;
     sorted.clear();
-    for four in candidates.chunks(4) {
+    for (i, four) in candidates.chunks(4).enumerate() {
+        for &soon in candidates.iter().skip(4 * i + AHEAD).take(4) {
+            osler_kernels::prefetch(rows.codes(soon));
+        }
         let distances = rows.distances(owner, padded(four));
         let four = four.iter().zip(distances);
         sorted.extend(four.map(|(&row, distance)| entry(distance, row)));
