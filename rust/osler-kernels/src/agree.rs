@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
 mod guarded;
+mod panels;
 
 use self::guarded::{Guarded, Place};
 use crate::lanes::LANES;
