@@ -7,6 +7,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 
 mod guarded;
 mod neighbours;
+mod panels;
 
 use self::guarded::{Guarded, Place};
 use crate::lanes::LANES;

@@ -11,7 +11,6 @@ use super::frame::{Coded, CodedRows, Frame};
 use super::insert::Source;
 use super::node::{Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
 use super::bytes::ByteRows;
-use super::prune::ALPHA;
 use super::{Graph, ROOTS, edges, partition, real};
 use crate::chunks::Rows;
 use crate::error::{Error, Read, Result};
@@ -69,7 +68,6 @@ impl Graph {
             })?;
         let params = partition::Params {
             degree: DEGREE,
-            alpha: ALPHA,
             seed,
             ..partition::Params::default()
         };

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::NONE;
 use super::bytes::ByteRows;
-use super::partition::{Params, STRIPE, Share, candidates, entry, row_of};
+use super::partition::{AHEAD, Params, STRIPE, Share, candidates, distance_of, entry, row_of};
 use crate::error::Result;
 use crate::pool::Control;
 use crate::random::Stream;
@@ -46,13 +46,12 @@ pub fn build(rows: &ByteRows<'_>, params: Params, control: &Control) -> Result<V
         .par_chunks_mut(STRIPE * params.degree)
         .enumerate()
         .try_for_each_init(Scratch::default, |scratch, (stripe, edges)| {
-            let taken = found.take(stripe);
             for (i, edges) in edges.chunks_exact_mut(params.degree).enumerate() {
                 let row = (stripe * STRIPE + i) as u32;
                 scratch.candidates.clear();
-                let near = found.of(&taken, i).iter().map(|&entry| row_of(entry));
+                let near = found.of(row).map(row_of);
                 scratch.candidates.extend(near);
-                prune(rows, row, params.alpha, scratch, edges);
+                prune(rows, row, &params, scratch, edges);
             }
             told.advance(edges.len() / params.degree)
         })?;
@@ -75,7 +74,7 @@ pub fn build(rows: &ByteRows<'_>, params: Params, control: &Control) -> Result<V
                 scratch.candidates.extend(&edges[..there]);
                 scratch.candidates.extend(back);
                 edges.fill(NONE);
-                prune(rows, row, params.alpha, scratch, edges);
+                prune(rows, row, &params, scratch, edges);
             }
             told.advance(edges.len() / params.degree)
         })?;
@@ -118,37 +117,94 @@ pub fn fill(edges: &mut [u32], degree: usize, sizes: &[usize], seed: u64) {
 struct Scratch {
     candidates: Vec<u32>,
     sorted: Vec<u64>,
+    kept: Vec<u64>,
+    spare: Vec<u64>,
 }
 
 /// Keeps of the candidates in `scratch` the near ones, but none that is nearer to a kept one than to its owner.
-fn prune(rows: &ByteRows<'_>, owner: u32, alpha: f32, scratch: &mut Scratch, edges: &mut [u32]) {
-    let Scratch { candidates, sorted } = scratch;
+fn prune(
+    rows: &ByteRows<'_>,
+    owner: u32,
+    params: &Params,
+    scratch: &mut Scratch,
+    edges: &mut [u32],
+) {
+    let Scratch {
+        candidates,
+        sorted,
+        kept,
+        spare,
+    } = scratch;
     sorted.clear();
-    for four in candidates.chunks(4) {
-        let rows_of_four = std::array::from_fn(|i| four[i.min(four.len() - 1)]);
-        let distances = rows.distances(owner, rows_of_four);
+    for (i, four) in candidates.chunks(4).enumerate() {
+        for &soon in candidates.iter().skip(4 * i + AHEAD).take(4) {
+            osler_kernels::prefetch(rows.codes(soon));
+        }
+        let distances = rows.distances(owner, padded(four));
         let four = four.iter().zip(distances);
         sorted.extend(four.map(|(&row, distance)| entry(distance, row)));
     }
     sorted.sort_unstable();
     sorted.dedup();
-    let mut kept = 0;
-    'candidates: for &candidate in sorted.iter() {
-        if kept == edges.len() {
-            break;
-        }
-        let row = row_of(candidate);
-        let distance = f32::from_bits((candidate >> 32) as u32);
-        for four in edges[..kept].chunks(4) {
-            let rows_of_four = std::array::from_fn(|i| four[i.min(four.len() - 1)]);
-            let between = rows.distances(row, rows_of_four);
+
+    kept.clear();
+    spare.clear();
+    let [strict, loose] = params.alpha;
+    // How much nearer a candidate is to its owner than `alpha` asks for, by the four neighbours that decide.
+    let judge = |edges: &[u32], candidate: u64, alpha: f32| -> Verdict {
+        let (row, distance) = (row_of(candidate), distance_of(candidate));
+        for four in edges.chunks(4) {
+            let between = rows.distances(row, padded(four));
             if between.iter().any(|between| alpha * between <= distance) {
-                continue 'candidates;
+                return if between.iter().any(|between| loose * between <= distance) {
+                    Verdict::Never
+                } else {
+                    Verdict::Later
+                };
             }
         }
-        edges[kept] = row;
-        kept += 1;
+        Verdict::Now
+    };
+    for &candidate in sorted.iter() {
+        if kept.len() == edges.len() {
+            break;
+        }
+        match judge(&edges[..kept.len()], candidate, strict) {
+            Verdict::Now => {
+                edges[kept.len()] = row_of(candidate);
+                kept.push(candidate);
+            }
+            Verdict::Later => spare.push(candidate),
+            Verdict::Never => {}
+        }
     }
+    let size = params.sizes.into_iter().find(|&size| kept.len() <= size);
+    let size = size.unwrap_or(edges.len()).min(edges.len());
+    for &candidate in spare.iter() {
+        if kept.len() >= size {
+            break;
+        }
+        if let Verdict::Now = judge(&edges[..kept.len()], candidate, loose) {
+            edges[kept.len()] = row_of(candidate);
+            kept.push(candidate);
+        }
+    }
+    kept.sort_unstable();
+    for (edge, &candidate) in edges.iter_mut().zip(kept.iter()) {
+        *edge = row_of(candidate);
+    }
+}
+
+/// What neighbours kept so far say about a candidate.
+enum Verdict {
+    Now,
+    Later,
+    Never,
+}
+
+/// Four rows, of which the last may be the same.
+fn padded(four: &[u32]) -> [u32; 4] {
+    std::array::from_fn(|i| four[i.min(four.len() - 1)])
 }
 
 /// Who has an edge to a row.

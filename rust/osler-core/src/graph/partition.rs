@@ -4,7 +4,7 @@
 //! few nearest of some random leaders, each group is cut again, and in a leaf every pair is computed. A row keeps the
 //! nearest of all that its leaves found, which does not depend on the order of leaves, so neither do results on threads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use osler_kernels::{MAX_PANEL_ROWS, Panels, nearest_among, nearest_of, nearest_within};
@@ -30,7 +30,9 @@ pub struct Params {
     pub reservoir: usize,
     /// How much nearer to a kept neighbour than to its owner a candidate must be to be left out, as a factor of
     /// squared distances.
-    pub alpha: f32,
+    pub alpha: [f32; 2],
+    /// x
+    pub sizes: [usize; 2],
     /// Of leaders and of random edges.
     pub seed: u64,
 }
@@ -43,7 +45,8 @@ impl Default for Params {
             cap: 512,
             leaf_k: 8,
             reservoir: 64,
-            alpha: 1.05,
+            alpha: [1.0, 1.1],
+            sizes: [16, 24],
             seed: 0,
         }
     }
@@ -54,6 +57,9 @@ const CHOP: u64 = 0x6368_6f70;
 
 /// Rows compared with leaders at once: their panels fit the second cache beside some of the leaders'.
 const BLOCK: usize = 256;
+
+/// How many rows before its turn a row is fetched from memory.
+pub(super) const AHEAD: usize = 8;
 
 /// Rows whose candidates share a lock and a piece of memory.
 pub(super) const STRIPE: usize = 64;
@@ -73,79 +79,80 @@ pub(super) fn row_of(entry: u64) -> u32 {
     entry as u32
 }
 
+/// The squared distance of a candidate.
+#[inline]
+pub(super) fn distance_of(entry: u64) -> f32 {
+    f32::from_bits((entry >> 32) as u32)
+}
+
 /// The nearest rows that were found for each row: `reservoir` times 8 bytes each.
+///
+/// A stripe's lock guards its rows' entries. They are atomic only so that the next row's can be fetched from memory
+/// before its lock is taken.
 pub(super) struct Candidates {
     width: usize,
-    stripes: Vec<Mutex<Vec<u64>>>,
+    stripes: Vec<Mutex<()>>,
+    entries: Vec<AtomicU64>,
 }
 
 impl Candidates {
     fn new(rows: usize, width: usize) -> Self {
-        let stripes = (0..rows.div_ceil(STRIPE))
-            .into_par_iter()
-            .map(|_| Mutex::new(vec![EMPTY; STRIPE * width]))
-            .collect();
-        Candidates { width, stripes }
+        let empty = (0..rows * width).into_par_iter();
+        Candidates {
+            width,
+            stripes: (0..rows.div_ceil(STRIPE)).map(|_| Mutex::new(())).collect(),
+            entries: empty.map(|_| AtomicU64::new(EMPTY)).collect(),
+        }
+    }
+
+    #[inline]
+    fn entries(&self, row: u32) -> &[AtomicU64] {
+        &self.entries[row as usize * self.width..][..self.width]
+    }
+
+    fn prefetch(&self, row: u32) {
+        osler_kernels::prefetch(self.entries(row));
     }
 
     /// Adds what a leaf found for a row, ascending. Any order of calls leaves the same candidates.
     fn offer(&self, row: u32, found: &[u64]) {
         let stripe = &self.stripes[row as usize / STRIPE];
-        let mut stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
-        merge(
-            &mut stripe[row as usize % STRIPE * self.width..][..self.width],
-            found,
-        );
+        let _guard = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+        merge(self.entries(row), found);
     }
 
-    /// Takes the candidates of a stripe's rows out.
-    pub(super) fn take(&self, stripe: usize) -> Vec<u64> {
-        let stripe = &self.stripes[stripe];
-        std::mem::take(&mut *stripe.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Candidates of the `i`th row of what [`Candidates::take`] gave.
-    pub(super) fn of<'a>(&self, taken: &'a [u64], i: usize) -> &'a [u64] {
-        let list = &taken[i * self.width..][..self.width];
-        &list[..list.partition_point(|&entry| entry != EMPTY)]
+    /// The candidates of a row, ascending, when nothing is offered any more.
+    pub(super) fn of(&self, row: u32) -> impl Iterator<Item = u64> {
+        let entries = self.entries(row).iter();
+        entries
+            .map(|entry| entry.load(Ordering::Relaxed))
+            .take_while(|&entry| entry != EMPTY)
     }
 }
 
 /// Leaves in `kept` the smallest of both, each once; both ascend.
-fn merge(kept: &mut [u64], found: &[u64]) {
-    let mut fresh = [EMPTY; 8];
-    let mut count = 0;
+fn merge(kept: &[AtomicU64], found: &[u64]) {
+    let at = |place: usize| kept[place].load(Ordering::Relaxed);
+    let last = kept.len() - 1;
     let mut place = 0;
-    let worst = kept[kept.len() - 1];
     for &entry in found {
-        if entry >= worst {
+        if entry >= at(last) {
             break;
         }
-        while kept[place] < entry {
+        while at(place) < entry {
             place += 1;
         }
-        if kept[place] != entry {
-            fresh[count] = entry;
-            count += 1;
-        }
-    }
-    let (mut old, mut new) = (kept.len(), count);
-    for _ in 0..count {
-        if kept[old - 1] > fresh[new - 1] {
-            old -= 1;
-        } else {
-            new -= 1;
-        }
-    }
-    let mut place = kept.len();
-    while new > 0 {
-        place -= 1;
-        if old > 0 && kept[old - 1] > fresh[new - 1] {
-            old -= 1;
-            kept[place] = kept[old];
-        } else {
-            new -= 1;
-            kept[place] = fresh[new];
+        let mut moved = at(place);
+        if moved != entry {
+            kept[place].store(entry, Ordering::Relaxed);
+            for later in &kept[place + 1..] {
+                if moved == EMPTY {
+                    break;
+                }
+                let next = later.load(Ordering::Relaxed);
+                later.store(moved, Ordering::Relaxed);
+                moved = next;
+            }
         }
     }
 }
@@ -370,6 +377,9 @@ impl Carving<'_> {
             nearest_within(&scratch.panels, &mut scratch.keys);
             let mut found = [0; 8];
             for (i, &row) in members.iter().enumerate() {
+                if let Some(&soon) = members.get(i + AHEAD / 2) {
+                    self.candidates.prefetch(soon);
+                }
                 let mut count = 0;
                 for (distance, place) in nearest_of::<8>(&scratch.keys, i).take(self.params.leaf_k)
                 {
@@ -385,8 +395,15 @@ impl Carving<'_> {
 
     fn fill(&self, panels: &mut Panels, members: &[u32]) {
         let rows = self.rows;
-        let parts = |&row: &u32| (rows.codes(row), rows.scale(row), rows.square(row));
-        panels.fill(rows.dim(), members.iter().map(parts));
+        panels.fill(
+            rows.dim(),
+            members.iter().enumerate().map(|(i, &row)| {
+                if let Some(&soon) = members.get(i + AHEAD) {
+                    osler_kernels::prefetch(rows.codes(soon));
+                }
+                (rows.codes(row), rows.scale(row), rows.square(row))
+            }),
+        );
     }
 }
 
