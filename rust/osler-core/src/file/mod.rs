@@ -16,8 +16,8 @@ use crate::error::{Damage, Error, Read, Result};
 use crate::fs;
 
 const MAGIC: [u8; 8] = [0x8f, b'O', b'S', b'L', b'\r', b'\n', 0x1a, b'\n'];
-const OLDEST: u32 = 1;
-const NEWEST: u32 = 1;
+const OLDEST: u32 = 2;
+const NEWEST: u32 = 2;
 const PAGE: usize = 4096;
 const ENTRY: usize = 48;
 const MAX_SECTIONS: usize = 256;
