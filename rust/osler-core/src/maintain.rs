@@ -141,12 +141,7 @@ fn measured_and_inserted(
     Ok(state)
 }
 
-fn insert(
-    state: &mut State,
-    rows: &[u32],
-    scratches: &Scratches,
-    control: &Control,
-) -> Result<()> {
+fn insert(state: &mut State, rows: &[u32], scratches: &Scratches, control: &Control) -> Result<()> {
     state.unchecked += rows.len();
     if let Some(mut graph) = state.graph.take() {
         graph.insert(state, rows, scratches, control)?;

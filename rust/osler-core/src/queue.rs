@@ -275,7 +275,10 @@ impl Beam {
     /// Takes back the last `pop`, if nothing was pushed since.
     #[inline(always)]
     pub fn unpop(&mut self, entry: Entry) {
-        if let Ok(at) = self.entries.binary_search_by(|e| (entry.0 | EXPANDED).cmp(e)) {
+        if let Ok(at) = self
+            .entries
+            .binary_search_by(|e| (entry.0 | EXPANDED).cmp(e))
+        {
             self.entries[at] = entry.0;
             self.next = at;
         }

@@ -224,7 +224,11 @@ impl State {
         let (scale, lift) = match self.params.metric {
             Metric::Dot => {
                 let length = osler_kernels::sum_of_squares(query).sqrt();
-                let scale = if length > 0.0 { self.radius / length } else { 1.0 };
+                let scale = if length > 0.0 {
+                    self.radius / length
+                } else {
+                    1.0
+                };
                 (scale, Some(0.0))
             }
             Metric::Cosine | Metric::L2 => (1.0, None),

@@ -679,7 +679,7 @@ impl Index {
         stats.set_item("scores_from", params.codes.name())?;
         stats.set_item("seed", params.seed)?;
         stats.set_item("search", if nodes.is_some() { "hnsw" } else { "exact" })?;
-        stats.set_item("blocks", nodes.map(|[small, large]| (small, large)))?;
+        stats.set_item("blocks", nodes.map(Vec::from))?;
         stats.set_item("deleted", deleted)?;
         stats.set_item("bytes", bytes.0 + bytes.1 + bytes.2)?;
         stats.set_item("bytes_vectors", bytes.0)?;

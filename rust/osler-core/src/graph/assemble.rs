@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::bytes::ByteRows;
 use super::frame::{Coded, CodedRows, Frame};
 use super::insert::Source;
 use super::node::{Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
-use super::bytes::ByteRows;
 use super::{Graph, ROOTS, edges, partition, real};
 use crate::chunks::Rows;
 use crate::error::{Error, Read, Result};
@@ -46,7 +46,9 @@ impl Graph {
         control: &Control,
     ) -> Result<Graph> {
         let dim = source.dim();
-        let frame = Frame::fit(rows.len(), dim, seed, |at, out| source.read(rows[at as usize], out))?;
+        let frame = Frame::fit(rows.len(), dim, seed, |at, out| {
+            source.read(rows[at as usize], out)
+        })?;
         let padded = frame.padded();
         let mut coded = CodedRows::zeroed(padded, rows.len());
         coded
@@ -115,7 +117,14 @@ impl Graph {
                     .map_init(Encoder::default, |encoder, &place| {
                         let links = real(&lists[place as usize]);
                         let mut all = links.to_vec();
-                        fill(&mut all, slots(size), place, seed, rows[place as usize], names.len());
+                        fill(
+                            &mut all,
+                            slots(size),
+                            place,
+                            seed,
+                            rows[place as usize],
+                            names.len(),
+                        );
                         let mut block = vec![0; layout.words()];
                         encoder.encode(
                             &mut block,
@@ -175,7 +184,11 @@ impl Graph {
         while sample.len() < (ROOTS * DEGREE).min(linked) {
             let at = stream.below(linked as u64) as usize;
             if seen.insert(at) {
-                sample.push(if at < small { name(0, at) } else { name(1, at - small) });
+                sample.push(if at < small {
+                    name(0, at)
+                } else {
+                    name(1, at - small)
+                });
             }
         }
         let mut roots = Rows::new(layout.words());
@@ -192,7 +205,14 @@ impl Graph {
                 .iter()
                 .map(|&name| Ok((name, self.coded(name)?)))
                 .collect::<Read<_>>()?;
-            encoder.encode(&mut block, layout, NONE, centre, names.len(), rows.into_iter());
+            encoder.encode(
+                &mut block,
+                layout,
+                NONE,
+                centre,
+                names.len(),
+                rows.into_iter(),
+            );
             roots.push(&block)?;
         }
         self.roots = roots;
@@ -213,7 +233,11 @@ impl Graph {
         fill(&mut places, most, NONE, self.seed, row, small + large);
         all.extend(places[real..].iter().map(|&place| {
             let place = place as usize;
-            if place < small { name(0, place) } else { name(1, place - small) }
+            if place < small {
+                name(0, place)
+            } else {
+                name(1, place - small)
+            }
         }));
     }
 }

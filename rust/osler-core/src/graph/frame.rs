@@ -118,7 +118,11 @@ impl Frame {
     fn unit(spread: f64) -> f32 {
         let unit = (1.0 / spread.max(0.0).sqrt()) as f32;
         // Equal rows have no spread; rows near either end of what f32 holds keep their size.
-        if unit.is_normal() && unit < 1e30 { unit } else { 1.0 }
+        if unit.is_normal() && unit < 1e30 {
+            unit
+        } else {
+            1.0
+        }
     }
 
     /// A frame of known centre and unit.
@@ -172,7 +176,11 @@ impl Frame {
             *code = rounded as i8;
             along += f64::from(*x) * f64::from(rounded);
         }
-        let scale = if along > 0.0 { (f64::from(square) / along) as f32 } else { 0.0 };
+        let scale = if along > 0.0 {
+            (f64::from(square) / along) as f32
+        } else {
+            0.0
+        };
         [scale, square]
     }
 }
@@ -213,12 +221,19 @@ mod tests {
                 out
             })
             .collect();
-        let spread: f32 = turned.iter().map(|t| osler_kernels::sum_of_squares(t)).sum();
+        let spread: f32 = turned
+            .iter()
+            .map(|t| osler_kernels::sum_of_squares(t))
+            .sum();
         assert!((spread / rows as f32 - 1.0).abs() < 1e-2);
         for i in 1..rows {
-            let before = osler_kernels::l2(&all[..dim], &all[i * dim..][..dim]) * frame.per_unit().powi(2);
+            let before =
+                osler_kernels::l2(&all[..dim], &all[i * dim..][..dim]) * frame.per_unit().powi(2);
             let after = osler_kernels::l2(&turned[0], &turned[i]);
-            assert!((before - after).abs() < 1e-3 * before, "{before} and {after}");
+            assert!(
+                (before - after).abs() < 1e-3 * before,
+                "{before} and {after}"
+            );
         }
     }
 
@@ -229,7 +244,9 @@ mod tests {
         let mut coded = CodedRows::zeroed(dim, rows);
         let mut centred = all.clone();
         for row in centred.chunks_mut(dim) {
-            row.iter_mut().enumerate().for_each(|(i, x)| *x -= i as f32 + 0.5);
+            row.iter_mut()
+                .enumerate()
+                .for_each(|(i, x)| *x -= i as f32 + 0.5);
         }
         for (i, row) in centred.chunks(dim).enumerate() {
             let codes = &mut coded.codes[i * dim..][..dim];

@@ -90,14 +90,39 @@ impl Graph {
         let highest = batch.iter().max().map_or(0, |&row| row as usize + 1);
         self.grow(highest)?;
         let mut back: Vec<(u32, u32)> = Vec::new();
+        let mut nearest: Vec<(u32, u32)> = Vec::new();
         for (found, &row) in found.iter().zip(batch) {
             let new = name(found.size, self.nodes[found.size].len());
             self.nodes[found.size].push(&found.block)?;
             self.rows[found.size].push(&[row])?;
             self.node_of.row_mut(row as usize)?[0] = new;
             back.extend(found.links.iter().map(|&other| (other, new)));
+            nearest.extend(found.links.first().map(|&near| (new, near)));
         }
-        self.link_back(back)
+        self.link_back(back)?;
+        for (new, nearest) in nearest {
+            self.lead_to(new, nearest)?;
+        }
+        Ok(())
+    }
+
+    /// Gives `from` a link to `to` if none of the neighbours of `to` kept one; the farthest link of a full list makes room.
+    fn lead_to(&mut self, to: u32, from: u32) -> Read<()> {
+        for &other in self.node(to)?.links() {
+            if self.node(other)?.links().contains(&to) {
+                return Ok(());
+            }
+        }
+        self.force_link(from, to)
+    }
+
+    /// Gives `from` a link to `to`; the farthest link of a full list makes room.
+    pub(super) fn force_link(&mut self, from: u32, to: u32) -> Read<()> {
+        let mut list = self.node(from)?.links().to_vec();
+        list.truncate(slots(size_of_name(from)) - 1);
+        list.push(to);
+        let block = self.block_of(from, list)?;
+        self.store(from, &block)
     }
 
     /// The block of a row that is not linked yet, with its neighbours in it.
@@ -134,7 +159,14 @@ impl Graph {
             .map(|&other| Ok((other, self.coded(other)?)))
             .collect::<Read<Vec<_>>>()?;
         let mut block = vec![0; layout.words()];
-        Encoder::default().encode(&mut block, layout, row, own, links.len(), neighbours.into_iter());
+        Encoder::default().encode(
+            &mut block,
+            layout,
+            row,
+            own,
+            links.len(),
+            neighbours.into_iter(),
+        );
         Ok(Found { block, size, links })
     }
 
@@ -216,4 +248,3 @@ impl Graph {
         Ok(kept.into_iter().map(|at| candidates[at].1).collect())
     }
 }
-

@@ -119,7 +119,10 @@ impl Graph {
     /// Bytes that blocks and names take.
     pub fn bytes(&self) -> usize {
         let sized = self.nodes.iter().chain(&self.rows);
-        sized.chain([&self.roots, &self.node_of]).map(Rows::bytes).sum()
+        sized
+            .chain([&self.roots, &self.node_of])
+            .map(Rows::bytes)
+            .sum()
     }
 
     /// Nodes whose blocks are of each size.
@@ -224,7 +227,10 @@ impl Graph {
             }
         }
         for index in 0..self.roots.len() {
-            if !real(self.root(index)?.all()).iter().all(|&l| self.exists(l)) {
+            if !real(self.root(index)?.all())
+                .iter()
+                .all(|&l| self.exists(l))
+            {
                 return Err(self.roots.damage(index, BROKEN_LINKS));
             }
         }

@@ -96,7 +96,10 @@ impl<'a> Node<'a> {
     /// A view of the words of a block.
     #[inline(always)]
     pub fn new(words: &'a [u32], layout: Layout) -> Self {
-        assert!(words.len() == layout.words(), "a block has the length of its layout");
+        assert!(
+            words.len() == layout.words(),
+            "a block has the length of its layout"
+        );
         Node { words, layout }
     }
 
@@ -198,7 +201,8 @@ impl Encoder {
         self.signs.resize(padded / 8, 0);
         coded.decode(&mut self.owner);
         out.fill(0);
-        bytemuck::cast_slice_mut::<u32, i8>(&mut out[..layout.links()]).copy_from_slice(coded.codes);
+        bytemuck::cast_slice_mut::<u32, i8>(&mut out[..layout.links()])
+            .copy_from_slice(coded.codes);
         out[layout.links()..layout.centres()].fill(NONE);
         // An empty place is infinitely far.
         halves(&mut out[layout.centres()..layout.slopes()]).fill(f16::INFINITY);
@@ -214,7 +218,8 @@ impl Encoder {
             out[layout.links() + i] = name;
             halves(&mut out[layout.centres()..layout.slopes()])[i] = finite(centre);
             halves(&mut out[layout.slopes()..layout.signs()])[i] = finite(slope);
-            let codes: &mut [u8] = bytemuck::cast_slice_mut(&mut out[layout.signs()..layout.header()]);
+            let codes: &mut [u8] =
+                bytemuck::cast_slice_mut(&mut out[layout.signs()..layout.header()]);
             spread(&self.signs, &mut codes[i / PLANE * 2 * padded..], i % PLANE);
         }
         let header = &mut out[layout.header()..];
@@ -236,7 +241,10 @@ fn finite(x: f32) -> f16 {
 /// Puts the signs of neighbour `i` into its place of a plane; see `osler_kernels::neighbours` for the order.
 fn spread(signs: &[u8], plane: &mut [u8], i: usize) {
     let (front, back) = signs.split_at(signs.len() / 2);
-    for (pair, (&low, &high)) in plane.chunks_exact_mut(2 * PLANE).zip(front.iter().zip(back)) {
+    for (pair, (&low, &high)) in plane
+        .chunks_exact_mut(2 * PLANE)
+        .zip(front.iter().zip(back))
+    {
         pair[i] = low & 15 | high << 4;
         pair[PLANE + i] = low >> 4 | high & 0xf0;
     }

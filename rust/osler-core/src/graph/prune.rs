@@ -60,7 +60,11 @@ pub fn shortened(coded: &CodedRows, owner: u32, candidates: &[u32], most: usize)
 ///
 /// # Errors
 /// [`crate::error::Error::Cancelled`].
-pub fn add_ways_back(coded: &CodedRows, lists: &mut [[u32; DEGREE]], control: &Control) -> Result<()> {
+pub fn add_ways_back(
+    coded: &CodedRows,
+    lists: &mut [[u32; DEGREE]],
+    control: &Control,
+) -> Result<()> {
     let mut ends = vec![0usize; lists.len() + 1];
     for list in &*lists {
         for &to in real(list) {
@@ -78,18 +82,21 @@ pub fn add_ways_back(coded: &CodedRows, lists: &mut [[u32; DEGREE]], control: &C
             ends[to as usize] += 1;
         }
     }
-    lists.par_iter_mut().enumerate().try_for_each(|(owner, list)| {
-        if owner % 1024 == 0 {
-            control.check()?;
-        }
-        let mut all = real(&*list).to_vec();
-        let new = &back[starts[owner]..starts[owner + 1]];
-        all.extend(new.iter().filter(|other| !list.contains(other)));
-        if all.len() > DEGREE {
-            all = shortened(coded, owner as u32, &all, DEGREE);
-        }
-        list.fill(NONE);
-        list[..all.len()].copy_from_slice(&all);
-        Ok(())
-    })
+    lists
+        .par_iter_mut()
+        .enumerate()
+        .try_for_each(|(owner, list)| {
+            if owner % 1024 == 0 {
+                control.check()?;
+            }
+            let mut all = real(&*list).to_vec();
+            let new = &back[starts[owner]..starts[owner + 1]];
+            all.extend(new.iter().filter(|other| !list.contains(other)));
+            if all.len() > DEGREE {
+                all = shortened(coded, owner as u32, &all, DEGREE);
+            }
+            list.fill(NONE);
+            list[..all.len()].copy_from_slice(&all);
+            Ok(())
+        })
 }

@@ -53,7 +53,11 @@ impl Query {
         for (wide, x) in self.wide.iter_mut().zip(&self.turned) {
             *wide = nearest(x * per_unit) as i16;
         }
-        self.wide_unit = if per_unit > 0.0 { per_unit.recip() } else { 0.0 };
+        self.wide_unit = if per_unit > 0.0 {
+            per_unit.recip()
+        } else {
+            0.0
+        };
         self.table_scale = osler_kernels::tables(&self.turned, &mut self.tables);
     }
 }

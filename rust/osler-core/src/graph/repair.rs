@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::assemble::DEGREE;
 use super::frame::CodedRows;
-use super::node::{NONE, size_of_name, slots};
+use super::node::NONE;
 use super::scratch::Scratches;
 use super::search::Effort;
 use super::{Graph, real};
@@ -73,7 +73,11 @@ impl Graph {
         let mut list = Vec::new();
         let mut gone = Vec::new();
         for &other in self.node(node)?.links() {
-            if stays(other)? { list.push(other) } else { gone.push(other) }
+            if stays(other)? {
+                list.push(other)
+            } else {
+                gone.push(other)
+            }
         }
         if !gone.is_empty() {
             for &through in &gone {
@@ -119,7 +123,10 @@ impl Graph {
             stack.extend_from_slice(real(self.root(index)?.all()));
         }
         self.spread(&mut reached, &mut stack)?;
-        let unreached: Vec<u32> = self.names().filter(|&name| !reached[name as usize]).collect();
+        let unreached: Vec<u32> = self
+            .names()
+            .filter(|&name| !reached[name as usize])
+            .collect();
         let mut mended = 0;
         for name in unreached {
             if reached[name as usize] {
@@ -133,12 +140,7 @@ impl Graph {
             })?;
             // The walk starts from the roots, so what it finds is reached.
             let Some(near) = near else { continue };
-            let mut list = self.node(near)?.links().to_vec();
-            // The farthest link of a full list makes room.
-            list.truncate(slots(size_of_name(near)) - 1);
-            list.push(name);
-            let block = self.block_of(near, list)?;
-            self.store(near, &block)?;
+            self.force_link(near, name)?;
             mended += 1;
             stack.push(name);
             self.spread(&mut reached, &mut stack)?;

@@ -18,18 +18,21 @@ pub static HOPS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize
 pub const SPARE: usize = 6;
 
 /// Open estimates that are looked at once more when the walk is over.
-const SECOND_LOOK: usize = 64;
+const SECOND_LOOK: usize = 32;
 
 /// Rows of the sample that a walk starts from.
 const STARTS: usize = 12;
 
-/// Margin of a walk for each k-th of width beyond k, in squared distances of the frame. Only sets the scale of `ef`:
-/// which width a recall needs is measured.
-const MARGIN: f32 = 0.01;
+/// Margin of a walk for each k-th of width beyond k, in standard errors of an estimate. Only sets the scale of `ef`: which
+/// width a recall needs is measured.
+const MARGIN: f32 = 0.2;
 
-/// How much farther than the margin an estimate may be and still be kept: estimates of nodes near the end of the walk are
-/// off by about this.
-const WINDOW: f32 = 0.1;
+/// How much farther than the margin an estimate may be and still be kept, in standard errors.
+const WINDOW: f32 = 0.8;
+
+/// Standard error of an estimate at the k-th distance, as a share of its square, for one dimension: RaBitQ's bound (arXiv
+/// 2405.12497, theorem 3.2) for a neighbour that is as far from its node as the node is from the query.
+const ERROR: f32 = 1.5;
 
 /// How far and how widely a walk looks.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +60,13 @@ impl Effort {
 }
 
 impl Graph {
+    /// The score that is `errors` standard errors of an estimate below that of `kth`.
+    #[inline(always)]
+    fn slackened(&self, kth: Entry, errors: f32) -> f32 {
+        let score = kth.score().min(0.0);
+        score + score * (errors * ERROR / (self.frame.padded() as f32).sqrt())
+    }
+
     /// Estimates the neighbours of a node at squared distance `distance` and hands those over that are below `limit` and were
     /// not seen before. False if a name is that of no node.
     #[inline(always)]
@@ -150,12 +160,12 @@ impl Graph {
         self.starts(query, visited, sample, |entry| beam.push(entry))?;
         while let Some(best) = beam.pop() {
             let mut limit = f32::INFINITY;
-            if let Some(kth) = top.entries().get(effort.k - 1) {
-                if best.score() < kth.score() - margin {
+            if let Some(&kth) = top.entries().get(effort.k - 1) {
+                if best.score() < self.slackened(kth, margin) {
                     beam.unpop(best);
                     break;
                 }
-                limit = WINDOW + margin - kth.score();
+                limit = -self.slackened(kth, margin + WINDOW);
             }
             if let Some(next) = beam.peek() {
                 self.prefetch(next.row());
@@ -179,9 +189,11 @@ impl Graph {
     /// Takes the distances of the best open estimates, which the walk had no need to expand.
     fn look_again(&self, k: usize, margin: f32, scratch: &mut Scratch) -> Read<()> {
         for _ in 0..SECOND_LOOK {
-            let Some(open) = scratch.beam.pop() else { break };
-            if let Some(kth) = scratch.top.entries().get(k - 1)
-                && open.score() < kth.score() - margin - WINDOW
+            let Some(open) = scratch.beam.pop() else {
+                break;
+            };
+            if let Some(&kth) = scratch.top.entries().get(k - 1)
+                && open.score() < self.slackened(kth, margin + WINDOW)
             {
                 break;
             }
@@ -236,12 +248,12 @@ impl Graph {
             frontier.push(entry);
             pending.push(entry);
         })?;
-        self.offer_accepted(pending, &accept, collect, query)?;
+        self.offer_accepted(pending, &accept, margin, collect, query)?;
         let mut expanded = 0;
         while let Some(best) = frontier.pop() {
             let floor = collect.floor();
             let full = floor > Entry::NONE;
-            if full && best.score() < floor.score() - margin {
+            if full && best.score() < self.slackened(floor, margin) {
                 break;
             }
             if expanded == limits.budget {
@@ -251,7 +263,11 @@ impl Graph {
             if let Some(next) = frontier.peek() {
                 self.prefetch(next.row());
             }
-            let limit = if full { WINDOW + margin - floor.score() } else { f32::INFINITY };
+            let limit = if full {
+                -self.slackened(floor, margin + WINDOW)
+            } else {
+                f32::INFINITY
+            };
             let node = self.node(best.row())?;
             let distance = node.distance(query);
             let whole = self.expand(&node, distance, limit, query, visited, |entry| {
@@ -261,7 +277,7 @@ impl Graph {
             if !whole {
                 return Err(self.broken(best.row()));
             }
-            self.offer_accepted(pending, &accept, collect, query)?;
+            self.offer_accepted(pending, &accept, margin, collect, query)?;
         }
         Ok(true)
     }
@@ -271,6 +287,7 @@ impl Graph {
         &self,
         pending: &mut Vec<Entry>,
         accept: &impl Fn(u32) -> bool,
+        margin: f32,
         collect: &mut impl Collect,
         query: &Query,
     ) -> Read<()> {
@@ -278,7 +295,8 @@ impl Graph {
         for i in 0..pending.len() {
             let seen = pending[i];
             let floor = collect.floor();
-            let promising = floor == Entry::NONE || seen.score() > floor.score() - WINDOW;
+            let promising =
+                floor == Entry::NONE || seen.score() > self.slackened(floor, margin + WINDOW);
             if promising && accept(self.row_of(seen.row())?) {
                 self.prefetch_row(seen.row());
                 pending[kept] = seen;
@@ -329,7 +347,9 @@ impl Graph {
                 score(due)?;
             }
         }
-        ring.into_iter().filter(|&node| node != NONE).try_for_each(score)
+        ring.into_iter()
+            .filter(|&node| node != NONE)
+            .try_for_each(score)
     }
 }
 
@@ -347,7 +367,8 @@ mod tests {
     impl Clusters {
         fn new(rows: usize, seed: u64) -> Self {
             let mut all = Vec::new();
-            let number = |stream: &mut Stream| (stream.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5;
+            let number =
+                |stream: &mut Stream| (stream.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5;
             for row in 0..rows as u64 {
                 let mut own = Stream::new(seed, 1, row);
                 let mut centre = Stream::new(9, 2, own.below(20));
@@ -383,7 +404,8 @@ mod tests {
                 let node = graph.node(name).unwrap();
                 let distance = |name: u32| {
                     let row = graph.row_of(name).unwrap() as usize;
-                    osler_kernels::l2(query, &source.0[row * DIM..][..DIM]) * graph.frame().per_unit().powi(2)
+                    osler_kernels::l2(query, &source.0[row * DIM..][..DIM])
+                        * graph.frame().per_unit().powi(2)
                 };
                 let own = node.distance(&scratch.query);
                 worst = worst.max((own - distance(name)).abs());
@@ -397,7 +419,11 @@ mod tests {
                 }
             }
         }
-        println!("8-bit worst {worst}, 1-bit mean {} rms {}", sum / count, (squares / count).sqrt());
+        println!(
+            "8-bit worst {worst}, 1-bit mean {} rms {}",
+            sum / count,
+            (squares / count).sqrt()
+        );
         assert!(worst < 0.02);
         assert!((sum / count).abs() < 0.01);
         assert!((squares / count).sqrt() < 0.3);
