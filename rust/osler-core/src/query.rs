@@ -397,7 +397,19 @@ struct Out<'a> {
     counts: &'a mut [i64],
 }
 
-fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>> {
+/// Whether a search with checked options would walk the graph rather than score every candidate.
+pub(crate) fn walks(state: &State, ask: Ask<'_>) -> Result<bool> {
+    Ok(Plan::new(state, ask)?.width.is_some())
+}
+
+/// How many results `count` queries have with k columns each.
+pub(crate) fn cells(count: usize, k: usize) -> Result<usize> {
+    count.checked_mul(k).filter(|&cells| cells <= MAX_RESULTS).ok_or_else(|| {
+        Error::input(format!("{count} queries with k = {k} are too many results for one call; lower k or split the batch"))
+    })
+}
+
+pub(crate) fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>> {
     let mut all = Vec::new();
     all.try_reserve_exact(count)
         .map_err(|_| Error::Memory(count * size_of::<T>()))?;
@@ -421,9 +433,7 @@ pub fn search(
     let plan = Plan::new(state, ask)?;
     let (k, dim) = (ask.k, state.params.dim);
     let count = queries.len() / dim;
-    let cells = count.checked_mul(k).filter(|&cells| cells <= MAX_RESULTS).ok_or_else(|| {
-        Error::input(format!("{count} queries with k = {k} are too many results for one call; lower k or split the batch"))
-    })?;
+    let cells = cells(count, k)?;
     let mut answers = Answers {
         keys: filled(cells, RESERVED)?,
         scores: filled(cells, f32::NEG_INFINITY)?,
