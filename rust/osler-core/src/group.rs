@@ -1,11 +1,14 @@
 //! Groups of rows: at most so many hits of one group, groups whose rows are not returned, and items, whose parts the
 //! rows of a group are.
 //!
-//! Pure values; knows no vectors. An inverted list gives the rows of each item.
+//! Pure values. An inverted list gives the rows of each item.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+
+use crate::error::Result;
+use crate::means::Means;
 
 /// The user's number for a group, such as a patient.
 pub type GroupId = i64;
@@ -40,9 +43,13 @@ pub struct Items {
     rows: Vec<u32>,
     /// Where each item's rows begin in `rows`, and their number.
     starts: Vec<u32>,
-    /// Items from the one of most rows to the one of fewest.
-    by_size: Vec<u32>,
+    means: OnceLock<Means>,
+    /// Whether later searches will have them too.
+    kept: bool,
 }
+
+/// Mean vectors are kept where they are few beside the rows: items of so many rows on average.
+const MEANS_FROM: usize = 4;
 
 impl Items {
     /// Items whose ids are given row by row; they are numbered in the order of their ids.
@@ -60,22 +67,32 @@ impl Items {
             }
             item_of_row[row as usize] = starts.len() as u32 - 1;
         }
-        let mut by_size: Vec<u32> = (0..starts.len() as u32).collect();
         starts.push(rows.len() as u32);
-        by_size
-            .sort_by_key(|&item| starts[item as usize] as i64 - starts[item as usize + 1] as i64);
         Items {
             of_row,
             item_of_row,
             rows,
             starts,
-            by_size,
+            means: OnceLock::new(),
+            kept: false,
         }
+    }
+
+    /// The mean vectors of the items, made by `make` if they are not there; None where they are not worth it.
+    pub fn means(&self, make: impl FnOnce() -> Result<Means>) -> Result<Option<&Means>> {
+        if !self.kept || self.count() * MEANS_FROM > self.rows.len() {
+            return Ok(None);
+        }
+        if self.means.get().is_none() {
+            // Another thread may have been faster, with the same vectors.
+            let _ = self.means.set(make()?);
+        }
+        Ok(self.means.get())
     }
 
     /// How many items there are.
     pub fn count(&self) -> usize {
-        self.by_size.len()
+        self.starts.len() - 1
     }
 
     /// The id of each row's item.
@@ -100,11 +117,6 @@ impl Items {
         &self.rows
     }
 
-    /// Items from the one of most rows to the one of fewest.
-    pub fn by_size(&self) -> &[u32] {
-        &self.by_size
-    }
-
     /// Whether every row is an item of its own.
     pub fn are_rows(&self) -> bool {
         self.count() == self.rows.len()
@@ -117,17 +129,16 @@ pub struct ItemsOnce(ArcSwapOption<(u64, Arc<Items>)>);
 
 impl ItemsOnce {
     /// The items in a numbering of rows, made by `make` if they are not there.
-    pub fn get<E>(
-        &self,
-        numbering: u64,
-        make: impl FnOnce() -> Result<Items, E>,
-    ) -> Result<Arc<Items>, E> {
+    pub fn get(&self, numbering: u64, make: impl FnOnce() -> Result<Items>) -> Result<Arc<Items>> {
         if let Some(made) = self.0.load().as_ref()
             && made.0 == numbering
         {
             return Ok(made.1.clone());
         }
-        let items = Arc::new(make()?);
+        let items = Arc::new(Items {
+            kept: true,
+            ..make()?
+        });
         self.0.store(Some(Arc::new((numbering, items.clone()))));
         Ok(items)
     }
@@ -143,7 +154,6 @@ mod tests {
         assert_eq!(items.count(), 3);
         let rows: Vec<&[u32]> = (0..3).map(|item| items.rows(item)).collect();
         assert_eq!(rows, [&[1][..], &[3, 5], &[0, 2, 4]]);
-        assert_eq!(items.by_size(), [2, 1, 0]);
         assert!((0..6).all(|row| items.rows(items.item(row)).contains(&row)));
         assert!(!items.are_rows() && Items::new([3, 1].into()).are_rows());
         assert_eq!(Items::new([].into()).count(), 0);

@@ -1,18 +1,20 @@
-//! One search for items, whose parts are rows, over a snapshot: candidates from the graph and their scores from all their
-//! parts, or all items.
+//! One search for items, whose parts are rows, over a snapshot: candidates and their scores from all their parts.
 //!
-//! Asks [`query`] for rows and [`exact`] for scores; allocates its results and a candidate list. Candidates are widened
-//! until no other item can be better, by the bound of the threshold algorithm (Fagin, Lotem and Naor, PODS 2001), or until
-//! widening no longer changes the answer.
+//! Asks [`query`] for rows and [`exact`] for scores; allocates its results and a candidate list. For a mean or a sum the
+//! candidates come from mean vectors and none can be missing. Else they come from walks of the graph, widened until no
+//! other item can be better, by the bound of the threshold algorithm (Fagin, Lotem and Naor, PODS 2001), or until that
+//! no longer changes the answer.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::calibrate::KS;
 use crate::error::{Error, Result};
 use crate::exact;
 use crate::group::{GroupId, Grouping, Items, NO_GROUP};
 use crate::keys::RESERVED;
+use crate::means::Means;
 use crate::parts::{self, COUNTED, Score, Scored};
 use crate::pool::{Control, Pool};
 use crate::query::{self, Ask};
@@ -25,11 +27,11 @@ use crate::vectors::Probe;
 /// Query vectors that are scanned together, so that a row is read once for all of them.
 const SCAN_TOGETHER: usize = 16;
 
-/// Candidates that each vector of a query gets at first, for each item wanted; half of them are the first step.
-const CANDIDATES: usize = 4;
+/// Whether an answer has settled is judged by at least so many items: one alone says little about what was missed.
+const JUDGED: usize = 20;
 
-/// Fewer candidates than this say little about those behind them.
-const LEAST_CANDIDATES: usize = 32;
+/// A row that a walk scores costs about as much as this many that a scan scores in order.
+const WALK_PER_SCAN: usize = 4;
 
 /// Rows are sorted by item where fewer than one in this many may be returned; else all items are gone through.
 const NARROW: usize = 16;
@@ -119,11 +121,11 @@ pub fn search(
         offsets,
     };
     // What both name is checked for either; the search for rows checks the rest.
-    query::walks(
+    query::cost_of_walk(
         state,
         search.ask_for(ask.k, ask.recall, Some((ask.items.of_row(), 1))),
     )?;
-    query::walks(state, search.ask_for(ask.k, ask.recall, ask.limit))?;
+    query::cost_of_walk(state, search.ask_for(ask.k, ask.recall, ask.limit))?;
     let cells = query::cells(search.queries(), ask.k)?;
     let mut answers = ItemAnswers {
         items: query::filled(cells, NO_GROUP)?,
@@ -188,6 +190,20 @@ impl<'a> Search<'a> {
         (!items.are_rows()).then(|| (items.of_row(), 1))
     }
 
+    /// How many items a list must have whose first k are wanted. Where they reach further down than the farthest rows that
+    /// calibration measured, a list twice as long keeps the recall.
+    fn listed(&self) -> usize {
+        let ItemAsk {
+            k, items, exact, ..
+        } = self.ask;
+        let reach = k.saturating_mul(items.of_row().len()) / items.count().max(1);
+        if exact || self.ask.recall >= 1.0 || reach <= KS[KS.len() - 1] {
+            k
+        } else {
+            k.saturating_mul(2)
+        }
+    }
+
     /// Half of what recall may be lost is left to the walks, half to what comes of their finds.
     fn recall_of_walks(&self) -> f32 {
         1.0 - (1.0 - self.ask.recall) / 2.0
@@ -241,7 +257,7 @@ impl<'a> Search<'a> {
             k, recall, items, ..
         } = self.ask;
         let limit = self.ask.limit.or_else(|| self.one_of_each());
-        let lists = self.rows(self.ask_for(k, recall, limit))?;
+        let lists = self.rows(self.ask_for(self.listed(), recall, limit))?;
         let mut lists = lists.into_iter();
         let merged = self.lengths(0..self.queries()).into_iter().map(|vectors| {
             let mut entries: Vec<Entry> = lists.by_ref().take(vectors).flatten().collect();
@@ -283,7 +299,10 @@ impl<'a> Search<'a> {
             let mut found = Vec::with_capacity(queries.len());
             for query in queries.clone() {
                 self.engine.control.check()?;
-                found.push(self.widened(query)?);
+                found.push(match self.ask.score {
+                    Score::Mean | Score::Sum => self.by_means(query)?,
+                    _ => self.widened(query)?,
+                });
             }
             let mut left: Vec<usize> = queries.clone().collect();
             left.retain(|&query| found[query - queries.start].is_none());
@@ -377,6 +396,51 @@ impl<'a> Search<'a> {
         )
     }
 
+    /// By the mean or the sum, from the items that can be among the best by their mean vectors; None without those.
+    fn by_means(&self, query: usize) -> Result<Option<Vec<Scored>>> {
+        let ItemAsk {
+            k, items, score, ..
+        } = self.ask;
+        let state = self.engine.state;
+        if items.of_row().len() > state.rows() {
+            return Ok(None);
+        }
+        let Some(means) = items.means(|| Means::new(state, items))? else {
+            return Ok(None);
+        };
+        let excluded = self.excluded(query);
+        let all_count = self.ask.allowed.is_none() && state.dead == 0 && excluded.exclude.is_none();
+        let counts = |row: &&u32| self.counts_as_part(**row) && !excluded.excludes(**row);
+        // An item that lacks a part is none of those that the means are of.
+        let (mut whole, mut candidates) = (Vec::new(), Vec::new());
+        for item in 0..items.count() as u32 {
+            let rows = items.rows(item);
+            let counted = if all_count {
+                rows.len()
+            } else {
+                rows.iter().filter(counts).count()
+            };
+            if counted == rows.len() {
+                whole.push((item, counted));
+            } else if counted > 0 {
+                candidates.push(item);
+            }
+        }
+        let vectors = self.vectors_of(query..query + 1);
+        let bounds = means.bounds(state.params.metric, score, vectors, whole.into_iter());
+        let lowest = bounds.iter().map(|bounds| {
+            let part = items.rows(bounds.item)[0];
+            Scored::new(bounds.lower, Entry::new(0.0, part))
+        });
+        let lowest = parts::best(lowest.collect(), k, self.ask.limit);
+        let reached = lowest.get(k - 1).map_or(f32::MIN, |item| item.score());
+        let possible = bounds.iter().filter(|bounds| bounds.upper >= reached);
+        candidates.extend(possible.map(|bounds| bounds.item));
+        candidates.sort_unstable();
+        let found = self.score(query, &candidates)?;
+        Ok(Some(parts::best(found, k, self.ask.limit)))
+    }
+
     /// The answer from candidates that walks find; None if scoring every part is the cheaper way.
     ///
     /// Each vector of the query gives the items with its nearest parts. An item that no list holds has no part above the
@@ -390,34 +454,46 @@ impl<'a> Search<'a> {
             Some(allowed) => allowed.count(),
             None => self.engine.state.live(),
         };
-        let room = ((1.0 - recall) / 2.0 * k as f32) as usize;
-        let mut candidates = Candidates::new(items);
+        let vectors = self.offsets[query + 1] - self.offsets[query];
+        let judged = k.max(JUDGED);
+        let room = ((1.0 - recall) / 2.0 * judged as f32) as usize;
+        // One vector's list is in order of the score already.
+        let (mut first, mut wide) = match vectors {
+            1 if self.ask.limit.is_none() => (self.listed(), self.listed()),
+            _ => (judged, judged.saturating_mul(2)),
+        };
+        let mut seen = RowSet::empty(items.count());
         let mut found: Vec<Scored> = Vec::new();
         let mut before: Option<Vec<Scored>> = None;
-        let mut wide = k.saturating_mul(CANDIDATES).max(LEAST_CANDIDATES);
-        let mut scored_parts = 0;
+        let mut cost = 0;
         loop {
             let ask = self.ask_for(wide, self.recall_of_walks(), self.one_of_each());
-            if !query::walks(self.engine.state, ask)? {
+            let Some(walk) = query::cost_of_walk(self.engine.state, ask)? else {
+                return Ok(None);
+            };
+            cost += walk.saturating_mul(WALK_PER_SCAN);
+            if 2 * cost > parts_in_all {
                 return Ok(None);
             }
             let lists = self.lists(query, ask)?;
-            let first = if before.is_none() { wide / 2 } else { wide };
             for step in [first, wide] {
-                let (floors, complete) = floors(&lists, step);
-                let fresh = candidates.next(&lists, step, self.ask.score, &floors);
-                scored_parts += fresh.iter().map(|&i| items.rows(i).len()).sum::<usize>();
-                if 2 * scored_parts > parts_in_all {
+                let rows = lists.iter().flat_map(|list| list.iter().take(step));
+                let mut fresh: Vec<u32> = rows.map(|entry| items.item(entry.row())).collect();
+                fresh.retain(|&item| seen.insert(item));
+                fresh.sort_unstable();
+                cost += fresh.iter().map(|&i| items.rows(i).len()).sum::<usize>();
+                if cost > parts_in_all {
                     return Ok(None);
                 }
                 found.extend(self.score(query, &fresh)?);
-                let now = parts::best(found.clone(), k, self.ask.limit);
-                let (fewest, most) = self.sizes_beyond(step);
-                let bound = self.ask.score.bound(&floors, fewest, most);
-                let proven = now.len() == k && now[k - 1].score() >= bound;
-                let settled =
-                    now.len() == k && before.is_some_and(|before| changed(&before, &now) <= room);
+                let mut now = parts::best(found.clone(), judged, self.ask.limit);
+                let (floors, complete) = floors(&lists, step);
+                let bound = self.ask.score.bound(&floors);
+                let proven = now.get(k - 1).is_some_and(|item| item.score() >= bound);
+                let settled = now.len() == judged
+                    && before.is_some_and(|before| changed(&before, &now) <= room);
                 if complete || proven || settled {
+                    now.truncate(k);
                     return Ok(Some(now));
                 }
                 before = Some(now);
@@ -426,6 +502,7 @@ impl<'a> Search<'a> {
                 }
             }
             wide = wide.saturating_mul(2);
+            first = wide;
         }
     }
 
@@ -452,66 +529,6 @@ impl<'a> Search<'a> {
             lists.extend(entries(state, &found, ask.k));
         }
         Ok(lists)
-    }
-
-    /// The fewest and the most parts that an item has which is neither in a list of candidates nor among the `step` of most
-    /// (or fewest) parts.
-    fn sizes_beyond(&self, step: usize) -> (usize, usize) {
-        let items = self.ask.items;
-        let size = |item: Option<&u32>| item.map_or(1, |&item| items.rows(item).len());
-        let whole =
-            self.ask.allowed.is_none() && self.engine.state.dead == 0 && self.ask.exclude.is_none();
-        let fewest = if whole {
-            size(items.by_size().iter().rev().nth(step))
-        } else {
-            1
-        };
-        (fewest, size(items.by_size().get(step)))
-    }
-}
-
-/// Items that walks have led to.
-struct Candidates<'a> {
-    items: &'a Items,
-    seen: RowSet,
-}
-
-impl<'a> Candidates<'a> {
-    fn new(items: &'a Items) -> Self {
-        Candidates {
-            items,
-            seen: RowSet::empty(items.count()),
-        }
-    }
-
-    /// The items of the first `step` rows of each list that were not seen before; for a sum also those of most parts or,
-    /// where parts count against an item, of fewest.
-    fn next(
-        &mut self,
-        lists: &[Vec<Entry>],
-        step: usize,
-        score: Score,
-        floors: &[f32],
-    ) -> Vec<u32> {
-        let items = self.items;
-        let rows = lists.iter().flat_map(|list| list.iter().take(step));
-        let mut fresh: Vec<u32> = rows.map(|entry| items.item(entry.row())).collect();
-        if score == Score::Sum {
-            let size = |item: u32| items.rows(item).len();
-            let by_size = items.by_size();
-            // Of items that are equally large, none is the likelier.
-            if let (true, Some(&next)) = (floors.iter().any(|&f| f > 0.0), by_size.get(step)) {
-                let large = by_size.iter().copied();
-                fresh.extend(large.take_while(|&item| size(item) > size(next)));
-            }
-            let from_small = || by_size.iter().rev().copied();
-            if let (true, Some(next)) = (floors.iter().any(|&f| f <= 0.0), from_small().nth(step)) {
-                fresh.extend(from_small().take_while(|&item| size(item) < size(next)));
-            }
-        }
-        fresh.retain(|&item| self.seen.insert(item));
-        fresh.sort_unstable();
-        fresh
     }
 }
 

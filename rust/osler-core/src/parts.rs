@@ -81,17 +81,11 @@ impl Score {
         }
     }
 
-    /// The highest score that an item can have none of whose parts scores above `floors`, one a vector of the query, and
-    /// which has `fewest` to `most` parts. Every score but the count grows with those of the parts.
-    pub fn bound(self, floors: &[f32], fewest: usize, most: usize) -> f32 {
-        let mut values: Vec<f64> = floors
-            .iter()
-            .map(|&floor| match self {
-                Score::Sum if floor > 0.0 => f64::from(floor) * most as f64,
-                Score::Sum => f64::from(floor) * fewest as f64,
-                _ => f64::from(floor),
-            })
-            .collect();
+    /// The highest score that an item can have none of whose parts scores above `floors`, one a vector of the query.
+    ///
+    /// Not of a sum, which grows with the number of parts, or of a count.
+    pub fn bound(self, floors: &[f32]) -> f32 {
+        let mut values: Vec<f64> = floors.iter().map(|&floor| f64::from(floor)).collect();
         rounded(self.over_vectors(&mut values))
     }
 }
@@ -436,9 +430,8 @@ mod tests {
 
     #[test]
     fn no_item_below_the_floors_is_above_the_bound() {
-        assert_eq!(Score::Sum.bound(&[0.5, -0.1], 2, 7), 3.5);
-        assert_eq!(Score::Sum.bound(&[-0.5, -0.1], 2, 7), -0.2);
-        assert_eq!(Score::Mean.bound(&[0.5, -0.1], 2, 7), 0.5);
-        assert_eq!(Score::MaxSim.bound(&[0.5, -0.25], 2, 7), 0.25);
+        assert_eq!(Score::Max.bound(&[0.5, -0.25]), 0.5);
+        assert_eq!(Score::MaxSim.bound(&[0.5, -0.25]), 0.25);
+        assert_eq!(Score::MedianMin.bound(&[0.5, -0.25, 0.0]), 0.0);
     }
 }

@@ -397,9 +397,12 @@ struct Out<'a> {
     counts: &'a mut [i64],
 }
 
-/// Whether a search with checked options would walk the graph rather than score every candidate.
-pub(crate) fn walks(state: &State, ask: Ask<'_>) -> Result<bool> {
-    Ok(Plan::new(state, ask)?.width.is_some())
+/// About how many rows a walk of the graph scores for each query of a search; None: every candidate is scored.
+pub(crate) fn cost_of_walk(state: &State, ask: Ask<'_>) -> Result<Option<usize>> {
+    let plan = Plan::new(state, ask)?;
+    Ok(plan
+        .width
+        .map(|ef| (ef * M).saturating_mul(state.rows()) / plan.candidates.max(1)))
 }
 
 /// How many results `count` queries have with k columns each.
