@@ -490,14 +490,19 @@ impl<'a> Search<'a> {
                 let (floors, complete) = floors(&lists, step);
                 let bound = self.ask.score.bound(&floors);
                 let proven = now.get(k - 1).is_some_and(|item| item.score() >= bound);
-                let settled = now.len() == judged
-                    && before.is_some_and(|before| changed(&before, &now) <= room);
-                if complete || proven || settled {
+                let changes = before.map_or(judged, |before| changed(&before, &now));
+                if complete || proven || (now.len() == judged && changes <= room) {
                     now.truncate(k);
                     return Ok(Some(now));
                 }
                 before = Some(now);
                 if step == wide {
+                    // Each doubling is taken to halve what changes and to cost twice the one before.
+                    let doublings = (changes / (room + 1)).max(1).ilog2() + 1;
+                    let last = walk.saturating_mul(WALK_PER_SCAN << doublings.min(16));
+                    if 2 * cost.saturating_add(last) > parts_in_all {
+                        return Ok(None);
+                    }
                     break;
                 }
             }

