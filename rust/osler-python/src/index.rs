@@ -447,12 +447,14 @@ impl Index {
     ///
     /// Notes
     /// -----
-    /// Below 2,000 vectors, with ``exact`` and with ``recall=1`` the answer is that of brute force. Else ``max`` is the
-    /// grouped search. ``count`` takes the 20 nearest vectors from the graph. For the other scores the graph gives, for
-    /// each vector of the query, the items with the nearest parts; those are scored exactly from all their parts. If no
-    /// other item can reach the k-th of them (the bound of the threshold algorithm, Fagin et al. 2001) the answer is as good
-    /// as those lists. If that cannot be said, the lists are doubled until that changes at most half of the share of the answer that
-    /// `recall` allows to miss, and if that costs more than scoring every part, every part is scored.
+    /// Below 2,000 vectors, with ``exact`` and with ``recall=1`` the answer is that of brute force; for ``mean`` and
+    /// ``sum`` it always is, and where `items` are prepared groups of four vectors or more on average the items' mean
+    /// vectors, kept with them, tell which few have to be scored. Else ``max`` is the grouped search, and ``count`` takes
+    /// the 20 nearest vectors from the graph. For ``maxsim`` and ``median_min`` the graph gives, for each vector of the
+    /// query, the items with the nearest parts, which are scored exactly. If no other item can reach the k-th of them (the
+    /// bound of the threshold algorithm, Fagin et al. 2001) the answer is as good as those lists. If that cannot be said,
+    /// the lists are doubled until that changes no more of the best max(k, 20) items than half of what `recall` allows to miss,
+    /// which is an estimate and no proof; and where that would cost more than scoring every part, every part is scored.
     ///
     /// Examples
     /// --------
