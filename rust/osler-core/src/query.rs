@@ -397,12 +397,17 @@ struct Out<'a> {
     counts: &'a mut [i64],
 }
 
-/// About how many rows a walk of the graph scores for each query of a search; None: every candidate is scored.
+/// How many rows a scan could score, about, for what a walk costs that answers one query; None: no walk answers it.
 pub(crate) fn cost_of_walk(state: &State, ask: Ask<'_>) -> Result<Option<usize>> {
     let plan = Plan::new(state, ask)?;
-    Ok(plan
-        .width
-        .map(|ef| (ef * M).saturating_mul(state.rows()) / plan.candidates.max(1)))
+    let share = state.graph.as_ref().map_or(1.0, Graph::row_share);
+    Ok(match plan.way {
+        Way::Walk(effort) => {
+            let hops = effort.hops() * state.rows() as f64 / plan.candidates.max(1) as f64;
+            Some((hops / share) as usize)
+        }
+        Way::Exact | Way::Scan => None,
+    })
 }
 
 /// How many results `count` queries have with k columns each.
