@@ -1,4 +1,4 @@
-"""Items found by the scores of their parts are those that numpy finds, for every score; and the graph keeps its recall."""
+"""Items found by the scores of their parts are those that numpy finds, and the graph keeps its recall."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDING = 4e-6
 def brute_force(
     part_scores: np.ndarray, items: np.ndarray, score: str, counts_as_part: np.ndarray
 ) -> dict[int, tuple[float, float, set[int]]]:
-    """Return the score, the best part's score and the rows that may be the best part, of each item; scores are (q, n)."""
+    """Return each item's score, its best part's score and the rows that may be that part; scores are (q, n)."""
     allowed = np.flatnonzero(counts_as_part)
     nearest = np.zeros(part_scores.shape[1])
     for values in part_scores:
