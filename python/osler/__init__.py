@@ -29,6 +29,7 @@ _HOME = {
     "ForkedHandleError": "osler.errors",
     "FormatVersionError": "osler.errors",
     "Found": "osler.index",
+    "FoundItems": "osler.index",
     "Groups": "osler.index",
     "Hit": "osler.items",
     "Index": "osler.index",
@@ -52,6 +53,7 @@ __all__ = [
     "ForkedHandleError",
     "FormatVersionError",
     "Found",
+    "FoundItems",
     "Groups",
     "Hit",
     "Index",
@@ -88,7 +90,7 @@ if TYPE_CHECKING:
         ReadOnlyError,
         SourceError,
     )
-    from osler.index import Bitmap, Found, Groups, Index
+    from osler.index import Bitmap, Found, FoundItems, Groups, Index
     from osler.items import Hit
 
 

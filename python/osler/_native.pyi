@@ -8,7 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import disjoint_base
 
-__all__ = ["Bitmap", "Found", "Groups", "Index", "Pairs", "blake3", "blake3_keyed", "join", "simd_level"]
+__all__ = [
+    "Bitmap",
+    "Found",
+    "FoundItems",
+    "Groups",
+    "Index",
+    "Pairs",
+    "blake3",
+    "blake3_keyed",
+    "join",
+    "rank_items",
+    "simd_level",
+]
 
 _Filter = ArrayLike | "Bitmap"
 
@@ -59,6 +71,23 @@ class Index:
         exact: bool = False,
         threads: int | None = None,
     ) -> Found: ...
+    def search_items(
+        self,
+        queries: ArrayLike,
+        items: ArrayLike | Groups,
+        k: int = 10,
+        *,
+        score: str = "max",
+        offsets: ArrayLike | None = None,
+        recall: float = 0.95,
+        filter: _Filter | None = None,
+        groups: ArrayLike | Groups | None = None,
+        group_size: int | None = 1,
+        exclude_groups: ArrayLike | None = None,
+        exclude_by: ArrayLike | Groups | None = None,
+        exact: bool = False,
+        threads: int | None = None,
+    ) -> FoundItems: ...
     def search_range(
         self, queries: ArrayLike, threshold: float, *, filter: _Filter | None = None, threads: int | None = None
     ) -> Pairs: ...
@@ -95,6 +124,18 @@ class Found:
     def __iter__(self) -> NoReturn: ...
 
 @final
+class FoundItems:
+    @property
+    def items(self) -> NDArray[np.int64]: ...
+    @property
+    def scores(self) -> NDArray[np.float32]: ...
+    @property
+    def parts(self) -> NDArray[np.uint64]: ...
+    @property
+    def counts(self) -> Any: ...
+    def __iter__(self) -> NoReturn: ...
+
+@final
 class Pairs:
     @property
     def keys(self) -> NDArray[np.uint64]: ...
@@ -121,6 +162,9 @@ class Groups: ...
 def join(
     vectors: ArrayLike, threshold: float, *, metric: str = "cosine", threads: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
+def rank_items(
+    scores: ArrayLike, items: ArrayLike, k: int = 10, *, score: str = "max", groups: ArrayLike | None = None
+) -> FoundItems: ...
 def blake3(data: bytes) -> bytes: ...
 def blake3_keyed(key: bytes, data: bytes) -> bytes: ...
 def simd_level() -> str: ...

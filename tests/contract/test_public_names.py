@@ -25,6 +25,10 @@ EXACT = {
         "(queries, k=10, *, recall=0.95, ef=None, filter=None, groups=None, group_size=1, exclude_groups=None,"
         " exclude_by=None, exact=False, threads=None)"
     ),
+    "Index.search_items": (
+        "(queries, items, k=10, *, score='max', offsets=None, recall=0.95, filter=None, groups=None, group_size=1,"
+        " exclude_groups=None, exclude_by=None, exact=False, threads=None)"
+    ),
     "Index.bitmap": "(mask_or_keys)",
     "Index.groups": "(ids)",
     "Index.get": "(keys)",
@@ -77,6 +81,7 @@ AT_LEAST = {
 PROPERTIES = {
     "Index": ("keys", "dim", "metric", "codes"),
     "Found": ("keys", "scores", "counts"),
+    "FoundItems": ("items", "scores", "parts", "counts"),
     "Encoder": ("dim", "fingerprint", "modalities", "manifest", "device"),
     "Collection": ("schema",),
 }
@@ -196,5 +201,5 @@ def test_errors_are_one_tree(name: str) -> None:
 
 
 def test_public_classes_say_they_are_oslers() -> None:
-    for name in ("Index", "Bitmap", "Found", "Groups"):
+    for name in ("Index", "Bitmap", "Found", "FoundItems", "Groups"):
         assert getattr(osler, name).__module__ in ("osler", "osler.index"), name

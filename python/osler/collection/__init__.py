@@ -293,7 +293,7 @@ class Collection:
             How an item's parts make its score: the best, their mean or sum, how many are among the 20 nearest, or, for
             queries of several frames, the sum or the median over frames of each frame's best.
         recall : float
-            Share of the exact answer wanted; 1 is exact.
+            Share of the exact answer wanted, under each `score`; 1 is exact. ``mean`` and ``sum`` are always exact.
 
         Returns
         -------

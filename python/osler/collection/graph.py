@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,20 +53,36 @@ class Graph:
         self._warned = False
         self._state: tuple[Snapshot, Ready] | None = None
         self._allowed: tuple[Array, Bitmap | None] | None = None
-        self._grouped: tuple[Array, Groups] | None = None
+        # By the identity of an array, which is held here so that no other has it.
+        self._grouped: dict[int, tuple[Array, Groups]] = {}
 
     def search(
-        self, snapshot: Snapshot, queries: Array, k: int, admitted: Array, groups: Array | None, recall: float
-    ) -> list[tuple[Array, Array]] | None:
-        """Return, for each query, the part rows of its k best groups and their scores; None if rows must be scanned.
+        self,
+        snapshot: Snapshot,
+        sets: Sequence[Array],
+        k: int,
+        *,
+        admitted: Array,
+        items: Array,
+        groups: Array | None,
+        excluded: Sequence[int] | None,
+        score: str,
+        recall: float,
+    ) -> list[tuple[Array, Array, Array]] | None:
+        """Return the item rows, scores and best part rows of each query's k best items; None if rows must be scanned.
 
         Parameters
         ----------
-        queries : ndarray (m, dim)
+        sets : sequence of ndarray (q, dim)
+            The vectors of each query.
         admitted : ndarray of bool (parts,)
             Part rows that may be returned. What is prepared for an array is kept while the same one comes again.
+        items : ndarray of int64 (parts,)
+            The item row of each part row.
         groups : ndarray of int64 (items,), optional
-            The group of each item row, of which the best part is returned; by default each part is its own.
+            The group of each item row, of which the best item is returned; by default each item is its own.
+        excluded : sequence of int, optional
+            For each query, an item row that it does not find; -1: none.
         """
         with self._lock:
             ready = self._ready(snapshot)
@@ -73,22 +90,38 @@ class Graph:
                 return None
             index = ready.index
             if not len(index) or not len(snapshot.part_ids):
-                return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
+                nothing = np.empty(0, np.int64)
+                return [(nothing, np.empty(0, np.float32), nothing)] * len(sets)
             if self._allowed is None or self._allowed[0] is not admitted:
                 self._allowed = (admitted, _bitmap(ready, admitted))
-            if groups is not None and (self._grouped is None or self._grouped[0] is not groups):
-                rows = ready.part_rows
-                self._grouped = (groups, index.groups(np.where(rows >= 0, groups[snapshot.part_items[rows]], -1)))
             bitmap = self._allowed[1]
-            prepared = None if groups is None or self._grouped is None else self._grouped[1]
-        found = index.search(queries, k, recall=recall, filter=bitmap, groups=prepared)
-        ids = snapshot.part_ids
-        answers = []
-        for keys, scores, count in zip(found.keys, found.scores, found.counts, strict=True):
-            at = np.searchsorted(ids, keys[:count])
-            known = (at < len(ids)) & (ids[np.minimum(at, len(ids) - 1)] == keys[:count])
-            answers.append((at[known].astype(np.int64), scores[:count][known]))
-        return answers
+            parts = self._grouping(ready, items, lambda rows: items[rows])
+            prepared = None if groups is None else self._grouping(ready, groups, lambda rows: groups[items[rows]])
+        offsets = np.cumsum([0, *(len(vectors) for vectors in sets)])
+        found = index.search_items(
+            np.concatenate(sets),
+            parts,
+            k,
+            score=score,
+            offsets=offsets,
+            recall=recall,
+            filter=bitmap,
+            groups=prepared,
+            exclude_groups=None if excluded is None else np.asarray(excluded, np.int64),
+            exclude_by=None if excluded is None else parts,
+        )
+        rows = np.searchsorted(snapshot.part_ids, found.parts)
+        columns = zip(found.items, found.scores, rows, found.counts, strict=True)
+        return [(own[:count], scores[:count], best[:count]) for own, scores, best, count in columns]
+
+    def _grouping(self, ready: Ready, named: Array, of_rows: Callable[[Array], Array]) -> Groups:
+        """Return the group of each of the index's keys, prepared once while the same array comes again."""
+        known = self._grouped.get(id(named))
+        if known is None:
+            rows = ready.part_rows
+            known = (named, ready.index.groups(np.where(rows >= 0, of_rows(rows), -1)))
+            self._grouped[id(named)] = known
+        return known[1]
 
     def outside(self, snapshot: Snapshot) -> int:
         """Return how many live parts the saved graph lacks."""
@@ -136,7 +169,8 @@ class Graph:
             known = rows < len(ids)
             known[known] = ids[rows[known]] == keys[known]
             self._state = (snapshot, Ready(index, np.where(known, rows, -1)))
-            self._allowed = self._grouped = None
+            self._allowed = None
+            self._grouped = {}
         return self._state[1]
 
     def _refresh(self, snapshot: Snapshot) -> Index | None:

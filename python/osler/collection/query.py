@@ -1,12 +1,11 @@
-"""One search over items: what is asked, which parts may answer, and an item's score from those of its parts.
+"""One search over items: what is asked, and which parts may answer.
 
-Reads a snapshot and asks its graph; encodes through the collection's encoder. Scores over parts: best part, and the
-sums and counts of 3D-MIR (Abacha et al. 2023); MaxSim of ColBERT; median of minima of Yottixel (Kalra et al. 2020).
+Reads a snapshot and asks its graph; encodes through the collection's encoder. `Index.search_items` scores the items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +16,7 @@ from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array, accepts, unit_rows
 from osler.collection.snapshot import Snapshot
 from osler.collection.where import unknown_column
+from osler.index import rank_items
 
 if TYPE_CHECKING:
     from osler.collection.handle import Handle
@@ -25,8 +25,6 @@ __all__ = ["SCORES", "Answer", "Question", "ask", "check_options", "only_one", "
 
 SCORES = ("max", "mean", "sum", "count", "maxsim", "median_min")
 
-# Parts that each vector of a query retrieves to be counted: 3D-MIR, section "Retrieval".
-_COUNTED = 20
 _BLOCK_BYTES = 64 << 20
 
 
@@ -79,28 +77,21 @@ def ask(
     and under ``median_min`` the median, of each frame's best.
     """
     wanted = snapshot.wanted_kind(kind)
-    groups = _groups(snapshot, group_by)
+    groups = None if group_by is None else _groups(snapshot, group_by)
     admitted = snapshot.searchable(wanted)
     if condition.expression is not None:
         admitted = admitted & snapshot.select(condition)[snapshot.part_items]
     if isinstance(exclude, Mapping):
         admitted = admitted & ~_excluded(snapshot, exclude)[snapshot.part_items]
     searched = _items(snapshot, admitted)
-    if score == "max" and not isinstance(exclude, str) and all(question.row is None for question in questions):
-        return _best(snapshot, graph, questions, k, admitted, groups, recall), searched
+    options: dict[str, Any] = {"k": min(k, max(len(snapshot), 1)), "groups": groups, "score": score, "recall": recall}
+    if not isinstance(exclude, str):
+        return _best(snapshot, graph, questions, admitted, **options), searched
     answers = []
     for question in questions:
-        here = admitted
-        if question.row is not None:
-            here = here & (snapshot.part_items != question.row)
-        if isinstance(exclude, str):
-            own = _own_value(snapshot, question, exclude)
-            if own is not None:
-                here = here & ~_excluded(snapshot, {exclude: own})[snapshot.part_items]
-        if score == "max":
-            answers.extend(_best(snapshot, graph, [question], k, here, groups, recall))
-        else:
-            answers.append(_ranked(snapshot, question, k, here, groups, score))
+        own = _own_value(snapshot, question, exclude)
+        here = admitted if own is None else admitted & ~_excluded(snapshot, {exclude: own})[snapshot.part_items]
+        answers.extend(_best(snapshot, graph, [question], here, **options))
     return answers, searched
 
 
@@ -261,108 +252,56 @@ def _items(snapshot: Snapshot, admitted: Array) -> int:
     return int(np.count_nonzero(found))
 
 
-def _groups(snapshot: Snapshot, group_by: str | None) -> Array | None:
-    """Return the group of each item row, the same array each time; None where each part is an item of its own."""
-    if group_by is None and snapshot.single:
-        return None
+def _groups(snapshot: Snapshot, group_by: str) -> Array:
+    """Return the group of each item row, the same array each time."""
     name = ("groups", group_by)
     if name not in snapshot.memo:
-        snapshot.memo[name] = _group_codes(snapshot, group_by)
+        rows = len(snapshot.live)
+        codes = snapshot.table[group_by].rank("dense").cast(int).fill_null(-1).to_numpy()
+        groups = np.arange(rows, 2 * rows, dtype=np.int64)
+        known = codes >= 0
+        groups[snapshot.live_rows[known]] = codes[known] - 1
+        snapshot.memo[name] = groups
     return np.asarray(snapshot.memo[name])
-
-
-def _group_codes(snapshot: Snapshot, group_by: str | None) -> Array:
-    rows = len(snapshot.live)
-    if group_by is None:
-        return np.arange(rows, dtype=np.int64)
-    codes = snapshot.table[group_by].rank("dense").cast(int).fill_null(-1).to_numpy()
-    groups = np.arange(rows, 2 * rows, dtype=np.int64)
-    known = codes >= 0
-    groups[snapshot.live_rows[known]] = codes[known] - 1
-    return groups
 
 
 def _best(
     snapshot: Snapshot,
     graph: Graph,
     questions: Sequence[Question],
-    k: int,
     admitted: Array,
+    *,
+    k: int,
     groups: Array | None,
+    score: str,
     recall: float,
 ) -> list[list[Answer]]:
-    """Return the k best items by their best part, through the graph where there is one."""
-    k = min(k, max(len(snapshot), 1))
-    queries = np.concatenate([question.vectors for question in questions])
-    found = graph.search(snapshot, queries, k, admitted, groups, recall)
+    """Return the k best items for each question, through the graph where there is one."""
+    items = snapshot.part_items
+    own = [-1 if question.row is None else question.row for question in questions]
+    found = graph.search(
+        snapshot,
+        [question.vectors for question in questions],
+        k,
+        admitted=admitted,
+        items=items,
+        groups=groups,
+        excluded=None if all(row < 0 for row in own) else own,
+        score=score,
+        recall=recall,
+    )
     if found is None:
-        allowed = np.flatnonzero(admitted)
-        found = [_scan(snapshot, query, allowed, k, groups) for query in queries]
-    answers, at = [], 0
-    for question in questions:
-        mine = found[at : at + len(question.vectors)]
-        at += len(question.vectors)
-        parts = np.concatenate([rows for rows, _ in mine])
-        scores = np.concatenate([scores for _, scores in mine])
-        order = np.lexsort((parts, -scores))
-        items = snapshot.part_items[parts[order]]
-        chosen = order[_first_of_each(items if groups is None else groups[items])][:k]
-        answers.append([Answer(int(snapshot.part_items[parts[i]]), float(scores[i]), int(parts[i])) for i in chosen])
-    return answers
-
-
-def _scan(snapshot: Snapshot, query: Array, allowed: Array, k: int, groups: Array | None) -> tuple[Array, Array]:
-    scores = _scores(snapshot, query[None], allowed)[0]
-    order = np.lexsort((allowed, -scores))
-    if groups is not None:
-        order = order[_first_of_each(groups[snapshot.part_items[allowed[order]]])]
-    return allowed[order[:k]], scores[order[:k]]
-
-
-def _ranked(
-    snapshot: Snapshot, question: Question, k: int, admitted: Array, groups: Array | None, score: str
-) -> list[Answer]:
-    """Return the k best items by a score that needs all parts, from all of them."""
-    allowed = np.flatnonzero(admitted)
-    if not len(allowed):
-        return []
-    scores = _scores(snapshot, question.vectors, allowed).astype(np.float64)
-    items, starts = np.unique(snapshot.part_items[allowed], return_index=True)
-    best = np.maximum.reduceat(scores, starts, axis=1)
-    combined = _COMBINE[score](scores, starts, best)
-    order = np.lexsort((items, -best.max(0), -combined))
-    if score == "count":
-        order = order[combined[order] > 0]
-    if groups is not None:
-        order = order[_first_of_each(groups[items[order]])]
-    ends = np.append(starts[1:], len(allowed))
-    answers = []
-    for i in order[:k]:
-        own = scores[:, starts[i] : ends[i]].max(0)
-        answers.append(Answer(int(items[i]), float(combined[i]), int(allowed[starts[i] + int(np.argmax(own))])))
-    return answers
-
-
-def _count(scores: Array, starts: Array, best: Array) -> Array:
-    """Count each item's parts among the nearest of each vector of the query."""
-    nearest = np.zeros(scores.shape, np.int64)
-    for row, values in enumerate(scores):
-        nearest[row, np.argsort(-values, kind="stable")[:_COUNTED]] = 1
-    return np.asarray(np.add.reduceat(nearest, starts, axis=1).sum(0), np.float64)
-
-
-def _mean(scores: Array, starts: Array, best: Array) -> Array:
-    sizes = np.diff(np.append(starts, scores.shape[1]))
-    return np.asarray((np.add.reduceat(scores, starts, axis=1) / sizes).max(0))
-
-
-_COMBINE: dict[str, Callable[[Array, Array, Array], Array]] = {
-    "mean": _mean,
-    "sum": lambda scores, starts, best: np.asarray(np.add.reduceat(scores, starts, axis=1).max(0)),
-    "count": _count,
-    "maxsim": lambda scores, starts, best: np.asarray(best.sum(0)),
-    "median_min": lambda scores, starts, best: np.asarray(np.median(best, axis=0)),
-}
+        found = []
+        for question, row in zip(questions, own, strict=True):
+            allowed = np.flatnonzero(admitted & (items != row))
+            scores = _scores(snapshot, question.vectors, allowed)
+            of_group = None if groups is None else groups[items[allowed]]
+            here = rank_items(scores, items[allowed], k, score=score, groups=of_group)
+            found.append((here.items, here.scores, allowed[here.parts.astype(np.int64)]))
+    return [
+        [Answer(int(item), float(value), int(part)) for item, value, part in zip(*arrays, strict=True)]
+        for arrays in found
+    ]
 
 
 def _scores(snapshot: Snapshot, queries: Array, allowed: Array) -> Array:
@@ -377,11 +316,6 @@ def _scores(snapshot: Snapshot, queries: Array, allowed: Array) -> Array:
             dots = 2 * dots - (wide * wide).sum(1)[:, None] - (block * block).sum(1)
         found[:, start : start + step] = dots
     return found
-
-
-def _first_of_each(values: Array) -> Array:
-    """Return the positions at which each value appears first, in order."""
-    return np.sort(np.unique(values, return_index=True)[1])
 
 
 def only_one(given: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ use crate::error::{Damage, Error, Result};
 use crate::file::{self, Reader, map::Map};
 use crate::graph::Graph;
 use crate::graph::scratch::Scratches;
-use crate::group::GroupId;
+use crate::group::{GroupId, Items, ItemsOnce};
+use crate::items::{self, ItemAnswers, ItemAsk};
 use crate::maintain::{append, checked_keys, compacted, linked, measure, measure_rows, sample};
 use crate::pool::{Control, Pool, ProcessLock};
 use crate::query::{self, Answers, Ask};
@@ -257,6 +258,29 @@ impl Index {
         )
     }
 
+    /// Finds items for sets of prepared vectors over one snapshot: query i has the vectors `offsets[i]..offsets[i + 1]`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for options that make no sense, [`Error::Corrupt`], [`Error::Cancelled`].
+    pub fn search_items(
+        &self,
+        state: &State,
+        vectors: &[f32],
+        offsets: &[usize],
+        ask: ItemAsk<'_>,
+        threads: usize,
+        control: &Control,
+    ) -> Result<ItemAnswers> {
+        let engine = items::Engine {
+            state,
+            pool: &self.pool,
+            scratches: &self.scratches,
+            threads,
+            control,
+        };
+        items::search(&engine, vectors, offsets, ask)
+    }
+
     /// Every row that scores at least `threshold`, best first, for each prepared query.
     ///
     /// # Errors
@@ -409,6 +433,22 @@ impl Index {
                 }
             }
             moved.into()
+        })
+    }
+
+    /// Prepared groups as items in the numbering of a snapshot, kept in `once`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if another index prepared them.
+    pub fn prepared_items(
+        &self,
+        state: &State,
+        groups: &Prepared<Arc<[GroupId]>>,
+        once: &ItemsOnce,
+    ) -> Result<Arc<Items>> {
+        self.moved(state, groups, "grouping", |_| ())?;
+        once.get(state.numbering, || {
+            Ok(Items::new(self.prepared_groups(state, groups)?))
         })
     }
 

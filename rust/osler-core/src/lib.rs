@@ -4,7 +4,7 @@
 //! any number of threads and at any SIMD level. From the bottom: [`error`], [`metric`], [`random`], [`fs`]; [`file`]
 //! and [`chunks`] hold bytes and rows; [`quantize`] makes small codes of rows; [`vectors`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
 //! [`pool`] are the parts of a search; [`graph`] and [`exact`] are its two ways; [`calibrate`] turns a wanted recall into a width;
-//! [`state`] is one snapshot, `maintain` what a writer does to it, [`stored`] its file, [`query`] a search over it; [`index`] is what callers use, beside
+//! [`state`] is one snapshot, `maintain` what a writer does to it, [`stored`] its file, [`query`] a search over it, [`items`] one for items by their [`parts`] and [`means`]; [`index`] is what callers use, beside
 //! [`join`]. `FORMAT.md` beside this crate gives every byte of a file.
 //!
 //! ```
@@ -32,10 +32,13 @@ pub mod graph;
 pub mod group;
 pub mod hash;
 pub mod index;
+pub mod items;
 pub mod join;
 pub mod keys;
 mod maintain;
+pub mod means;
 pub mod metric;
+pub mod parts;
 pub mod pool;
 pub mod quantize;
 pub mod query;

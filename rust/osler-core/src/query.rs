@@ -397,7 +397,27 @@ struct Out<'a> {
     counts: &'a mut [i64],
 }
 
-fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>> {
+/// How many rows a scan could score, about, for what a walk costs that answers one query; None: no walk answers it.
+pub(crate) fn cost_of_walk(state: &State, ask: Ask<'_>) -> Result<Option<usize>> {
+    let plan = Plan::new(state, ask)?;
+    let share = state.graph.as_ref().map_or(1.0, Graph::row_share);
+    Ok(match plan.way {
+        Way::Walk(effort) => {
+            let hops = effort.hops() * state.rows() as f64 / plan.candidates.max(1) as f64;
+            Some((hops / share) as usize)
+        }
+        Way::Exact | Way::Scan => None,
+    })
+}
+
+/// How many results `count` queries have with k columns each.
+pub(crate) fn cells(count: usize, k: usize) -> Result<usize> {
+    count.checked_mul(k).filter(|&cells| cells <= MAX_RESULTS).ok_or_else(|| {
+        Error::input(format!("{count} queries with k = {k} are too many results for one call; lower k or split the batch"))
+    })
+}
+
+pub(crate) fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>> {
     let mut all = Vec::new();
     all.try_reserve_exact(count)
         .map_err(|_| Error::Memory(count * size_of::<T>()))?;
@@ -421,9 +441,7 @@ pub fn search(
     let plan = Plan::new(state, ask)?;
     let (k, dim) = (ask.k, state.params.dim);
     let count = queries.len() / dim;
-    let cells = count.checked_mul(k).filter(|&cells| cells <= MAX_RESULTS).ok_or_else(|| {
-        Error::input(format!("{count} queries with k = {k} are too many results for one call; lower k or split the batch"))
-    })?;
+    let cells = cells(count, k)?;
     let mut answers = Answers {
         keys: filled(cells, RESERVED)?,
         scores: filled(cells, f32::NEG_INFINITY)?,

@@ -206,6 +206,15 @@ pub fn ids(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
     integers::<i64>(value, name, "int64")
 }
 
+/// Where each query's vectors begin.
+pub fn offsets(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<usize>> {
+    let whole = integers::<i64>(value, name, "int64")?;
+    let offsets = whole.into_iter().map(usize::try_from);
+    offsets
+        .collect::<Result<_, _>>()
+        .map_err(|_| invalid(format!("{name} has a negative number; they begin with 0")))
+}
+
 /// A boolean mask, or None if the value holds no booleans.
 pub fn mask(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Vec<bool>>> {
     let array = asarray(value, name)?;

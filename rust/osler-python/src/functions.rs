@@ -1,12 +1,16 @@
 //! Functions of the engine that belong to no index.
 
 use numpy::PyArray1;
+use osler_core::group::Items;
+use osler_core::items::ItemAnswers;
 use osler_core::metric::Metric;
+use osler_core::parts::{Score, rank};
 use osler_core::pool::Pool;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::results::FoundItems;
 use crate::{arrays, enter};
 
 type Arrays<'py> = (
@@ -72,6 +76,72 @@ pub fn join<'py>(
         PyArray1::from_vec(py, b),
         PyArray1::from_vec(py, scores),
     ))
+}
+
+/// Rank items by a table of part scores, as `Index.search_items` ranks them; for vectors that no index holds.
+///
+/// Parameters
+/// ----------
+/// scores : array of shape (q, n) or (n,), float32
+///     The score of each part for each vector of one query; higher is nearer.
+/// items : array of int64 of shape (n,)
+///     The item of each part.
+/// k : int
+///     Items wanted.
+/// score : {"max", "mean", "sum", "count", "maxsim", "median_min"}
+/// groups : array of int64 of shape (n,), optional
+///     At most one item comes from a group.
+///
+/// Returns
+/// -------
+/// FoundItems
+///     Of one query; ``parts`` are positions in `items`.
+///
+/// Raises
+/// ------
+/// ValueError
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> from osler.index import rank_items
+/// >>> found = rank_items(np.array([0.9, 0.1, 0.5], dtype=np.float32), [7, 7, 8], k=2, score="mean")
+/// >>> found.items, found.parts
+/// (array([7, 8]), array([0, 2], dtype=uint64))
+#[pyfunction]
+#[pyo3(signature = (scores, items, k=arrays::Whole(10), *, score="max", groups=None),
+       text_signature = "(scores, items, k=10, *, score='max', groups=None)")]
+pub fn rank_items(
+    py: Python<'_>,
+    scores: &Bound<'_, PyAny>,
+    items: &Bound<'_, PyAny>,
+    k: arrays::Whole,
+    score: &str,
+    groups: Option<&Bound<'_, PyAny>>,
+) -> PyResult<FoundItems> {
+    let table = arrays::matrix(scores, "scores", None, true)?;
+    let items = arrays::ids(items, "items")?;
+    let groups = groups
+        .map(|groups| arrays::ids(groups, "groups"))
+        .transpose()?;
+    let k = arrays::positive("k", &k)?;
+    let answers = enter::quick(py, || {
+        let items = Items::new(items.into());
+        let limit = groups.as_deref().map(|groups| (groups, 1));
+        let score = Score::parse(score)?;
+        let found = rank(&table.values, table.rows, &items, score, k, limit)?;
+        Ok(ItemAnswers {
+            items: found
+                .iter()
+                .map(|hit| items.of_row()[hit.part() as usize])
+                .collect(),
+            scores: found.iter().map(|hit| hit.score()).collect(),
+            parts: found.iter().map(|hit| u64::from(hit.part())).collect(),
+            counts: vec![found.len() as i64],
+        })
+    })?;
+    let k = answers.items.len();
+    FoundItems::new(py, answers, k, true)
 }
 
 /// The 32-byte BLAKE3 hash of some bytes.

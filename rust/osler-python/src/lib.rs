@@ -20,10 +20,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     functions::check_simd_setting()?;
     module.add_class::<index::Index>()?;
     module.add_class::<results::Found>()?;
+    module.add_class::<results::FoundItems>()?;
     module.add_class::<results::Pairs>()?;
     module.add_class::<sets::Bitmap>()?;
     module.add_class::<sets::Groups>()?;
     module.add_function(wrap_pyfunction!(functions::join, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::rank_items, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3_keyed, module)?)?;
     module.add_function(wrap_pyfunction!(functions::simd_level, module)?)

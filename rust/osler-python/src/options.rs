@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use osler_core::group::Items;
 use osler_core::index::Index as Engine;
 use osler_core::pool::Control;
 use osler_core::select::RowSet;
 use osler_core::state::State;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::sets::{Bitmap, Groups};
@@ -74,6 +76,46 @@ pub fn grouping(
     }
     let ids = arrays::ids(value, name)?;
     enter::quick(py, || Ok(engine.groups(state, &ids)?.into()))
+}
+
+/// Rows as parts of items.
+pub fn items(
+    engine: &Engine,
+    py: Python<'_>,
+    state: &State,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<Arc<Items>> {
+    if let Ok(groups) = value.cast::<Groups>() {
+        let Groups { groups, items, .. } = groups.get();
+        return enter::quick(py, || engine.prepared_items(state, groups, items));
+    }
+    let ids = arrays::ids(value, "items")?;
+    enter::quick(py, || {
+        Ok(Arc::new(Items::new(engine.groups(state, &ids)?.into())))
+    })
+}
+
+/// The excluded group of each query and the group of each row, if any group is excluded.
+pub fn excluded<'a>(
+    ids: Option<&'a [i64]>,
+    exclude_by: Option<&'a [i64]>,
+    otherwise: Option<&'a [i64]>,
+    queries: usize,
+) -> PyResult<Option<(&'a [i64], &'a [i64])>> {
+    match (ids, exclude_by.or(otherwise)) {
+        (None, _) if exclude_by.is_none() => Ok(None),
+        (None, _) => Err(PyValueError::new_err(
+            "exclude_by needs exclude_groups: one id for each query",
+        )),
+        (Some(_), None) => Err(PyValueError::new_err(
+            "exclude_groups needs groups or exclude_by",
+        )),
+        (Some(ids), Some(_)) if ids.len() != queries => Err(PyValueError::new_err(format!(
+            "exclude_groups has {} ids for {queries} queries; give one for each, -1 for none",
+            ids.len(),
+        ))),
+        (Some(ids), Some(groups)) => Ok(Some((groups, ids))),
+    }
 }
 
 /// A callback for progress: the user's own, or a bar.

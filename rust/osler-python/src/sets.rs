@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use osler_core::group::ItemsOnce;
 use osler_core::index::{Index as Engine, Prepared};
 use osler_core::select::RowSet;
 use pyo3::exceptions::PyValueError;
@@ -95,7 +96,7 @@ impl Bitmap {
     }
 }
 
-/// Groups of the rows of one index, made by `Index.groups`, for `groups` and `exclude_by` of its searches.
+/// Groups of the rows of one index, made by `Index.groups`, for `groups`, `exclude_by` and `items` of its searches.
 ///
 /// Examples
 /// --------
@@ -107,6 +108,8 @@ impl Bitmap {
 pub struct Groups {
     pub groups: Prepared<Arc<[i64]>>,
     pub count: usize,
+    /// Made by the first search for items.
+    pub items: ItemsOnce,
 }
 
 #[pymethods]
