@@ -42,7 +42,7 @@ impl Default for Params {
     fn default() -> Self {
         Params {
             degree: 32,
-            fan_out: [10, 3],
+            fan_out: [10, 2],
             cap: 512,
             leaf_k: 8,
             reservoir: 64,
