@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
-use osler_kernels::{Kernels, levels};
+use osler_kernels::{Kernels, Panels, levels};
 
 const DIMS: [usize; 2] = [384, 512];
 
 /// Vectors on each side of a tile: both sides together stay in the second cache.
 const TILE: usize = 48;
+
+/// Rows of a leaf of usual size.
+const LEAF: usize = 224;
 
 /// Distinct vectors a single-pair bench walks through: enough to defeat reuse of one result, few
 /// enough for the first cache.
@@ -110,6 +113,10 @@ fn pairs(criterion: &mut Criterion) {
         bench(criterion, "sum_of_squares", dim, 2 * dim, |kernels| {
             kernels.sum_of_squares(rows.f32(next()))
         });
+        let four = [rows.i8(0), rows.i8(1), rows.i8(2), rows.i8(3)];
+        bench(criterion, "dot4_i8", dim, 8 * dim, |kernels| {
+            kernels.dot4_i8(queries.i8(next()), black_box(four))
+        });
         let four = [rows.f32(0), rows.f32(1), rows.f32(2), rows.f32(3)];
         bench(criterion, "dot4", dim, 8 * dim, |kernels| {
             kernels.dot4(queries.f32(next()), black_box(four))
@@ -175,6 +182,56 @@ fn tiles(criterion: &mut Criterion) {
     }
 }
 
+fn panels(criterion: &mut Criterion) {
+    for dim in DIMS {
+        let rows = Vectors::new(LEAF, dim, 6);
+        let with_lengths = |i: usize| {
+            let codes = rows.i8(i);
+            (codes, 1.0, osler_kernels::dot_i8(codes, codes) as f32)
+        };
+        let mut leaf = Panels::default();
+        let mut keys = Vec::new();
+        bench(criterion, "Panels::fill", dim, LEAF * dim, |_| {
+            leaf.fill(dim, (0..LEAF).map(with_lengths));
+        });
+        let pairs = LEAF * (LEAF - 1) / 2;
+        bench(
+            criterion,
+            "nearest_within",
+            dim,
+            2 * pairs * dim,
+            |kernels| {
+                kernels.nearest_within(&leaf, &mut keys);
+            },
+        );
+        let pairs = LEAF * LEAF;
+        bench(
+            criterion,
+            "nearest_among",
+            dim,
+            2 * pairs * dim,
+            |kernels| {
+                kernels.nearest_among::<8>(&leaf, &leaf, &mut keys);
+            },
+        );
+        let mut sum = 0;
+        bench(
+            criterion,
+            "nearest_among by single calls",
+            dim,
+            2 * pairs * dim,
+            |kernels| {
+                for a in 0..LEAF {
+                    for b in 0..LEAF {
+                        sum ^= kernels.dot_i8(rows.i8(a), rows.i8(b));
+                    }
+                }
+                sum
+            },
+        );
+    }
+}
+
 fn values(criterion: &mut Criterion) {
     for dim in DIMS {
         let vectors = Vectors::new(1, dim, 5);
@@ -218,6 +275,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = pairs, tiles, values, rotations
+    targets = pairs, tiles, panels, values, rotations
 }
 criterion_main!(kernels);

@@ -7,6 +7,7 @@
 
 mod clustered;
 mod graph_stays_whole;
+mod partition_links_every_row;
 mod recall_is_what_was_measured;
 mod same_bytes_at_any_thread_count;
 mod snapshots_do_not_move;

@@ -1,7 +1,8 @@
 //! A graph from the candidates of its rows: which become edges, their way back, and random ones in the free places.
 //!
 //! Reads rows as bytes; writes only what it returns. RobustPrune is that of DiskANN (Subramanya and others, 2019,
-//! Algorithm 2); its factor is the sharp knob: a little too large, and rows of a cluster keep only each other.
+//! Algorithm 2); its factor is the sharp knob: a little too large, and rows of a cluster keep only each other. So edges
+//! are chosen by a strict factor first, and by a looser one only for the places that are then left.
 
 use rayon::prelude::*;
 
@@ -19,8 +20,9 @@ const RING: [usize; 4] = [1, 2, 4, 8];
 
 /// For each row its neighbours, nearest first, ended by [`NONE`] where they are fewer than `params.degree`.
 ///
-/// Advances `control` by the number of rows. Memory beside the result: for each row `8 * params.reservoir` bytes, 12
-/// to look for equal rows, 6 for each leader that it follows first, and 4 for each edge on its way back.
+/// Advances `control` by the number of rows. Memory beside the result: for each row `8 * params.reservoir` bytes until
+/// candidates are pruned, before that 16 to find equal rows and 6 for each leader that it follows in the first cut, and
+/// 9 and 4 for each edge afterwards.
 ///
 /// # Errors
 /// [`Error::Cancelled`](crate::error::Error::Cancelled) if the work was asked to stop.
@@ -55,6 +57,7 @@ pub fn build(rows: &ByteRows<'_>, params: Params, control: &Control) -> Result<V
             }
             told.advance(edges.len() / params.degree)
         })?;
+    told.finish();
     drop(found);
 
     let back = Back::new(&edges, params.degree);
@@ -78,7 +81,8 @@ pub fn build(rows: &ByteRows<'_>, params: Params, control: &Control) -> Result<V
             }
             told.advance(edges.len() / params.degree)
         })?;
-    link_equal(&equal, &mut edges, params.degree);
+    told.finish();
+    link_equal(&equal, &mut edges, &params);
     Ok(edges)
 }
 
@@ -91,8 +95,7 @@ pub fn fill(edges: &mut [u32], degree: usize, sizes: &[usize], seed: u64) {
         .enumerate()
         .for_each(|(row, edges)| {
             let mut there = edges.partition_point(|&row| row != NONE);
-            let size = sizes.iter().copied().find(|&size| there <= size);
-            let size = size.unwrap_or(degree).min(degree);
+            let size = places(there, sizes, degree);
             let mut stream = Stream::new(seed, FILL, row as u64);
             if count - 1 <= size {
                 let others = (0..count as u32).filter(|&other| other as usize != row);
@@ -121,7 +124,7 @@ struct Scratch {
     spare: Vec<u64>,
 }
 
-/// Keeps of the candidates in `scratch` the near ones, but none that is nearer to a kept one than to its owner.
+/// Keeps of the candidates in `scratch` the near ones that no kept one makes needless.
 fn prune(
     rows: &ByteRows<'_>,
     owner: u32,
@@ -150,7 +153,6 @@ fn prune(
     kept.clear();
     spare.clear();
     let [strict, loose] = params.alpha;
-    // How much nearer a candidate is to its owner than `alpha` asks for, by the four neighbours that decide.
     let judge = |edges: &[u32], candidate: u64, alpha: f32| -> Verdict {
         let (row, distance) = (row_of(candidate), distance_of(candidate));
         for four in edges.chunks(4) {
@@ -178,8 +180,7 @@ fn prune(
             Verdict::Never => {}
         }
     }
-    let size = params.sizes.into_iter().find(|&size| kept.len() <= size);
-    let size = size.unwrap_or(edges.len()).min(edges.len());
+    let size = places(kept.len(), &params.sizes, edges.len());
     for &candidate in spare.iter() {
         if kept.len() >= size {
             break;
@@ -195,11 +196,17 @@ fn prune(
     }
 }
 
-/// What neighbours kept so far say about a candidate.
+/// What neighbours kept so far say about a candidate: an edge, one if the looser factor leaves a place, or none.
 enum Verdict {
     Now,
     Later,
     Never,
+}
+
+/// Places of a row with `count` neighbours: the first of `sizes` that they fit, at most `degree`.
+fn places(count: usize, sizes: &[usize], degree: usize) -> usize {
+    let size = sizes.iter().copied().find(|&size| count <= size);
+    size.unwrap_or(degree).min(degree)
 }
 
 /// Four rows, of which the last may be the same.
@@ -279,16 +286,19 @@ fn hash(rows: &ByteRows<'_>, row: u32) -> u64 {
     hash ^ hash >> 32
 }
 
-/// Gives every row of a class the neighbours of its first, behind the next of the class in a ring.
-fn link_equal(equal: &[Vec<u32>], edges: &mut [u32], degree: usize) {
+/// Gives every row of a class the neighbours of its first, behind the next of the class in a ring; in as many places
+/// as the neighbours alone would take.
+fn link_equal(equal: &[Vec<u32>], edges: &mut [u32], params: &Params) {
+    let degree = params.degree;
     for class in equal {
         let first = class[0] as usize * degree;
         let mut shared = edges[first..first + degree].to_vec();
         shared.retain(|&row| row != NONE);
+        let size = places(shared.len(), &params.sizes, degree);
         for (i, &row) in class.iter().enumerate() {
             let ahead = RING.iter().filter(|&&step| step < class.len());
             let ahead = ahead.map(|step| class[(i + step) % class.len()]);
-            let mut links = ahead.chain(shared.iter().copied());
+            let mut links = ahead.chain(shared.iter().copied()).take(size);
             for edge in &mut edges[row as usize * degree..][..degree] {
                 *edge = links.next().unwrap_or(NONE);
             }

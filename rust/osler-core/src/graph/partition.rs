@@ -20,7 +20,7 @@ use crate::random::Stream;
 pub struct Params {
     /// Most edges of a row.
     pub degree: usize,
-    /// Leaders that a row follows in each cut, from the first to the last that overlaps; further cuts do not. At most 16 each.
+    /// Leaders that a row follows in the first cut and in the second, at most 16; further cuts do not overlap.
     pub fan_out: [usize; 2],
     /// Most rows of a leaf, at most 1,024.
     pub cap: usize,
@@ -28,10 +28,11 @@ pub struct Params {
     pub leaf_k: usize,
     /// Candidates kept for a row.
     pub reservoir: usize,
-    /// How much nearer to a kept neighbour than to its owner a candidate must be to be left out, as a factor of
-    /// squared distances.
+    /// Factors of squared distances: a candidate is left out if its distance to a kept neighbour times the factor is
+    /// no more than that to its owner. By the first factor, neighbours lead in different directions; by the second,
+    /// which is larger, candidates left out by the first take the places that are then free.
     pub alpha: [f32; 2],
-    /// x
+    /// Numbers of places that a row may have, ascending: it gets the first that its strictly chosen neighbours fit.
     pub sizes: [usize; 2],
     /// Of leaders and of random edges.
     pub seed: u64,
@@ -41,12 +42,12 @@ impl Default for Params {
     fn default() -> Self {
         Params {
             degree: 32,
-            fan_out: [10, 3],
+            fan_out: [10, 2],
             cap: 512,
             leaf_k: 8,
             reservoir: 64,
-            alpha: [1.0, 1.1],
-            sizes: [16, 24],
+            alpha: [1.05, 1.2],
+            sizes: [16, 32],
             seed: 0,
         }
     }
@@ -61,10 +62,10 @@ const BLOCK: usize = 256;
 /// How many rows before its turn a row is fetched from memory.
 pub(super) const AHEAD: usize = 8;
 
-/// Rows whose candidates share a lock and a piece of memory.
+/// Rows whose candidates share a lock.
 pub(super) const STRIPE: usize = 64;
 
-/// Below this, no row.
+/// No candidate: above all others.
 const EMPTY: u64 = u64::MAX;
 
 /// A candidate as a number that orders by distance, then by row.
@@ -183,6 +184,13 @@ impl<'a> Share<'a> {
         self.control.advance(told(before + count) - told(before));
         self.control.check()
     }
+
+    /// Tells what is left of the share.
+    pub(super) fn finish(&self) {
+        let done = self.done.swap(self.total, Ordering::Relaxed);
+        let told = (done as u128 * self.share as u128 / self.total as u128) as usize;
+        self.control.advance(self.share.saturating_sub(told));
+    }
 }
 
 /// Cut pieces of a group, one behind the other.
@@ -255,6 +263,7 @@ pub(super) fn candidates(
         share: Share::new(control, share, total),
     };
     carving.carve(members, 0, params.seed)?;
+    carving.share.finish();
     Ok(carving.candidates)
 }
 
