@@ -6,6 +6,7 @@ use osler_core::graph::NONE;
 use osler_core::graph::bytes::ByteRows;
 use osler_core::graph::edges::{build, fill};
 use osler_core::graph::partition::Params;
+use osler_core::graph::prune::Rule;
 use osler_core::pool::{Control, Pool};
 use osler_core::random::Stream;
 
@@ -19,8 +20,10 @@ const SMALL: Params = Params {
     cap: 48,
     leaf_k: 8,
     reservoir: 64,
-    alpha: [1.05, 1.2],
-    sizes: [16, 32],
+    rule: Rule {
+        alpha: [1.05, 1.2],
+        sizes: [16, 32],
+    },
     seed: 5,
 };
 
@@ -160,14 +163,17 @@ fn a_walk_finds_the_nearest_rows_of_clusters() {
     let mut edges = bytes.build(SMALL, 2);
     let small = (0..6000).filter(|&row| neighbours(&edges, row).len() <= 16);
     let small = small.count() as f64 / 6000.0;
-    fill(&mut edges, SMALL.degree, &SMALL.sizes, 1);
+    fill(&mut edges, SMALL.degree, &SMALL.rule, 1);
     let found = recall(&bytes, &edges, 24);
     println!("recall@10 {found:.4}, {small:.3} of rows have 16 edges or fewer");
     assert!(found >= 0.98 && small >= 0.7);
-    let near = SMALL.alpha.map(|alpha| alpha * 4.0);
+    let near = SMALL.rule.alpha.map(|alpha| alpha * 4.0);
     let near_only = bytes.build(
         Params {
-            alpha: near,
+            rule: Rule {
+                alpha: near,
+                ..SMALL.rule
+            },
             degree: 32,
             ..SMALL
         },
@@ -189,7 +195,7 @@ fn equal_rows_lead_to_each_other_and_to_the_rest() {
     let mut edges = bytes.build(SMALL, 2);
     check_lists(&bytes, &edges);
     let count = bytes.scales.len();
-    fill(&mut edges, SMALL.degree, &SMALL.sizes, 1);
+    fill(&mut edges, SMALL.degree, &SMALL.rule, 1);
     for row in [0, 17, 2100, count as u32 - 1] {
         assert_eq!(reached(&edges, row), count, "from row {row}");
     }
@@ -203,7 +209,7 @@ fn few_rows_and_rows_that_no_leader_tells_apart() {
         let bytes = Bytes::of(&vectors(34, count, 3));
         let mut edges = bytes.build(SMALL, 2);
         check_lists(&bytes, &edges);
-        fill(&mut edges, SMALL.degree, &SMALL.sizes, 1);
+        fill(&mut edges, SMALL.degree, &SMALL.rule, 1);
         for row in 0..count {
             let least = (count - 1).min(16);
             assert!(neighbours(&edges, row).len() >= least, "{count} rows");

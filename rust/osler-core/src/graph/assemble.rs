@@ -11,21 +11,18 @@ use super::bytes::ByteRows;
 use super::frame::{Coded, CodedRows, Frame};
 use super::insert::Source;
 use super::node::{Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
+use super::prune::Rule;
 use super::{Graph, ROOTS, edges, partition, real};
 use crate::chunks::Rows;
 use crate::error::{Error, Read, Result};
 use crate::pool::Control;
 use crate::random::Stream;
 
-/// Purposes of random streams.
-const FILL: u64 = 5;
+/// Purpose of the random stream that draws the sample.
 const SAMPLE: u64 = 6;
 
 /// Blocks that are encoded before they are stored.
 const TOGETHER: usize = 2048;
-
-/// Draws of a random neighbour before an empty place stays empty.
-const TRIES: usize = 4;
 
 /// Most links that a list can have.
 pub const DEGREE: usize = slots(SIZES - 1);
@@ -69,20 +66,26 @@ impl Graph {
                 Ok::<_, Error>(())
             })?;
         let params = partition::Params {
-            degree: DEGREE,
             seed,
             ..partition::Params::default()
         };
-        let edges = {
+        let mut edges = {
             let bytes = ByteRows::new(padded, &coded.codes, &coded.scales)?;
             edges::build(&bytes, params, control)?
         };
-        let lists = edges.as_chunks::<DEGREE>().0;
-        Graph::assemble(Arc::new(frame), &coded, rows, lists, total, seed, control)
+        Graph::assemble(
+            Arc::new(frame),
+            &coded,
+            rows,
+            &mut edges,
+            total,
+            seed,
+            control,
+        )
     }
 
-    /// The graph whose row `rows[i]` has the 8-bit row `i` of `coded` and links to `lists[i]`, given by places of `rows`
-    /// and ended by [`NONE`]. There are `total` rows; those that are not in `rows` are not linked yet.
+    /// The graph whose row `rows[i]` has the 8-bit row `i` of `coded` and links to the `i`th [`DEGREE`] of `edges`, given by
+    /// places of `rows` and ended by [`NONE`]. There are `total` rows; those that are not in `rows` are not linked yet.
     ///
     /// # Errors
     /// [`crate::error::Error::Cancelled`].
@@ -90,21 +93,27 @@ impl Graph {
         frame: Arc<Frame>,
         coded: &CodedRows,
         rows: &[u32],
-        lists: &[[u32; DEGREE]],
+        edges: &mut [u32],
         total: usize,
         seed: u64,
         control: &Control,
     ) -> Result<Graph> {
         let mut graph = Graph::empty(frame, seed);
-        let mut counts = [0; SIZES];
-        let names: Vec<u32> = lists
+        let counts: Vec<u8> = edges
+            .chunks_exact(DEGREE)
+            .map(|list| real(list).len() as u8)
+            .collect();
+        let mut sizes = [0; SIZES];
+        let names: Vec<u32> = counts
             .iter()
-            .map(|list| {
-                let size = usize::from(real(list).len() > slots(0));
-                counts[size] += 1;
-                name(size, counts[size] - 1)
+            .map(|&count| {
+                let size = usize::from(usize::from(count) > slots(0));
+                sizes[size] += 1;
+                name(size, sizes[size] - 1)
             })
             .collect();
+        edges::fill(edges, DEGREE, &Rule::default(), seed);
+        let lists = edges.as_chunks::<DEGREE>().0;
         for size in 0..SIZES {
             let layout = graph.layout(size);
             let places: Vec<u32> = (0..names.len() as u32)
@@ -115,24 +124,17 @@ impl Graph {
                 let blocks: Vec<Vec<u32>> = together
                     .par_iter()
                     .map_init(Encoder::default, |encoder, &place| {
-                        let links = real(&lists[place as usize]);
-                        let mut all = links.to_vec();
-                        fill(
-                            &mut all,
-                            slots(size),
-                            place,
-                            seed,
-                            rows[place as usize],
-                            names.len(),
-                        );
+                        let list = &lists[place as usize];
+                        let links = usize::from(counts[place as usize]);
                         let mut block = vec![0; layout.words()];
                         encoder.encode(
                             &mut block,
                             layout,
                             rows[place as usize],
                             coded.row(place as usize),
-                            links.len(),
-                            all.iter()
+                            links,
+                            real(list)
+                                .iter()
                                 .map(|&other| (names[other as usize], coded.row(other as usize))),
                         );
                         block
@@ -222,16 +224,17 @@ impl Graph {
     /// Names of random nodes for the empty places of a new node that has the links `all`.
     pub(super) fn random_names(&self, all: &mut Vec<u32>, most: usize, row: u32) {
         let [small, large] = self.sizes();
-        let mut places: Vec<u32> = all
-            .iter()
-            .map(|&node| {
-                let before = if size_of_name(node) == 0 { 0 } else { small };
-                (before + index_of_name(node)) as u32
-            })
-            .collect();
-        let real = places.len();
-        fill(&mut places, most, NONE, self.seed, row, small + large);
-        all.extend(places[real..].iter().map(|&place| {
+        let real = all.len();
+        let mut places = vec![NONE; most];
+        for (place, &node) in places.iter_mut().zip(&*all) {
+            let before = if size_of_name(node) == 0 { 0 } else { small };
+            *place = (before + index_of_name(node)) as u32;
+        }
+        // The row is in no place yet, so none has to be kept out; its number makes the draw its own.
+        let own = self.seed ^ u64::from(row).rotate_left(32);
+        edges::fill_row(&mut places, real, NONE, own, small + large);
+        let places = places[real..].iter().filter(|&&place| place != NONE);
+        all.extend(places.map(|&place| {
             let place = place as usize;
             if place < small {
                 name(0, place)
@@ -239,20 +242,5 @@ impl Graph {
                 name(1, place - small)
             }
         }));
-    }
-}
-
-/// Fills a list up to `most` with random ones of `count` places, other than `own` and those in the list. They cost nothing,
-/// as the places are there, and lead out of clusters.
-fn fill(list: &mut Vec<u32>, most: usize, own: u32, seed: u64, row: u32, count: usize) {
-    let mut stream = Stream::new(seed, FILL, u64::from(row));
-    for _ in 0..TRIES * most {
-        if list.len() >= most {
-            break;
-        }
-        let place = stream.below(count as u64) as u32;
-        if place != own && !list.contains(&place) {
-            list.push(place);
-        }
     }
 }

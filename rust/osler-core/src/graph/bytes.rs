@@ -5,7 +5,8 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use super::prune::Distances;
+use crate::error::{Error, Read, Result};
 
 /// Rows scaled to bytes, of one length that is a multiple of 64; short rows end in zeros.
 pub struct ByteRows<'a> {
@@ -94,5 +95,17 @@ impl<'a> ByteRows<'a> {
             let product = (2.0 * (scale * self.scale(others[i]))) * dots[i] as f32;
             ((square + self.square(others[i])) - product).max(0.0)
         })
+    }
+}
+
+impl Distances for ByteRows<'_> {
+    #[inline]
+    fn to_four(&self, from: u32, to: [u32; 4]) -> Read<[f32; 4]> {
+        Ok(self.distances(from, to))
+    }
+
+    #[inline]
+    fn prefetch(&self, at: u32) {
+        osler_kernels::prefetch(self.codes(at));
     }
 }

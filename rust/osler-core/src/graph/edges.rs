@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::NONE;
 use super::bytes::ByteRows;
-use super::partition::{AHEAD, Params, STRIPE, Share, candidates, distance_of, entry, row_of};
+use super::partition::{Params, STRIPE, Share, candidates};
+use super::prune::{Pruner, Rule, row_of};
 use crate::error::Result;
 use crate::pool::Control;
 use crate::random::Stream;
@@ -47,171 +48,107 @@ pub fn build(rows: &ByteRows<'_>, params: Params, control: &Control) -> Result<V
     edges
         .par_chunks_mut(STRIPE * params.degree)
         .enumerate()
-        .try_for_each_init(Scratch::default, |scratch, (stripe, edges)| {
-            for (i, edges) in edges.chunks_exact_mut(params.degree).enumerate() {
-                let row = (stripe * STRIPE + i) as u32;
-                scratch.candidates.clear();
-                let near = found.of(row).map(row_of);
-                scratch.candidates.extend(near);
-                prune(rows, row, &params, scratch, edges);
-            }
-            told.advance(edges.len() / params.degree)
-        })?;
+        .try_for_each_init(
+            Default::default,
+            |(pruner, near): &mut (Pruner, Vec<u32>), (stripe, edges)| {
+                for (i, edges) in edges.chunks_exact_mut(params.degree).enumerate() {
+                    let row = (stripe * STRIPE + i) as u32;
+                    near.clear();
+                    near.extend(found.of(row).map(row_of));
+                    write(edges, pruner.of(rows, row, near, &params.rule)?);
+                }
+                told.advance(edges.len() / params.degree)
+            },
+        )?;
     told.finish();
     drop(found);
 
-    let back = Back::new(&edges, params.degree);
     let told = Share::new(control, count - share[0] - share[1], count);
-    edges
-        .par_chunks_mut(STRIPE * params.degree)
-        .enumerate()
-        .try_for_each_init(Scratch::default, |scratch, (stripe, edges)| {
-            for (i, edges) in edges.chunks_exact_mut(params.degree).enumerate() {
-                let row = (stripe * STRIPE + i) as u32;
-                let there = edges.partition_point(|&row| row != NONE);
-                let back = back.of(row);
-                if back.iter().all(|row| edges[..there].contains(row)) {
-                    continue;
-                }
-                scratch.candidates.clear();
-                scratch.candidates.extend(&edges[..there]);
-                scratch.candidates.extend(back);
-                edges.fill(NONE);
-                prune(rows, row, &params, scratch, edges);
-            }
-            told.advance(edges.len() / params.degree)
-        })?;
+    add_ways_back(rows, &mut edges, params.degree, &params.rule, |count| {
+        told.advance(count)
+    })?;
     told.finish();
     link_equal(&equal, &mut edges, &params);
     Ok(edges)
 }
 
+/// Adds each edge's way back where it is missing, and prunes lists that grow: a graph whose edges go one way only is walked
+/// badly. Calls `told` with the number of rows done.
+///
+/// # Errors
+/// What `told` reports.
+pub fn add_ways_back(
+    rows: &ByteRows<'_>,
+    edges: &mut [u32],
+    degree: usize,
+    rule: &Rule,
+    told: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
+    let back = Back::new(edges, degree);
+    edges
+        .par_chunks_mut(STRIPE * degree)
+        .enumerate()
+        .try_for_each_init(
+            Default::default,
+            |(pruner, all): &mut (Pruner, Vec<u32>), (stripe, edges)| {
+                for (i, edges) in edges.chunks_exact_mut(degree).enumerate() {
+                    let row = (stripe * STRIPE + i) as u32;
+                    let there = edges.partition_point(|&row| row != NONE);
+                    let back = back.of(row);
+                    if back.iter().all(|row| edges[..there].contains(row)) {
+                        continue;
+                    }
+                    all.clear();
+                    all.extend(&edges[..there]);
+                    all.extend(back);
+                    edges.fill(NONE);
+                    write(edges, pruner.of(rows, row, all, rule)?);
+                }
+                told(edges.len() / degree)
+            },
+        )
+}
+
+fn write(edges: &mut [u32], rows: impl Iterator<Item = u32>) {
+    for (edge, row) in edges.iter_mut().zip(rows) {
+        *edge = row;
+    }
+}
+
 /// Fills the free places of each row with random other rows: up to the first of `sizes` that its neighbours do not
 /// exceed. Of fewer rows, it takes what there are.
-pub fn fill(edges: &mut [u32], degree: usize, sizes: &[usize], seed: u64) {
+pub fn fill(edges: &mut [u32], degree: usize, rule: &Rule, seed: u64) {
     let count = edges.len() / degree;
     edges
         .par_chunks_exact_mut(degree)
         .enumerate()
         .for_each(|(row, edges)| {
-            let mut there = edges.partition_point(|&row| row != NONE);
-            let size = places(there, sizes, degree);
-            let mut stream = Stream::new(seed, FILL, row as u64);
-            if count - 1 <= size {
-                let others = (0..count as u32).filter(|&other| other as usize != row);
-                for other in others {
-                    if !edges[..there].contains(&other) {
-                        edges[there] = other;
-                        there += 1;
-                    }
-                }
-            }
-            while there < size.min(count - 1) {
-                let other = stream.below(count as u64) as u32;
-                if other as usize != row && !edges[..there].contains(&other) {
-                    edges[there] = other;
-                    there += 1;
-                }
-            }
+            let there = edges.partition_point(|&row| row != NONE);
+            let places = rule.places(there).min(degree);
+            fill_row(&mut edges[..places], there, row as u32, seed, count);
         });
 }
 
-#[derive(Default)]
-struct Scratch {
-    candidates: Vec<u32>,
-    sorted: Vec<u64>,
-    kept: Vec<u64>,
-    spare: Vec<u64>,
-}
-
-/// Keeps of the candidates in `scratch` the near ones that no kept one makes needless.
-fn prune(
-    rows: &ByteRows<'_>,
-    owner: u32,
-    params: &Params,
-    scratch: &mut Scratch,
-    edges: &mut [u32],
-) {
-    let Scratch {
-        candidates,
-        sorted,
-        kept,
-        spare,
-    } = scratch;
-    sorted.clear();
-    for (i, four) in candidates.chunks(4).enumerate() {
-        for &soon in candidates.iter().skip(4 * i + AHEAD).take(4) {
-            osler_kernels::prefetch(rows.codes(soon));
-        }
-        let distances = rows.distances(owner, padded(four));
-        let four = four.iter().zip(distances);
-        sorted.extend(four.map(|(&row, distance)| entry(distance, row)));
-    }
-    sorted.sort_unstable();
-    sorted.dedup();
-
-    kept.clear();
-    spare.clear();
-    let [strict, loose] = params.alpha;
-    let judge = |edges: &[u32], candidate: u64, alpha: f32| -> Verdict {
-        let (row, distance) = (row_of(candidate), distance_of(candidate));
-        for four in edges.chunks(4) {
-            let between = rows.distances(row, padded(four));
-            if between.iter().any(|between| alpha * between <= distance) {
-                return if between.iter().any(|between| loose * between <= distance) {
-                    Verdict::Never
-                } else {
-                    Verdict::Later
-                };
+/// Fills the free places of one list, of which `there` are taken, with random ones of `count` rows other than `own`. They
+/// cost nothing, as the places are there, and lead out of clusters.
+pub(super) fn fill_row(list: &mut [u32], mut there: usize, own: u32, seed: u64, count: usize) {
+    let mut stream = Stream::new(seed, FILL, u64::from(own));
+    if count <= list.len() + 1 {
+        for other in 0..count as u32 {
+            if there < list.len() && other != own && !list[..there].contains(&other) {
+                list[there] = other;
+                there += 1;
             }
         }
-        Verdict::Now
-    };
-    for &candidate in sorted.iter() {
-        if kept.len() == edges.len() {
-            break;
-        }
-        match judge(&edges[..kept.len()], candidate, strict) {
-            Verdict::Now => {
-                edges[kept.len()] = row_of(candidate);
-                kept.push(candidate);
-            }
-            Verdict::Later => spare.push(candidate),
-            Verdict::Never => {}
+        return;
+    }
+    while there < list.len() {
+        let other = stream.below(count as u64) as u32;
+        if other != own && !list[..there].contains(&other) {
+            list[there] = other;
+            there += 1;
         }
     }
-    let size = places(kept.len(), &params.sizes, edges.len());
-    for &candidate in spare.iter() {
-        if kept.len() >= size {
-            break;
-        }
-        if let Verdict::Now = judge(&edges[..kept.len()], candidate, loose) {
-            edges[kept.len()] = row_of(candidate);
-            kept.push(candidate);
-        }
-    }
-    kept.sort_unstable();
-    for (edge, &candidate) in edges.iter_mut().zip(kept.iter()) {
-        *edge = row_of(candidate);
-    }
-}
-
-/// What neighbours kept so far say about a candidate: an edge, one if the looser factor leaves a place, or none.
-enum Verdict {
-    Now,
-    Later,
-    Never,
-}
-
-/// Places of a row with `count` neighbours: the first of `sizes` that they fit, at most `degree`.
-fn places(count: usize, sizes: &[usize], degree: usize) -> usize {
-    let size = sizes.iter().copied().find(|&size| count <= size);
-    size.unwrap_or(degree).min(degree)
-}
-
-/// Four rows, of which the last may be the same.
-fn padded(four: &[u32]) -> [u32; 4] {
-    std::array::from_fn(|i| four[i.min(four.len() - 1)])
 }
 
 /// Who has an edge to a row.
@@ -294,7 +231,7 @@ fn link_equal(equal: &[Vec<u32>], edges: &mut [u32], params: &Params) {
         let first = class[0] as usize * degree;
         let mut shared = edges[first..first + degree].to_vec();
         shared.retain(|&row| row != NONE);
-        let size = places(shared.len(), &params.sizes, degree);
+        let size = params.rule.places(shared.len()).min(degree);
         for (i, &row) in class.iter().enumerate() {
             let ahead = RING.iter().filter(|&&step| step < class.len());
             let ahead = ahead.map(|step| class[(i + step) % class.len()]);

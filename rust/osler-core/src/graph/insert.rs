@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::frame::{Coded, Frame};
 use super::node::{Encoder, index_of_name, name, size_of_name, slots};
-use super::prune::select;
+use super::prune::{Pruner, Rule};
 use super::scratch::{Scratch, Scratches};
 use super::search::Effort;
 use super::{Graph, real};
@@ -138,18 +138,14 @@ impl Graph {
             square,
         };
         self.walk(CANDIDATES, &[], scratch)?;
-        let candidates: Vec<(f32, u32)> = scratch
-            .top
-            .entries()
-            .iter()
-            .map(|e| (-e.score(), e.row()))
+        let found = scratch.top.entries().iter();
+        let links: Vec<u32> = Pruner::default()
+            .of_measured(
+                self,
+                found.map(|e| (-e.score(), e.row())),
+                &Rule::within(slots(0)),
+            )?
             .collect();
-        let links: Vec<u32> = select(&candidates, slots(0), |a, b| {
-            Ok(self.coded(a)?.distance(&self.coded(b)?))
-        })?
-        .into_iter()
-        .map(|at| candidates[at].1)
-        .collect();
         let size = usize::from(links.len() > FEW);
         let layout = self.layout(size);
         let mut all = links.clone();
@@ -195,7 +191,9 @@ impl Graph {
         list.extend(new.filter(|other| !node.links().contains(other)));
         let most = slots(size_of_name(owner));
         if list.len() > most {
-            list = self.shortened(owner, list, most)?;
+            list = Pruner::default()
+                .of(self, owner, &list, &Rule::within(most))?
+                .collect();
         }
         self.block_of(owner, list)
     }
@@ -232,19 +230,5 @@ impl Graph {
             .row_mut(index_of_name(node))?
             .copy_from_slice(block);
         Ok(())
-    }
-
-    /// At most `most` of `list`, as the links of `owner`.
-    pub(super) fn shortened(&self, owner: u32, list: Vec<u32>, most: usize) -> Read<Vec<u32>> {
-        let own = self.coded(owner)?;
-        let mut candidates = list
-            .into_iter()
-            .map(|other| Ok((own.distance(&self.coded(other)?), other)))
-            .collect::<Read<Vec<(f32, u32)>>>()?;
-        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let kept = select(&candidates, most, |a, b| {
-            Ok(self.coded(a)?.distance(&self.coded(b)?))
-        })?;
-        Ok(kept.into_iter().map(|at| candidates[at].1).collect())
     }
 }

@@ -24,6 +24,7 @@ use crate::error::{Damage, Read};
 use frame::{Coded, Frame};
 pub use node::NONE;
 use node::{Layout, Node, SIZES, index_of_name, size_of_name};
+use prune::Distances;
 
 /// Blocks that a walk begins with, each with codes of 32 rows.
 pub const ROOTS: usize = 8;
@@ -164,7 +165,7 @@ impl Graph {
     }
 
     #[inline(always)]
-    fn prefetch(&self, node: u32) {
+    fn prefetch_block(&self, node: u32) {
         self.nodes[size_of_name(node)].prefetch_all(index_of_name(node));
     }
 
@@ -235,6 +236,23 @@ impl Graph {
             }
         }
         Ok(())
+    }
+}
+
+impl Distances for Graph {
+    #[inline]
+    fn to_four(&self, from: u32, to: [u32; 4]) -> Read<[f32; 4]> {
+        let from = self.coded(from)?;
+        let mut distances = [0.0; 4];
+        for (distance, other) in distances.iter_mut().zip(to) {
+            *distance = from.distance(&self.coded(other)?);
+        }
+        Ok(distances)
+    }
+
+    #[inline]
+    fn prefetch(&self, at: u32) {
+        self.prefetch_row(at);
     }
 }
 

@@ -11,6 +11,7 @@ use osler_kernels::{MAX_PANEL_ROWS, Panels, nearest_among, nearest_of, nearest_w
 use rayon::prelude::*;
 
 use super::bytes::ByteRows;
+use super::prune::{Rule, entry};
 use crate::error::{Error, Result};
 use crate::pool::Control;
 use crate::random::Stream;
@@ -28,12 +29,8 @@ pub struct Params {
     pub leaf_k: usize,
     /// Candidates kept for a row.
     pub reservoir: usize,
-    /// Factors of squared distances: a candidate is left out if its distance to a kept neighbour times the factor is
-    /// no more than that to its owner. By the first factor, neighbours lead in different directions; by the second,
-    /// which is larger, candidates left out by the first take the places that are then free.
-    pub alpha: [f32; 2],
-    /// Numbers of places that a row may have, ascending: it gets the first that its strictly chosen neighbours fit.
-    pub sizes: [usize; 2],
+    /// Which candidates become edges.
+    pub rule: Rule,
     /// Of leaders and of random edges.
     pub seed: u64,
 }
@@ -46,8 +43,7 @@ impl Default for Params {
             cap: 512,
             leaf_k: 8,
             reservoir: 64,
-            alpha: [1.05, 1.2],
-            sizes: [16, 32],
+            rule: Rule::default(),
             seed: 0,
         }
     }
@@ -60,31 +56,13 @@ const CHOP: u64 = 0x6368_6f70;
 const BLOCK: usize = 256;
 
 /// How many rows before its turn a row is fetched from memory.
-pub(super) const AHEAD: usize = 8;
+const AHEAD: usize = 8;
 
 /// Rows whose candidates share a lock.
 pub(super) const STRIPE: usize = 64;
 
 /// No candidate: above all others.
 const EMPTY: u64 = u64::MAX;
-
-/// A candidate as a number that orders by distance, then by row.
-#[inline]
-pub(super) fn entry(distance: f32, row: u32) -> u64 {
-    u64::from(distance.to_bits()) << 32 | u64::from(row)
-}
-
-/// The row of a candidate.
-#[inline]
-pub(super) fn row_of(entry: u64) -> u32 {
-    entry as u32
-}
-
-/// The squared distance of a candidate.
-#[inline]
-pub(super) fn distance_of(entry: u64) -> f32 {
-    f32::from_bits((entry >> 32) as u32)
-}
 
 /// The nearest rows that were found for each row: `reservoir` times 8 bytes each.
 ///

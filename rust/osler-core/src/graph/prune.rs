@@ -1,102 +1,210 @@
 //! Which neighbours to keep: near ones, but none that is clearly nearer to a kept one than to its owner.
 //!
 //! RobustPrune (Subramanya et al., DiskANN, NeurIPS 2019, Algorithm 2), which is HNSW's heuristic (Algorithm 4) with slack.
-//! Equal distances count as nearer, so that of many equal rows one is kept and the rest of the list leads elsewhere.
-
-use rayon::prelude::*;
+//! The slack is the sharp knob: a little too large, and rows of a cluster keep only each other, which costs 20 points of
+//! recall where rows lie in clusters and nothing where they do not. So neighbours are chosen with little slack first, and
+//! with more only for the places that are then left. Touches nothing but its arguments.
 
 use super::assemble::DEGREE;
-use super::frame::CodedRows;
-use super::node::NONE;
-use super::real;
-use crate::error::{Read, Result};
-use crate::pool::Control;
+use super::node::{SIZES, slots};
+use crate::error::Read;
 
-/// Slack of the rule, on squared distances. Higher keeps more links that lead the same way, and where rows lie in clusters
-/// the list is then full before any link leaves the cluster: 20 points of recall are lost that even data do not show.
-pub const ALPHA: f32 = 1.1;
+/// Reads squared distances between rows or nodes.
+pub trait Distances {
+    /// Squared distances of one to four others.
+    ///
+    /// # Errors
+    /// The damage, where one of them lies in a damaged block of a file.
+    fn to_four(&self, from: u32, to: [u32; 4]) -> Read<[f32; 4]>;
 
-/// Picks at most `most` of `candidates`, (squared distance from their owner, name), sorted; `distance` is that between two
-/// of them. Returns their places.
-///
-/// # Errors
-/// What `distance` reports.
-pub fn select(
-    candidates: &[(f32, u32)],
-    most: usize,
-    mut distance: impl FnMut(u32, u32) -> Read<f32>,
-) -> Read<Vec<usize>> {
-    let mut kept: Vec<usize> = Vec::with_capacity(most.min(candidates.len()));
-    'candidates: for (i, &(own, name)) in candidates.iter().enumerate() {
-        if kept.len() == most {
-            break;
-        }
-        for &j in &kept {
-            if ALPHA * distance(candidates[j].1, name)? <= own {
-                continue 'candidates;
-            }
-        }
-        kept.push(i);
-    }
-    Ok(kept)
+    /// Asks for one that will be read soon.
+    fn prefetch(&self, at: u32);
 }
 
-/// At most `most` of `candidates`, given by places of `coded`, as the neighbours of `owner`, sorted by distance.
-pub fn shortened(coded: &CodedRows, owner: u32, candidates: &[u32], most: usize) -> Vec<u32> {
-    let own = coded.row(owner as usize);
-    let mut sorted: Vec<(f32, u32)> = candidates
-        .iter()
-        .map(|&other| (own.distance(&coded.row(other as usize)), other))
-        .collect();
-    sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let kept = select(&sorted, most, |a, b| {
-        Ok(coded.row(a as usize).distance(&coded.row(b as usize)))
-    });
-    let kept = kept.unwrap_or_else(|_| unreachable!("rows in memory have no damage"));
-    kept.into_iter().map(|at| sorted[at].1).collect()
+/// How many neighbours are kept, and how strictly.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// How much nearer to a kept neighbour than to its owner a candidate must be to be left out, as a factor of squared
+    /// distances: first, and for the places that are left then.
+    pub alpha: [f32; 2],
+    /// Places that a list has: the first of these that its first neighbours fit, and never more than the last.
+    pub sizes: [usize; SIZES],
 }
 
-/// Adds each link's way back where it is missing: a graph whose links go one way only is walked badly.
-///
-/// # Errors
-/// [`crate::error::Error::Cancelled`].
-pub fn add_ways_back(
-    coded: &CodedRows,
-    lists: &mut [[u32; DEGREE]],
-    control: &Control,
-) -> Result<()> {
-    let mut ends = vec![0usize; lists.len() + 1];
-    for list in &*lists {
-        for &to in real(list) {
-            ends[to as usize + 1] += 1;
+impl Default for Rule {
+    fn default() -> Self {
+        Rule {
+            alpha: [1.05, 1.2],
+            sizes: [slots(0), DEGREE],
         }
     }
-    for i in 1..ends.len() {
-        ends[i] += ends[i - 1];
-    }
-    let starts = ends.clone();
-    let mut back = vec![NONE; ends[lists.len()]];
-    for (from, list) in lists.iter().enumerate() {
-        for &to in real(list) {
-            back[ends[to as usize]] = from as u32;
-            ends[to as usize] += 1;
+}
+
+impl Rule {
+    /// The rule for a list that has at most `most` places.
+    pub fn within(most: usize) -> Self {
+        let rule = Rule::default();
+        Rule {
+            sizes: rule.sizes.map(|size| size.min(most)),
+            ..rule
         }
     }
-    lists
-        .par_iter_mut()
-        .enumerate()
-        .try_for_each(|(owner, list)| {
-            if owner % 1024 == 0 {
-                control.check()?;
+
+    /// Most neighbours of a list.
+    pub fn most(&self) -> usize {
+        self.sizes[SIZES - 1]
+    }
+
+    /// Places of a list with `count` neighbours.
+    pub fn places(&self, count: usize) -> usize {
+        let size = self.sizes.iter().copied().find(|&size| count <= size);
+        size.unwrap_or(self.most())
+    }
+}
+
+/// How many candidates before its turn one is fetched from memory.
+const AHEAD: usize = 8;
+
+/// A candidate as a number that orders by distance, then by row.
+#[inline]
+pub(super) fn entry(distance: f32, row: u32) -> u64 {
+    u64::from(distance.to_bits()) << 32 | u64::from(row)
+}
+
+/// The row of a candidate.
+#[inline]
+pub(super) fn row_of(entry: u64) -> u32 {
+    entry as u32
+}
+
+fn distance_of(entry: u64) -> f32 {
+    f32::from_bits((entry >> 32) as u32)
+}
+
+/// Buffers of pruning, and its result.
+#[derive(Debug, Default)]
+pub struct Pruner {
+    sorted: Vec<u64>,
+    kept: Vec<u64>,
+    spare: Vec<u64>,
+}
+
+impl Pruner {
+    /// The neighbours that `owner` gets of `candidates`, nearest first.
+    ///
+    /// # Errors
+    /// What `space` reports.
+    pub fn of<S: Distances>(
+        &mut self,
+        space: &S,
+        owner: u32,
+        candidates: &[u32],
+        rule: &Rule,
+    ) -> Read<impl Iterator<Item = u32> + '_> {
+        self.sorted.clear();
+        for (i, four) in candidates.chunks(4).enumerate() {
+            for &soon in candidates.iter().skip(4 * i + AHEAD).take(4) {
+                space.prefetch(soon);
             }
-            let mut all = real(&*list).to_vec();
-            let new = &back[starts[owner]..starts[owner + 1]];
-            all.extend(new.iter().filter(|other| !list.contains(other)));
-            if all.len() > DEGREE {
-                all = shortened(coded, owner as u32, &all, DEGREE);
+            let distances = space.to_four(owner, padded(four))?;
+            let four = four.iter().zip(distances);
+            self.sorted
+                .extend(four.map(|(&row, distance)| entry(distance, row)));
+        }
+        self.keep(space, rule)
+    }
+
+    /// The same where the distances from the owner are known, as (squared distance, row).
+    ///
+    /// # Errors
+    /// What `space` reports.
+    pub fn of_measured<S: Distances>(
+        &mut self,
+        space: &S,
+        candidates: impl Iterator<Item = (f32, u32)>,
+        rule: &Rule,
+    ) -> Read<impl Iterator<Item = u32> + '_> {
+        self.sorted.clear();
+        self.sorted
+            .extend(candidates.map(|(distance, row)| entry(distance.max(0.0), row)));
+        self.keep(space, rule)
+    }
+
+    fn keep<S: Distances>(
+        &mut self,
+        space: &S,
+        rule: &Rule,
+    ) -> Read<impl Iterator<Item = u32> + '_> {
+        let Pruner {
+            sorted,
+            kept,
+            spare,
+        } = self;
+        sorted.sort_unstable();
+        sorted.dedup();
+        kept.clear();
+        spare.clear();
+        let [strict, loose] = rule.alpha;
+        let mut rows = [0; DEGREE];
+        for &candidate in sorted.iter() {
+            if kept.len() == rule.most() {
+                break;
             }
-            list.fill(NONE);
-            list[..all.len()].copy_from_slice(&all);
-            Ok(())
-        })
+            match judge(space, &rows[..kept.len()], candidate, strict, loose)? {
+                Verdict::Now => {
+                    rows[kept.len()] = row_of(candidate);
+                    kept.push(candidate);
+                }
+                Verdict::Later => spare.push(candidate),
+                Verdict::Never => {}
+            }
+        }
+        let places = rule.places(kept.len());
+        for &candidate in spare.iter() {
+            if kept.len() >= places {
+                break;
+            }
+            let verdict = judge(space, &rows[..kept.len()], candidate, loose, loose)?;
+            if let Verdict::Now = verdict {
+                rows[kept.len()] = row_of(candidate);
+                kept.push(candidate);
+            }
+        }
+        kept.sort_unstable();
+        Ok(kept.iter().map(|&candidate| row_of(candidate)))
+    }
+}
+
+/// What the neighbours kept so far say about a candidate: a neighbour, one if more slack leaves a place, or none.
+enum Verdict {
+    Now,
+    Later,
+    Never,
+}
+
+fn judge<S: Distances>(
+    space: &S,
+    kept: &[u32],
+    candidate: u64,
+    alpha: f32,
+    loose: f32,
+) -> Read<Verdict> {
+    let (row, distance) = (row_of(candidate), distance_of(candidate));
+    for four in kept.chunks(4) {
+        let between = space.to_four(row, padded(four))?;
+        if between.iter().any(|between| alpha * between <= distance) {
+            let never = between.iter().any(|between| loose * between <= distance);
+            return Ok(if never {
+                Verdict::Never
+            } else {
+                Verdict::Later
+            });
+        }
+    }
+    Ok(Verdict::Now)
+}
+
+/// Four rows, of which the last may be the same.
+fn padded(four: &[u32]) -> [u32; 4] {
+    std::array::from_fn(|i| four[i.min(four.len() - 1)])
 }

@@ -6,11 +6,13 @@
 use rayon::prelude::*;
 
 use super::assemble::DEGREE;
+use super::bytes::ByteRows;
 use super::frame::CodedRows;
 use super::node::NONE;
+use super::prune::{Pruner, Rule};
 use super::scratch::Scratches;
 use super::search::Effort;
-use super::{Graph, real};
+use super::{Graph, edges, real};
 use crate::chunks::Rows;
 use crate::error::{Damage, Read, Result};
 use crate::pool::Control;
@@ -42,20 +44,25 @@ impl Graph {
             coded.codes[i * own.codes.len()..][..own.codes.len()].copy_from_slice(own.codes);
             (coded.scales[i], coded.squares[i]) = (own.scale, own.square);
         }
-        let mut lists: Vec<[u32; DEGREE]> = nodes
+        let mut edges: Vec<u32> = nodes
             .par_iter()
             .map(|&node| {
                 control.check()?;
                 self.joined(node, new_row)
             })
-            .collect::<Result<_>>()?;
-        super::prune::add_ways_back(&coded, &mut lists, control)?;
+            .collect::<Result<Vec<_>>>()?
+            .into_flattened();
+        let bytes = ByteRows::new(self.frame.padded(), &coded.codes, &coded.scales)?;
+        edges::add_ways_back(&bytes, &mut edges, DEGREE, &Rule::default(), |_| {
+            control.check()
+        })?;
+        drop(bytes);
         let rows: Vec<u32> = (0..stay.len() as u32).collect();
         Graph::assemble(
             self.frame.clone(),
             &coded,
             &rows,
-            &lists,
+            &mut edges,
             stay.len(),
             self.seed,
             control,
@@ -89,7 +96,9 @@ impl Graph {
             }
             list.sort_unstable();
             list.dedup();
-            list = self.shortened(node, list, DEGREE)?;
+            list = Pruner::default()
+                .of(self, node, &list, &Rule::default())?
+                .collect();
         }
         let mut out = [NONE; DEGREE];
         for (out, &other) in out.iter_mut().zip(&list) {

@@ -168,7 +168,7 @@ impl Graph {
                 limit = -self.slackened(kth, margin + WINDOW);
             }
             if let Some(next) = beam.peek() {
-                self.prefetch(next.row());
+                self.prefetch_block(next.row());
             }
             HOPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let node = self.node(best.row())?;
@@ -261,7 +261,7 @@ impl Graph {
             }
             expanded += 1;
             if let Some(next) = frontier.peek() {
-                self.prefetch(next.row());
+                self.prefetch_block(next.row());
             }
             let limit = if full {
                 -self.slackened(floor, margin + WINDOW)
