@@ -1,6 +1,6 @@
 """Types of the compiled module; a test compares them with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import Any, NoReturn, SupportsIndex, final
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import disjoint_base
 
-__all__ = ["Bitmap", "Found", "Groups", "Index", "Pairs", "blake3", "blake3_keyed", "join", "simd_level"]
+__all__ = ["Bitmap", "Found", "Groups", "Index", "Pairs", "blake3", "blake3_keyed", "join", "join_batches", "simd_level"]
 
 _Filter = ArrayLike | "Bitmap"
 
@@ -119,8 +119,21 @@ class Bitmap:
 class Groups: ...
 
 def join(
-    vectors: ArrayLike, threshold: float, *, metric: str = "cosine", threads: int | None = None
+    vectors: ArrayLike,
+    threshold: float,
+    *,
+    against: ArrayLike | None = None,
+    metric: str = "cosine",
+    threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
+def join_batches(
+    vectors: ArrayLike,
+    threshold: float,
+    *,
+    against: ArrayLike | None = None,
+    metric: str = "cosine",
+    threads: int | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]: ...
 def blake3(data: bytes) -> bytes: ...
 def blake3_keyed(key: bytes, data: bytes) -> bytes: ...
 def simd_level() -> str: ...

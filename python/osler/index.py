@@ -6,6 +6,6 @@ only.
 
 from __future__ import annotations
 
-from osler._native import Bitmap, Found, Groups, Index, Pairs, join, simd_level
+from osler._native import Bitmap, Found, Groups, Index, Pairs, join, join_batches, simd_level
 
-__all__ = ["Bitmap", "Found", "Groups", "Index", "Pairs", "join", "simd_level"]
+__all__ = ["Bitmap", "Found", "Groups", "Index", "Pairs", "join", "join_batches", "simd_level"]

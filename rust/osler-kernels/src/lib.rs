@@ -25,9 +25,10 @@ mod hadamard;
 mod kernels;
 mod lanes;
 mod memory;
-mod neighbours;
 mod near;
+mod neighbours;
 mod scalar;
+mod sliver;
 mod table;
 mod tile;
 #[cfg(target_arch = "x86_64")]
@@ -36,12 +37,13 @@ mod x86_64;
 pub use cpu::{Level, level, levels};
 pub use kernels::{
     Kernels, MAX_I8_LEN, all_finite, all_finite_f16, dot, dot_f16, dot_i8, dot_i16_i8, dot_tile,
-    dot_tile_f16, dot4, dot4_f16, hadamard, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, neighbours,
-    residual, sum_of_squares, tables, to_f16, to_f32,
+    dot_tile_f16, dot4, dot4_f16, hadamard, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16,
+    neighbours, residual, sliver_reach, sliver_sums, sum_of_squares, tables, to_f16, to_f32,
 };
 pub use memory::{prefetch, prefetch_all};
-pub use neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
 pub use near::{
     MAX_PANEL_DIM, MAX_PANEL_ROWS, PANEL, PANEL_DIM_STEP, Panels, dot4_i8, nearest_among,
     nearest_of, nearest_within,
 };
+pub use neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
+pub use sliver::SLIVER;
