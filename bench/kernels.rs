@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
-use osler_kernels::{Kernels, Panels, levels};
+use osler_kernels::{Kernels, Panels, SLIVER, levels};
 
 const DIMS: [usize; 2] = [384, 512];
 
@@ -232,6 +232,29 @@ fn panels(criterion: &mut Criterion) {
     }
 }
 
+/// The short vectors of a filter; `dot_tile` on them is what a sliver must beat.
+fn slivers(criterion: &mut Criterion) {
+    let dim = 32;
+    let rows = Vectors::new(TILE, dim, 6);
+    let others = Vectors::new(2 * TILE / SLIVER * SLIVER, dim, 7);
+    let count = others.f32s.len() / dim;
+    let terms = vec![0.5; count];
+    let row_terms = vec![0.25; TILE];
+    let mut out = vec![0.0; TILE * count];
+    let mut masks = vec![0; out.len() / SLIVER];
+    let work = 2 * out.len() * dim;
+    bench(criterion, "sliver_sums", dim, work, |kernels| {
+        kernels.sliver_sums(&rows.f32s, &others.f32s, &terms, dim, &mut out);
+    });
+    bench(criterion, "sliver_reach", dim, work, |kernels| {
+        let (left, right) = ([&*rows.f32s, &*row_terms], [&*others.f32s, &*terms]);
+        kernels.sliver_reach(left, right, 3.0, dim, &mut masks);
+    });
+    bench(criterion, "dot_tile", dim, work, |kernels| {
+        kernels.dot_tile(&rows.f32s, &others.f32s, dim, &mut out);
+    });
+}
+
 fn values(criterion: &mut Criterion) {
     for dim in DIMS {
         let vectors = Vectors::new(1, dim, 5);
@@ -275,6 +298,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = pairs, tiles, panels, values, rotations
+    targets = pairs, tiles, panels, slivers, values, rotations
 }
 criterion_main!(kernels);

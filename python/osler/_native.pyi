@@ -1,6 +1,6 @@
 """Types of the compiled module; a test compares them with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import Any, NoReturn, SupportsIndex, final
 
@@ -18,6 +18,7 @@ __all__ = [
     "blake3",
     "blake3_keyed",
     "join",
+    "join_batches",
     "rank_items",
     "simd_level",
 ]
@@ -160,11 +161,24 @@ class Bitmap:
 class Groups: ...
 
 def join(
-    vectors: ArrayLike, threshold: float, *, metric: str = "cosine", threads: int | None = None
+    vectors: ArrayLike,
+    threshold: float,
+    *,
+    against: ArrayLike | None = None,
+    metric: str = "cosine",
+    threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
 def rank_items(
     scores: ArrayLike, items: ArrayLike, k: int = 10, *, score: str = "max", groups: ArrayLike | None = None
 ) -> FoundItems: ...
+def join_batches(
+    vectors: ArrayLike,
+    threshold: float,
+    *,
+    against: ArrayLike | None = None,
+    metric: str = "cosine",
+    threads: int | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]: ...
 def blake3(data: bytes) -> bytes: ...
 def blake3_keyed(key: bytes, data: bytes) -> bytes: ...
 def simd_level() -> str: ...

@@ -6,6 +6,6 @@ only.
 
 from __future__ import annotations
 
-from osler._native import Bitmap, Found, FoundItems, Groups, Index, Pairs, join, rank_items, simd_level
+from osler._native import Bitmap, Found, FoundItems, Groups, Index, Pairs, join, join_batches, rank_items, simd_level
 
-__all__ = ["Bitmap", "Found", "FoundItems", "Groups", "Index", "Pairs", "join", "rank_items", "simd_level"]
+__all__ = ["Bitmap", "Found", "FoundItems", "Groups", "Index", "Pairs", "join", "join_batches", "rank_items", "simd_level"]

@@ -38,6 +38,47 @@ def test_pairs_equal_a_double_loop(seed: int, rows: int, dim: int, threshold: fl
     assert all(a < b for a, b in found)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(0, 40), st.sampled_from([0.0, 0.9, 1.0]))
+def test_new_rows_against_old_are_the_pairs_of_all_that_are_not_of_old(
+    seed: int, new: int, old: int, threshold: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(5, 6))
+    vectors = (centres[rng.integers(5, size=new + old)] + 0.1 * rng.normal(size=(new + old, 6))).astype(np.float32)
+    names = [f"{number:03}" for number in rng.permutation(new + old)]
+    everything = near_duplicates(vectors, threshold=threshold, keys=names).rows()
+    of_old = {
+        frozenset(row[:2]) for row in near_duplicates(vectors[new:], threshold=threshold, keys=names[new:]).rows()
+    }
+    frame = near_duplicates(
+        vectors[:new], threshold=threshold, keys=names[:new], against=vectors[new:], against_keys=names[new:]
+    )
+    assert {(frozenset(row[:2]), row[2]) for row in frame.rows()} == {
+        (frozenset(row[:2]), row[2]) for row in everything if frozenset(row[:2]) not in of_old
+    }
+    known = set(names[new:])
+    assert all(a not in known and (b in known) == against for a, b, _, against in frame.rows())
+
+
+def test_a_collection_is_what_new_vectors_are_compared_against(tmp_path: Path) -> None:
+    with osler.Collection.create(tmp_path / "a.osler", dim=2) as cases:
+        cases.add_vectors(["x", "y", "z"], np.array([[1, 0], [0, 1], [2, 0]]))
+        frame = near_duplicates(np.array([[0.0, 3], [1, 0.01]]), keys=["n", "m"], against=cases, threshold=0.9)
+        assert [row[:2] for row in frame.rows()] == [("n", "y"), ("m", "x"), ("m", "z")]
+        assert frame["against"].to_list() == [True] * 3
+        assert len(near_duplicates(cases, against=np.empty((0, 2)), against_keys=[])) == 1
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
+def test_a_limit_keeps_the_first_rows_of_the_whole(seed: int, limit: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(0, 3, size=(60, 3)) + np.array([1, 0, 0])
+    whole = near_duplicates(vectors, threshold=0.9).rows()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("osler.curate.duplicates._HELD", 5)
+        assert near_duplicates(vectors, threshold=0.9, limit=limit).rows() == whole[:limit]
+
+
 def test_rows_are_sorted_by_score_then_keys() -> None:
     vectors = np.array([[1, 0], [1, 0], [1, 0.1], [1, 0]])
     frame = near_duplicates(vectors, threshold=0.9, keys=["d", "b", "c", "a"])
@@ -85,6 +126,12 @@ def test_the_empty_and_the_single_have_no_pairs(tmp_path: Path) -> None:
         (np.ones(3), {}, "shape"),
         (np.array([[1.0, np.nan], [1, 1]]), {}, "NaN|finite"),
         (np.zeros((2, 2)), {}, "zero"),
+        (np.eye(2), {"limit": 0}, "limit is 0"),
+        (np.eye(2), {"against": np.eye(3)}, "against has"),
+        (np.eye(2), {"against": np.ones(2)}, "against has shape"),
+        (np.eye(2), {"against": np.eye(2), "against_keys": ["a"]}, "against_keys has 1 different"),
+        (np.eye(2), {"against": np.eye(2), "against_keys": ["a", "b"]}, "keys of one type"),
+        (np.eye(2), {"against_keys": ["a", "b"]}, "give those too"),
     ],
 )
 def test_what_cannot_be_compared_says_why(vectors: Any, options: Any, said: str) -> None:

@@ -18,7 +18,10 @@ use crate::state::{EXACT_BELOW, State};
 use crate::vectors::Probe;
 
 /// Queries that are scanned together, so that a row is read once for all of them.
-const SCAN_TOGETHER: usize = 16;
+const SCAN_TOGETHER: usize = 256;
+
+/// Queries that walk in one task.
+const WALK_TOGETHER: usize = 16;
 
 /// From this k on a sorted list costs more than sorting once at the end.
 const MANY: usize = 512;
@@ -466,7 +469,11 @@ pub fn search(
         )?;
         return Ok(answers);
     }
-    let together = SCAN_TOGETHER.min(count.div_ceil(threads)).max(1);
+    let together = match plan.way {
+        Way::Exact => SCAN_TOGETHER,
+        _ => WALK_TOGETHER,
+    };
+    let together = together.min(count.div_ceil(threads)).max(1);
     let cells = together * k;
     let parts = queries
         .par_chunks(together * dim)

@@ -265,9 +265,80 @@ impl<'a> Probe<'a> {
         })
     }
 
+    /// The scores of some rows for each of `queries` (row-major), query by query, with the bits of single scores; this
+    /// probe's own query counts no more than the others.
+    ///
+    /// # Errors
+    /// The damage, where a row lies in a damaged block of a file.
+    pub fn score_tile(
+        &self,
+        queries: &[f32],
+        rows: &[u32],
+        gathered: &mut Gathered,
+        out: &mut [f32],
+    ) -> Read<()> {
+        let dim = self.query.len();
+        match self.vectors {
+            Vectors::F32(table) => {
+                let rows = side_by_side(table, rows, &mut gathered.wide)?;
+                match self.measure {
+                    Measure::Dot => osler_kernels::dot_tile(queries, rows, dim, out),
+                    Measure::L2 => osler_kernels::l2_tile(queries, rows, dim, out),
+                }
+            }
+            Vectors::F16(table) => {
+                let rows = bytemuck::cast_slice(side_by_side(table, rows, &mut gathered.half)?);
+                match self.measure {
+                    Measure::Dot => osler_kernels::dot_tile_f16(queries, rows, dim, out),
+                    Measure::L2 => osler_kernels::l2_tile_f16(queries, rows, dim, out),
+                }
+            }
+        }
+        if matches!(self.measure, Measure::L2) {
+            out.iter_mut().for_each(|score| *score = -*score);
+        }
+        Ok(())
+    }
+
+    /// Rows from one multiple of this to the next lie side by side.
+    pub fn rows_side_by_side(&self) -> u32 {
+        let shift = match self.vectors {
+            Vectors::F32(rows) => rows.shape().shift,
+            Vectors::F16(rows) => rows.shape().shift,
+        };
+        1 << shift.min(31)
+    }
+
     /// Asks the processor to fetch a row that will be scored soon.
     #[inline(always)]
     pub fn prefetch(&self, row: u32) {
         self.vectors.prefetch(row);
     }
+}
+
+/// Room for rows that do not lie side by side.
+#[derive(Default)]
+pub struct Gathered {
+    wide: Vec<f32>,
+    half: Vec<u16>,
+}
+
+/// Some rows as one slice: where they lie if they are neighbours there, else copied.
+fn side_by_side<'a, T: bytemuck::Pod>(
+    table: &'a Rows<T>,
+    rows: &[u32],
+    gathered: &'a mut Vec<T>,
+) -> Read<&'a [T]> {
+    let consecutive = rows.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+    if let (true, Some(&first)) = (consecutive && table.stride() == table.width(), rows.first()) {
+        let (run, count) = table.run(first as usize)?;
+        if count >= rows.len() {
+            return Ok(&run[..rows.len() * table.width()]);
+        }
+    }
+    gathered.clear();
+    for &row in rows {
+        gathered.extend_from_slice(table.row(row as usize)?);
+    }
+    Ok(gathered)
 }

@@ -8,6 +8,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 mod guarded;
 mod neighbours;
 mod panels;
+mod slivers;
 
 use self::guarded::{Guarded, Place};
 use crate::lanes::LANES;

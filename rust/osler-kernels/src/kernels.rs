@@ -7,6 +7,7 @@ use half::f16;
 
 use crate::cpu::{self, Level};
 use crate::neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
+use crate::sliver::SLIVER;
 use crate::table::{SCALAR, Table};
 
 /// Longest vectors of [`Kernels::dot_i8`]: no sum of that many products can leave an `i32`.
@@ -413,6 +414,52 @@ checked! {
         tile_shape(queries.len(), rows.len(), dim, out.len())
     }
 
+    /// Inner products of every row with every row of some slivers, each a single sum in the order of the dimensions that
+    /// begins with the sliver row's term: not the bits of [`dot`], and quicker for short vectors.
+    ///
+    /// `rows` holds vectors of `dim` values one after the other; slivers hold [`SLIVER`] vectors each, value `d` of vector
+    /// `i` at `d * SLIVER + i`; `terms` has one value for each of their vectors. `out` is filled row by row, one value for
+    /// each term.
+    ///
+    /// # Panics
+    ///
+    /// Where `dim` is 0, or the lengths do not fit each other.
+    ///
+    /// ```
+    /// use osler_kernels::SLIVER;
+    /// let mut sliver = [0.0; 2 * SLIVER];
+    /// (sliver[0], sliver[SLIVER]) = (3.0, 4.0);
+    /// let mut out = [0.0; SLIVER];
+    /// osler_kernels::sliver_sums(&[1.0, 2.0], &sliver, &[0.5; SLIVER], 2, &mut out);
+    /// assert_eq!(out[..2], [11.5, 0.5]);
+    /// ```
+    fn sliver_sums(rows: &[f32], slivers: &[f32], terms: &[f32], dim: usize, out: &mut [f32]) {
+        sliver_shape(rows.len(), slivers.len(), terms.len(), dim, out.len(), SLIVER)
+    }
+
+    /// Which sums of rows with rows of slivers are not below `floor`: one mask for each row and sliver, row by row, bit `i`
+    /// for the sliver's vector `i`. Shapes are those of [`sliver_sums`]; a sum begins with the sliver row's term plus the
+    /// row's own.
+    ///
+    /// # Panics
+    ///
+    /// Where `dim` is 0, or the lengths do not fit each other.
+    ///
+    /// ```
+    /// use osler_kernels::SLIVER;
+    /// let mut sliver = [0.0; 2 * SLIVER];
+    /// (sliver[0], sliver[SLIVER]) = (3.0, 4.0);
+    /// let mut out = [0];
+    /// osler_kernels::sliver_reach([&[1.0, 2.0], &[-1.0]], [&sliver, &[0.5; SLIVER]], 10.5, 2, &mut out);
+    /// assert_eq!(out, [1]);
+    /// ```
+    fn sliver_reach(rows: [&[f32]; 2], slivers: [&[f32]; 2], floor: f32, dim: usize, out: &mut [u32]) {
+        {
+            sliver_shape(rows[0].len(), slivers[0].len(), slivers[1].len(), dim, out.len(), 1);
+            same_length(rows[0].len() / dim, rows[1].len());
+        }
+    }
+
     /// Sum of squares: the inner product of a vector with itself.
     ///
     /// ```
@@ -504,6 +551,25 @@ fn same_lengths<T>(query: &[f32], rows: [&[T]; 4]) {
     for row in rows {
         same_length(query.len(), row.len());
     }
+}
+
+/// `each` is the number of places in `out` for a row and a sliver.
+#[inline(always)]
+#[track_caller]
+fn sliver_shape(rows: usize, slivers: usize, terms: usize, dim: usize, out: usize, each: usize) {
+    assert!(dim > 0, "a sliver needs vectors of at least one value");
+    assert!(
+        rows.is_multiple_of(dim)
+            && terms.is_multiple_of(SLIVER)
+            && Some(slivers) == terms.checked_mul(dim),
+        "rows of {rows} values, slivers of {slivers} and {terms} terms are not whole vectors of {dim}"
+    );
+    assert!(
+        Some(out) == (rows / dim).checked_mul(terms / SLIVER * each),
+        "out has {out} places for {} rows and {} slivers",
+        rows / dim,
+        terms / SLIVER
+    );
 }
 
 #[inline(always)]

@@ -28,6 +28,7 @@ mod memory;
 mod near;
 mod neighbours;
 mod scalar;
+mod sliver;
 mod table;
 mod tile;
 #[cfg(target_arch = "x86_64")]
@@ -37,7 +38,7 @@ pub use cpu::{Level, level, levels};
 pub use kernels::{
     Kernels, MAX_I8_LEN, all_finite, all_finite_f16, dot, dot_f16, dot_i8, dot_i16_i8, dot_tile,
     dot_tile_f16, dot4, dot4_f16, hadamard, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16,
-    neighbours, residual, sum_of_squares, tables, to_f16, to_f32,
+    neighbours, residual, sliver_reach, sliver_sums, sum_of_squares, tables, to_f16, to_f32,
 };
 pub use memory::{prefetch, prefetch_all};
 pub use near::{
@@ -45,3 +46,4 @@ pub use near::{
     nearest_of, nearest_within,
 };
 pub use neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
+pub use sliver::SLIVER;

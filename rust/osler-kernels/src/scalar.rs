@@ -10,6 +10,7 @@ use half::f16;
 
 use crate::lanes::LANES;
 use crate::neighbours::{self, Residual, TableScale, Terms, look_up};
+use crate::sliver::SLIVER;
 
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_of_products(a.len(), |i| (a[i], b[i]))
@@ -142,6 +143,51 @@ pub(crate) fn all_finite(a: &[f32]) -> bool {
 
 pub(crate) fn all_finite_f16(a: &[f16]) -> bool {
     a.iter().all(|value| value.is_finite())
+}
+
+pub(crate) fn sliver_sums(
+    rows: &[f32],
+    slivers: &[f32],
+    terms: &[f32],
+    dim: usize,
+    out: &mut [f32],
+) {
+    let count = terms.len();
+    for (row, out) in rows
+        .chunks_exact(dim)
+        .zip(out.chunks_exact_mut(count.max(1)))
+    {
+        for i in 0..count {
+            out[i] = sliver_sum(row, slivers, i, terms[i]);
+        }
+    }
+}
+
+pub(crate) fn sliver_reach(
+    [rows, row_terms]: [&[f32]; 2],
+    [slivers, terms]: [&[f32]; 2],
+    floor: f32,
+    dim: usize,
+    out: &mut [u32],
+) {
+    let count = terms.len() / SLIVER;
+    out.fill(0);
+    for (r, row) in rows.chunks_exact(dim).enumerate() {
+        for i in 0..terms.len() {
+            let below = sliver_sum(row, slivers, i, terms[i] + row_terms[r]) < floor;
+            out[r * count + i / SLIVER] |= u32::from(!below) << (i % SLIVER);
+        }
+    }
+}
+
+/// Unlike [`dot`], one sum in the order of the dimensions, which begins with `first`.
+fn sliver_sum(row: &[f32], slivers: &[f32], i: usize, first: f32) -> f32 {
+    let sliver = &slivers[i / SLIVER * SLIVER * row.len()..];
+    let mut sum = first;
+    for (d, value) in row.iter().enumerate() {
+        sum = value.mul_add(sliver[d * SLIVER + i % SLIVER], sum);
+    }
+    sum
 }
 
 fn sum_of_products(len: usize, factors: impl Fn(usize) -> (f32, f32)) -> f32 {

@@ -10,6 +10,10 @@ use crate::scalar;
 
 /// What a level provides. Callers have checked the lengths and that the CPU has the level.
 #[derive(Debug)]
+#[allow(
+    clippy::type_complexity,
+    reason = "a table of functions is made of their types"
+)]
 pub(crate) struct Table {
     pub(crate) level: Level,
     pub(crate) dot: unsafe fn(&[f32], &[f32]) -> f32,
@@ -29,6 +33,8 @@ pub(crate) struct Table {
     pub(crate) l2_tile: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     pub(crate) dot_tile_f16: unsafe fn(&[f32], &[f16], usize, &mut [f32]),
     pub(crate) l2_tile_f16: unsafe fn(&[f32], &[f16], usize, &mut [f32]),
+    pub(crate) sliver_sums: unsafe fn(&[f32], &[f32], &[f32], usize, &mut [f32]),
+    pub(crate) sliver_reach: unsafe fn([&[f32]; 2], [&[f32]; 2], f32, usize, &mut [u32]),
     pub(crate) sum_of_squares: unsafe fn(&[f32]) -> f32,
     pub(crate) to_f16: unsafe fn(&[f32], &mut [f16]),
     pub(crate) to_f32: unsafe fn(&[f16], &mut [f32]),
@@ -56,6 +62,8 @@ pub(crate) static SCALAR: Table = Table {
     l2_tile: scalar::l2_tile,
     dot_tile_f16: scalar::dot_tile_f16,
     l2_tile_f16: scalar::l2_tile_f16,
+    sliver_sums: scalar::sliver_sums,
+    sliver_reach: scalar::sliver_reach,
     sum_of_squares: scalar::sum_of_squares,
     to_f16: scalar::to_f16,
     to_f32: scalar::to_f32,
@@ -79,6 +87,7 @@ macro_rules! instantiate {
         look_up: $look_up:path,
         four_rows: $four:literal,
         tile: ($carried:literal, $queries:literal, $rows:literal),
+        sliver_rows: $sliver_rows:literal,
     ) => {
         mod compiled {
             use half::f16;
@@ -87,6 +96,7 @@ macro_rules! instantiate {
             use crate::hadamard::signed_transform;
             use crate::lanes::{self, Dot, L2, LANES, pairs};
             use crate::neighbours::{self, Residual, TableScale, Terms};
+            use crate::sliver;
             use crate::table::instantiate;
             use crate::tile::tile;
 
@@ -154,6 +164,18 @@ macro_rules! instantiate {
                 fn l2_tile_f16(queries: &[f32], rows: &[f16], dim: usize, out: &mut [f32]) -> () {
                     simd => tile::<_, L2, f16, N, $carried, $four, $queries, $rows>(simd, queries, rows, dim, out)
                 }
+                fn sliver_sums(rows: &[f32], slivers: &[f32], terms: &[f32], dim: usize, out: &mut [f32]) -> () {
+                    simd => sliver::sums::<_, N, $sliver_rows>(simd, rows, slivers, terms, dim, out)
+                }
+                fn sliver_reach(
+                    rows: [&[f32]; 2],
+                    slivers: [&[f32]; 2],
+                    floor: f32,
+                    dim: usize,
+                    out: &mut [u32]
+                ) -> () {
+                    simd => sliver::reach::<_, N, $sliver_rows>(simd, rows, slivers, floor, dim, out)
+                }
                 fn sum_of_squares(a: &[f32]) -> f32 {
                     simd => pairs::<_, Dot, f32, N, N, 1, 1>(simd, [a], [a])[0][0]
                 }
@@ -194,6 +216,8 @@ macro_rules! instantiate {
             l2_tile: compiled::l2_tile,
             dot_tile_f16: compiled::dot_tile_f16,
             l2_tile_f16: compiled::l2_tile_f16,
+            sliver_sums: compiled::sliver_sums,
+            sliver_reach: compiled::sliver_reach,
             sum_of_squares: compiled::sum_of_squares,
             to_f16: compiled::to_f16,
             to_f32: compiled::to_f32,

@@ -1,8 +1,12 @@
 //! Functions of the engine that belong to no index.
 
+use std::sync::{Mutex, PoisonError};
+
 use numpy::PyArray1;
+use osler_core::error::Result;
 use osler_core::group::Items;
 use osler_core::items::ItemAnswers;
+use osler_core::join::{Join, Pair, Rows};
 use osler_core::metric::Metric;
 use osler_core::parts::{Score, rank};
 use osler_core::pool::Pool;
@@ -26,6 +30,9 @@ type Arrays<'py> = (
 /// vectors : array of shape (n, dim), float32 or float16
 /// threshold : float
 ///     The lowest score to report.
+/// against : array of shape (m, dim), float32 or float16, optional
+///     Rows whose pairs with each other are known already: only pairs with a row of `vectors` are reported. They are
+///     numbered from n on.
 /// metric : {"cosine", "dot", "l2"}
 /// threads : int, optional
 ///
@@ -34,10 +41,15 @@ type Arrays<'py> = (
 /// rows_a, rows_b : array of int64
 ///     Each unordered pair once, the lower row first, sorted.
 /// scores : array of float32
+///     The scores that an exact search gives, bit for bit.
 ///
 /// Raises
 /// ------
 /// ValueError
+///
+/// See Also
+/// --------
+/// join_batches : the same in pieces, for results that do not fit into memory.
 ///
 /// Examples
 /// --------
@@ -46,36 +58,124 @@ type Arrays<'py> = (
 /// >>> join(np.array([[1, 0], [0, 1], [2, 0]], dtype=np.float32), 0.9)
 /// (array([0]), array([2]), array([1.], dtype=float32))
 #[pyfunction]
-#[pyo3(signature = (vectors, threshold, *, metric="cosine", threads=None))]
+#[pyo3(signature = (vectors, threshold, *, against=None, metric="cosine", threads=None))]
 pub fn join<'py>(
     py: Python<'py>,
     vectors: &Bound<'py, PyAny>,
     threshold: f32,
+    against: Option<&Bound<'py, PyAny>>,
     metric: &str,
     threads: Option<arrays::Whole>,
 ) -> PyResult<Arrays<'py>> {
-    let matrix = arrays::matrix(vectors, "vectors", None, false)?;
+    let rows = rows(vectors, threshold, against, metric)?;
     let threads = arrays::threads(threads)?;
     let pairs = enter::long(py, None, |control| {
-        let metric = Metric::parse(metric)?;
-        osler_core::join::join(
-            matrix.values,
-            matrix.dim,
-            metric,
-            threshold,
-            threads,
-            &Pool::default(),
-            control,
-        )
+        osler_core::join::join(rows()?, threads, &Pool::default(), control)
     })?;
+    Ok(columns(py, &pairs))
+}
+
+/// Find all pairs of rows at or above a score, exactly, a batch at a time.
+///
+/// Takes what `join` takes. Memory is bounded by the rows, however many pairs there are.
+///
+/// Parameters
+/// ----------
+/// vectors : array of shape (n, dim), float32 or float16
+/// threshold : float
+/// against : array of shape (m, dim), float32 or float16, optional
+/// metric : {"cosine", "dot", "l2"}
+/// threads : int, optional
+///
+/// Returns
+/// -------
+/// iterator of (rows_a, rows_b, scores)
+///     Every pair comes once, the lower row first, in an order that is the same at any number of threads but is not that
+///     of the rows.
+///
+/// Raises
+/// ------
+/// ValueError
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> from osler.index import join_batches
+/// >>> rows = np.array([[1, 0], [0, 1], [2, 0]], dtype=np.float32)
+/// >>> sum(len(scores) for rows_a, rows_b, scores in join_batches(rows, 0.9))
+/// 1
+#[pyfunction]
+#[pyo3(signature = (vectors, threshold, *, against=None, metric="cosine", threads=None))]
+pub fn join_batches(
+    py: Python<'_>,
+    vectors: &Bound<'_, PyAny>,
+    threshold: f32,
+    against: Option<&Bound<'_, PyAny>>,
+    metric: &str,
+    threads: Option<arrays::Whole>,
+) -> PyResult<JoinBatches> {
+    let rows = rows(vectors, threshold, against, metric)?;
+    let threads = arrays::threads(threads)?;
+    let pool = Pool::default();
+    let join = enter::long(py, None, |control| {
+        Join::new(rows()?, threads, &pool, control)
+    })?;
+    Ok(JoinBatches(Mutex::new((join, pool))))
+}
+
+/// The batches of `join_batches`.
+#[pyclass(frozen, module = "osler._native")]
+pub struct JoinBatches(Mutex<(Join, Pool)>);
+
+#[pymethods]
+impl JoinBatches {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Arrays<'py>>> {
+        let batch = enter::long(py, None, |control| {
+            let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let (join, pool) = &mut *guard;
+            join.next(pool, control)
+        })?;
+        Ok(batch.map(|pairs| columns(py, &pairs)))
+    }
+}
+
+/// Copies the arguments; the rest is checked where the work is done.
+fn rows(
+    vectors: &Bound<'_, PyAny>,
+    threshold: f32,
+    against: Option<&Bound<'_, PyAny>>,
+    metric: &str,
+) -> PyResult<impl FnOnce() -> Result<Rows> + Send> {
+    let matrix = arrays::matrix(vectors, "vectors", None, false)?;
+    let dim = matrix.dim;
+    let old = against
+        .map(|against| arrays::matrix(against, "against", Some(dim), false))
+        .transpose()?;
+    let metric = metric.to_owned();
+    Ok(move || {
+        Ok(Rows {
+            vectors: matrix.values,
+            against: old.map(|matrix| matrix.values).unwrap_or_default(),
+            dim,
+            metric: Metric::parse(&metric)?,
+            threshold,
+        })
+    })
+}
+
+fn columns<'py>(py: Python<'py>, pairs: &[Pair]) -> Arrays<'py> {
     let a = pairs.iter().map(|p| i64::from(p.0)).collect();
     let b = pairs.iter().map(|p| i64::from(p.1)).collect();
     let scores = pairs.iter().map(|p| p.2).collect();
-    Ok((
+    (
         PyArray1::from_vec(py, a),
         PyArray1::from_vec(py, b),
         PyArray1::from_vec(py, scores),
-    ))
+    )
 }
 
 /// Rank items by a table of part scores, as `Index.search_items` ranks them; for vectors that no index holds.

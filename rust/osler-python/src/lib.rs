@@ -26,6 +26,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sets::Groups>()?;
     module.add_function(wrap_pyfunction!(functions::join, module)?)?;
     module.add_function(wrap_pyfunction!(functions::rank_items, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::join_batches, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3_keyed, module)?)?;
     module.add_function(wrap_pyfunction!(functions::simd_level, module)?)

@@ -264,4 +264,5 @@ instantiate!(
     look_up: look_up_with,
     four_rows: 4,
     tile: (1, 4, 4),
+    sliver_rows: 2,
 );

@@ -327,4 +327,5 @@ instantiate!(
     look_up: look_up_with,
     four_rows: 2,
     tile: (1, 2, 4),
+    sliver_rows: 2,
 );

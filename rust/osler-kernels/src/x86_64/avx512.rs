@@ -352,4 +352,5 @@ instantiate!(
     look_up: look_up_with,
     four_rows: 2,
     tile: (1, 4, 4),
+    sliver_rows: 4,
 );
