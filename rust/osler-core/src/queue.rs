@@ -351,6 +351,12 @@ impl Beam {
         self.entries.get(self.next).map(|&e| Entry(e))
     }
 
+    /// The entry at a place, counted from the best.
+    #[inline(always)]
+    pub fn at(&self, place: usize) -> Option<Entry> {
+        self.entries.get(place).map(|&e| Entry(e & !EXPANDED))
+    }
+
     /// All entries, best first.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
         self.entries.iter().map(|&e| Entry(e & !EXPANDED))
