@@ -35,12 +35,14 @@ pub(crate) fn columns<S: Simd, const N: usize>(
         for part in 0..N {
             sums[part] = simd.load(start, part);
         }
-        for (value, row) in vector.iter().zip(columns.chunks_exact(count)) {
-            let value = simd.splat(*value);
-            let row = block(row, first);
+        let mut place = first;
+        for &value in vector {
+            let value = simd.splat(value);
+            let row = block(columns, place);
             for part in 0..N {
                 sums[part] = simd.mul_add(value, simd.load(row, part), sums[part]);
             }
+            place += count;
         }
         let (out, _) = out[first..].as_chunks_mut::<LANES>();
         for part in 0..N {
@@ -49,18 +51,21 @@ pub(crate) fn columns<S: Simd, const N: usize>(
         first += LANES;
     }
     if whole < count {
+        let rest = count - whole;
         let mut last = [0.0; LANES];
         for part in 0..N {
-            if part * S::WIDTH < count - whole {
+            if part * S::WIDTH < rest {
                 let mut sum = simd.load_partial(&starts[whole..], part);
-                for (value, row) in vector.iter().zip(columns.chunks_exact(count)) {
-                    let row = simd.load_partial(&row[whole..], part);
-                    sum = simd.mul_add(simd.splat(*value), row, sum);
+                let mut place = whole;
+                for &value in vector {
+                    let row = simd.load_partial(&columns[place..place + rest], part);
+                    sum = simd.mul_add(simd.splat(value), row, sum);
+                    place += count;
                 }
                 simd.store(sum, &mut last, part);
             }
         }
-        out[whole..].copy_from_slice(&last[..count - whole]);
+        out[whole..].copy_from_slice(&last[..rest]);
     }
 }
 
@@ -88,8 +93,20 @@ pub(crate) fn position_of_max(values: &[f32]) -> usize {
     for &value in lanes.iter().chain(tail) {
         greatest = if value > greatest { value } else { greatest };
     }
-    values
-        .iter()
-        .position(|&value| value == greatest)
-        .unwrap_or(0)
+    for (i, block) in blocks.iter().enumerate() {
+        let mut found = false;
+        for &value in block {
+            found |= value == greatest;
+        }
+        if found {
+            return LANES * i + first_equal(block, greatest);
+        }
+    }
+    values.len() - tail.len() + first_equal(tail, greatest)
+}
+
+#[inline(always)]
+fn first_equal(values: &[f32], wanted: f32) -> usize {
+    let equal = |&value: &f32| value == wanted;
+    values.iter().position(equal).unwrap_or(0)
 }

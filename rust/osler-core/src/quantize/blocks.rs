@@ -1,0 +1,95 @@
+//! Blocks of 32 rows whose half-byte codes lie side by side, and the tables that a query scans them with.
+//!
+//! Works on slices. The layout is that of [`osler_kernels::scan`].
+
+use std::ops::Range;
+
+/// Rows of a block.
+pub const LANES: usize = 32;
+
+/// Entries of one table.
+const ENTRIES: usize = 16;
+
+/// A query's tables in bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Lookup {
+    tables: Vec<u8>,
+    /// Sum of what was taken off each table.
+    base: f32,
+    /// Value of one byte's step.
+    step: f32,
+}
+
+impl Lookup {
+    /// From tables of 16 floats, one after another. All get the same step: that of the widest.
+    pub(super) fn new(tables: &[f32]) -> Self {
+        let tables = tables.as_chunks::<ENTRIES>().0;
+        let mut base = 0.0;
+        let mut widest = 0.0;
+        let mut lows = Vec::with_capacity(tables.len());
+        for table in tables {
+            let (mut low, mut high) = (table[0], table[0]);
+            for &x in table {
+                low = if x < low { x } else { low };
+                high = if x > high { x } else { high };
+            }
+            base += low;
+            widest = if high - low > widest {
+                high - low
+            } else {
+                widest
+            };
+            lows.push(low);
+        }
+        let step = widest / 255.0;
+        let per_step = if step > f32::MIN_POSITIVE {
+            1.0 / step
+        } else {
+            0.0
+        };
+        let bytes = tables
+            .iter()
+            .zip(lows)
+            .flat_map(|(table, low)| table.map(|x| ((x - low) * per_step + 0.5) as u8));
+        Lookup {
+            tables: bytes.collect(),
+            base,
+            step,
+        }
+    }
+
+    /// The sum of every row's entries.
+    #[inline]
+    pub(super) fn sums(&self, nibbles: &[u8], sums: &mut [f32; LANES]) {
+        let mut steps = [0; LANES];
+        osler_kernels::scan(&self.tables, nibbles, &mut steps);
+        for (sum, steps) in sums.iter_mut().zip(steps) {
+            *sum = self.base + self.step * steps as f32;
+        }
+    }
+}
+
+/// Puts the half-bytes of up to 32 rows side by side. A row has `bytes` bytes, of which `part` holds its half-bytes, the
+/// low one first.
+pub(super) fn pack_nibbles(codes: &[u8], bytes: usize, part: Range<usize>, nibbles: &mut [u8]) {
+    nibbles.fill(0);
+    for (lane, code) in codes.chunks_exact(bytes).enumerate() {
+        let shift = 4 * (lane / ENTRIES);
+        let groups = nibbles.as_chunks_mut::<{ 2 * ENTRIES }>().0;
+        for (&byte, group) in code[part.clone()].iter().zip(groups) {
+            group[lane % ENTRIES] |= (byte & 15) << shift;
+            group[ENTRIES + lane % ENTRIES] |= (byte >> 4) << shift;
+        }
+    }
+}
+
+/// The half-bytes of one row.
+pub(super) fn unpack_nibbles(nibbles: &[u8], lane: usize, out: &mut [u8]) {
+    let shift = 4 * (lane / ENTRIES);
+    let groups = nibbles.as_chunks::<{ 2 * ENTRIES }>().0;
+    for (byte, group) in out.iter_mut().zip(groups) {
+        let low = group[lane % ENTRIES] >> shift & 15;
+        let high = group[ENTRIES + lane % ENTRIES] >> shift & 15;
+        *byte = low | high << 4;
+    }
+}
