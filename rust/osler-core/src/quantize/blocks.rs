@@ -64,7 +64,8 @@ impl Lookup {
         let mut steps = [0; LANES];
         osler_kernels::scan(&self.tables, nibbles, &mut steps);
         for (sum, steps) in sums.iter_mut().zip(steps) {
-            *sum = self.base + self.step * steps as f32;
+            // Signed, because old CPUs have no instruction for unsigned ones; the sum never needs the last bit.
+            *sum = self.base + self.step * (steps as i32) as f32;
         }
     }
 }

@@ -131,29 +131,38 @@ fn seed_centroids(rows: &[f32], dim: usize, count: usize, mut stream: Stream) ->
     for i in 0..size {
         sample.swap(i, i + stream.below((all - i) as u64) as usize);
     }
-    let row = |i: usize| &rows[sample[i] * dim..][..dim];
+    let sampled: Vec<f32> = sample[..size]
+        .iter()
+        .flat_map(|&row| &rows[row * dim..][..dim])
+        .copied()
+        .collect();
+    let row = |i: usize| &sampled[i * dim..][..dim];
+    let columns = Columns::new(&sampled, dim);
 
     let mut centroids = row(0).to_vec();
-    let mut squares: Vec<f32> = (0..size)
-        .map(|i| osler_kernels::l2(row(i), row(0)))
-        .collect();
+    let mut squares = vec![f32::INFINITY; size];
+    let mut nearness = vec![0.0; size];
+    let mut newest = 0;
     while centroids.len() < count * dim {
+        columns.nearness(row(newest), &mut nearness);
+        let norm = osler_kernels::sum_of_squares(row(newest));
+        for (square, nearness) in squares.iter_mut().zip(&nearness) {
+            let to_newest = (norm - 2.0 * nearness).max(0.0);
+            *square = square.min(to_newest);
+        }
+        squares[newest] = 0.0;
         let total: f64 = squares.iter().map(|&square| f64::from(square)).sum();
         let mut left = (stream.next_u64() >> 11) as f64 / (1_u64 << 53) as f64 * total;
         // Rounding may leave something after the last row; without any distance all rows are alike.
-        let mut chosen = size - 1;
+        newest = size - 1;
         for (i, &square) in squares.iter().enumerate() {
             left -= f64::from(square);
             if left < 0.0 {
-                chosen = i;
+                newest = i;
                 break;
             }
         }
-        let new = row(chosen).to_vec();
-        for (i, square) in squares.iter_mut().enumerate() {
-            *square = square.min(osler_kernels::l2(row(i), &new));
-        }
-        centroids.extend(new);
+        centroids.extend_from_slice(row(newest));
     }
     centroids
 }
@@ -211,4 +220,71 @@ fn update(rows: &[f32], dim: usize, nearest: &[u32], centroids: &mut [f32]) {
                 *value = (sum / members.len() as f64) as f32;
             }
         });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+
+    /// Rows around four corners of a square, 100 of each.
+    fn corners() -> Vec<f32> {
+        let mut stream = Stream::new(0, 0, 0);
+        let mut noise = || (stream.next_u64() >> 40) as f32 / 16_777_216.0;
+        (0..400)
+            .flat_map(|i| {
+                [
+                    (i % 2) as f32 * 10.0 + noise(),
+                    (i / 2 % 2) as f32 * 10.0 + noise(),
+                ]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn clusters_that_lie_apart_are_found() {
+        let rows = corners();
+        for seed in 0..10 {
+            let centroids = kmeans(&rows, 2, 4, 10, seed, 0);
+            let mut found: Vec<[i32; 2]> = centroids
+                .chunks_exact(2)
+                .map(|c| [(c[0] - 0.5).round() as i32, (c[1] - 0.5).round() as i32])
+                .collect();
+            found.sort_unstable();
+            assert_eq!(found, [[0, 0], [0, 10], [10, 0], [10, 10]], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_centroid_without_rows_moves_to_the_farthest_row() {
+        let rows = corners();
+        let far = refine(&rows, 2, vec![5.0, 5.0, 900.0, 900.0, -900.0, 0.0], 1);
+        for centroid in far[2..].chunks_exact(2) {
+            assert!(rows.chunks_exact(2).any(|row| row == centroid));
+        }
+        assert_ne!(far[2..4], far[4..6]);
+    }
+
+    #[test]
+    fn fewer_rows_than_centroids_and_equal_rows_are_no_matter() {
+        assert_eq!(kmeans(&[], 3, 2, 5, 0, 0), [0.0; 6]);
+        let centroids = kmeans(&[1.0, 2.0].repeat(50), 2, 16, 5, 0, 0);
+        assert_eq!(centroids, [1.0, 2.0].repeat(16));
+        let two = kmeans(&[0.0, 8.0], 1, 4, 5, 0, 0);
+        assert!(two.contains(&0.0) && two.contains(&8.0));
+    }
+
+    #[test]
+    fn the_same_bytes_at_any_number_of_threads() {
+        let mut stream = Stream::new(1, 0, 0);
+        let rows: Vec<f32> = (0..5 * 3000)
+            .map(|_| (stream.next_u64() >> 40) as f32)
+            .collect();
+        let at = |threads| {
+            let run = || Ok(kmeans(&rows, 5, 37, 6, 0, 0));
+            Pool::default().run(threads, run).unwrap()
+        };
+        let one = at(1);
+        assert!([2, 3, 8].into_iter().all(|threads| at(threads) == one));
+    }
 }

@@ -64,7 +64,7 @@ impl Method {
     ///
     /// ```
     /// use osler_core::quantize::Method;
-    /// assert_eq!(Method::parse("pq:96x8", 384).unwrap(), Method::parse("pq", 384).unwrap());
+    /// assert_eq!(Method::parse("pq:192x4", 384).unwrap(), Method::parse("pq", 384).unwrap());
     /// assert!(Method::parse("pq:96x5", 384).is_err());
     /// ```
     ///
@@ -79,8 +79,8 @@ impl Method {
             ("sq8", None) => Some(Method::Sq8),
             // A sixteenth of the bytes of f32.
             ("pq", None) => Some(Method::Pq {
-                parts: dim.div_ceil(4),
-                bits: 8,
+                parts: dim.div_ceil(2),
+                bits: 4,
             }),
             ("pq", Some(parameters)) => parse_parts(parameters, dim),
             ("rabitq", None) => Some(Method::Rabitq { bits: 1 }),
