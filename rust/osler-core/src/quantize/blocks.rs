@@ -10,23 +10,27 @@ pub const LANES: usize = 32;
 /// Entries of one table.
 const ENTRIES: usize = 16;
 
-/// A query's tables in bytes.
+/// One of so many tables may be wide, and those are the first: rotated parts are in the order of their variance.
+const WIDE_SHARE: usize = 8;
+
+/// A query's tables in whole steps: of one byte each, but the first may be wide and have two.
 #[derive(Clone, Debug)]
 pub(super) struct Lookup {
-    tables: Vec<u8>,
+    low: Vec<u8>,
+    /// Higher bytes of the wide tables.
+    high: Vec<u8>,
     /// Sum of what was taken off each table.
     base: f32,
-    /// Value of one byte's step.
     step: f32,
 }
 
 impl Lookup {
-    /// From tables of 16 floats, one after another. All get the same step: that of the widest.
+    /// From tables of 16 floats, one after another. All get the same step: that of the widest which has but one byte.
     pub(super) fn new(tables: &[f32]) -> Self {
         let tables = tables.as_chunks::<ENTRIES>().0;
         let mut base = 0.0;
-        let mut widest = 0.0;
         let mut lows = Vec::with_capacity(tables.len());
+        let mut widths = Vec::with_capacity(tables.len());
         for table in tables {
             let (mut low, mut high) = (table[0], table[0]);
             for &x in table {
@@ -34,25 +38,37 @@ impl Lookup {
                 high = if x > high { x } else { high };
             }
             base += low;
-            widest = if high - low > widest {
-                high - low
-            } else {
-                widest
-            };
             lows.push(low);
+            widths.push(high - low);
         }
-        let step = widest / 255.0;
+        let widest = |widths: &[f32]| widths.iter().copied().fold(0.0, f32::max);
+        // Whole registers of the scan.
+        let mut wide = (tables.len() / WIDE_SHARE)
+            .next_multiple_of(4)
+            .min(tables.len());
+        let (first, others) = (widest(&widths[..wide]), widest(&widths[wide..]));
+        let mut step = (others / 255.0).max(first / 65_535.0);
+        // A second byte for tables that are not much wider would cost more than it gives.
+        if first <= 1.5 * others {
+            wide = 0;
+            step = first.max(others) / 255.0;
+        }
         let per_step = if step > f32::MIN_POSITIVE {
             1.0 / step
         } else {
             0.0
         };
-        let bytes = tables
-            .iter()
-            .zip(lows)
-            .flat_map(|(table, low)| table.map(|x| ((x - low) * per_step + 0.5) as u8));
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        for (i, (table, lowest)) in tables.iter().zip(lows).enumerate() {
+            let steps = table.map(|x| ((x - lowest) * per_step + 0.5) as u16);
+            low.extend(steps.map(|steps| (steps & 255) as u8));
+            if i < wide {
+                high.extend(steps.map(|steps| (steps >> 8) as u8));
+            }
+        }
         Lookup {
-            tables: bytes.collect(),
+            low,
+            high,
             base,
             step,
         }
@@ -62,7 +78,11 @@ impl Lookup {
     #[inline]
     pub(super) fn sums(&self, nibbles: &[u8], sums: &mut [f32; LANES]) {
         let mut steps = [0; LANES];
-        osler_kernels::scan(&self.tables, nibbles, &mut steps);
+        if !self.high.is_empty() {
+            osler_kernels::scan(&self.high, &nibbles[..self.high.len()], &mut steps);
+            steps.iter_mut().for_each(|steps| *steps <<= 8);
+        }
+        osler_kernels::scan(&self.low, nibbles, &mut steps);
         for (sum, steps) in sums.iter_mut().zip(steps) {
             // Signed, because old CPUs have no instruction for unsigned ones; the sum never needs the last bit.
             *sum = self.base + self.step * (steps as i32) as f32;
