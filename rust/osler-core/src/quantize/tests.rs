@@ -417,3 +417,52 @@ fn the_same_bytes_at_any_number_of_threads_and_after_storing() {
         assert!(from(&broken).is_none());
     }
 }
+
+/// Training, codes and scores of every method, as one hash.
+fn hash_of_everything() -> String {
+    let rows = correlated(Metric::L2, 400, 70, 0);
+    let mut bytes = Vec::new();
+    for name in NAMES {
+        let coded = Coded::new(name, Metric::L2, rows.clone(), 70, 0);
+        let mut floats = coded.quantizer.floats();
+        let query = coded.quantizer.prepare(coded.row(3));
+        let mut block = vec![0; coded.quantizer.block_bytes()];
+        coded
+            .quantizer
+            .pack(&coded.codes[..LANES * coded.quantizer.bytes()], &mut block);
+        let (mut scores, mut errors) = ([0.0; LANES], [0.0; LANES]);
+        query.score_block(&block, &mut scores, &mut errors);
+        floats.extend(scores.iter().chain(&errors));
+        floats.extend((0..coded.count()).map(|i| query.score(coded.code(i))));
+        floats.push(coded.quantizer.between(coded.code(0), coded.code(1)));
+        floats.extend(coded.decoded(5));
+        bytes.extend(floats.iter().flat_map(|x| x.to_le_bytes()));
+        bytes.extend(coded.codes);
+    }
+    format!("hash {:?}", crate::hash::blake3(&bytes))
+}
+
+/// Prints; the test below runs it in processes of every level.
+#[test]
+#[allow(clippy::print_stdout, reason = "the other test reads it")]
+fn prints_the_hash_of_this_level() {
+    println!("{}", hash_of_everything());
+}
+
+#[test]
+fn the_same_bytes_at_every_level() {
+    let wanted = hash_of_everything();
+    for level in osler_kernels::levels() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "quantize::tests::prints_the_hash_of_this_level",
+            ])
+            .env("OSLER_SIMD", level.name())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&wanted), "{}: {text}", level.name());
+    }
+}
