@@ -287,6 +287,53 @@ fn rotations(criterion: &mut Criterion) {
     }
 }
 
+/// What a row of codes costs. A scan is counted in half-byte codes, 32 rows at a time.
+fn codes(criterion: &mut Criterion) {
+    for (dim, count) in [(2, 16), (4, 256), (384, 256)] {
+        let matrix = Vectors::new(dim, count, 7);
+        let (vector, starts) = (Vectors::new(1, dim, 8).f32s, vec![0.0; count]);
+        let mut out = vec![0.0; count];
+        let operations = 2 * dim * count;
+        bench(
+            criterion,
+            &format!("columns {dim}"),
+            count,
+            operations,
+            |kernels| {
+                kernels.columns(&vector, &matrix.f32s, &starts, &mut out);
+            },
+        );
+        bench(
+            criterion,
+            &format!("position_of_max {dim}"),
+            count,
+            count,
+            |kernels| kernels.position_of_max(&out),
+        );
+    }
+    for dim in DIMS {
+        let bytes = |count, seed| -> Vec<u8> {
+            let values = Vectors::new(1, count, seed).i8s;
+            values.iter().map(|&value| value as u8).collect()
+        };
+        let groups = dim / 4;
+        let (tables, nibbles) = (bytes(16 * groups, 9), bytes(16 * groups, 10));
+        let mut sums = [0; 32];
+        bench(criterion, "scan", dim, 32 * groups, |kernels| {
+            kernels.scan(&tables, &nibbles, &mut sums);
+            sums = [0; 32];
+        });
+        for planes in [1, 4, 8] {
+            let query = Vectors::new(1, dim, 11).i8s;
+            let bits = bytes(planes * dim / 8, 12);
+            let name = format!("dot_planes {planes}");
+            bench(criterion, &name, dim, 2 * dim, |kernels| {
+                kernels.dot_planes(&query, black_box(&bits))
+            });
+        }
+    }
+}
+
 /// Short runs: the differences looked for are of tens of per cent, and there are many kernels.
 fn settings() -> Criterion {
     Criterion::default()
@@ -298,6 +345,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = pairs, tiles, panels, slivers, values, rotations
+    targets = pairs, tiles, panels, slivers, values, rotations, codes
 }
 criterion_main!(kernels);

@@ -282,6 +282,88 @@ fn a_hadamard_transform_has_the_same_bits_in_every_size_and_place() {
 }
 
 #[test]
+fn columns_have_the_same_bits_in_every_shape_and_place() {
+    let mut random = random();
+    for extreme in [false, true] {
+        for count in lengths().filter(|&count| count <= 256) {
+            for rows in [0, 1, 2, 5] {
+                for place in PLACES {
+                    let vector = Guarded::new(&random.f32s(rows, extreme), place);
+                    let matrix = Guarded::new(&random.f32s(rows * count, extreme), place);
+                    let starts = Guarded::new(&random.f32s(count, extreme), place);
+                    let mut wanted = vec![0.0; count];
+                    scalar::columns(&vector, &matrix, &starts, &mut wanted);
+                    for kernels in vector_levels() {
+                        let mut got = Guarded::new(&vec![f32::NAN; count], place);
+                        kernels.columns(&vector, &matrix, &starts, &mut got);
+                        agree(kernels, "columns", count, place, &got, &wanted);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_of_equal_maxima_is_found_at_every_length_and_place() {
+    let mut random = random();
+    for len in lengths() {
+        for place in PLACES {
+            let few = (0..len).map(|_| (random.next() % 7) as f32 - 9.0);
+            let values = Guarded::new(&few.collect::<Vec<_>>(), place);
+            for kernels in vector_levels() {
+                let wanted = scalar::position_of_max(&values);
+                assert_eq!(kernels.position_of_max(&values), wanted, "length {len}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scans_are_exact_with_any_number_of_groups() {
+    let mut random = random();
+    for groups in (0..=9).chain([96, 255, 256, 257, 300, 513, 1024]) {
+        for place in [Place::End, Place::Start(1)] {
+            for extreme in [false, true] {
+                let mut bytes = |_| if extreme { 255 } else { random.next() as u8 };
+                let tables: Vec<u8> = (0..16 * groups).map(&mut bytes).collect();
+                let codes: Vec<u8> = (0..16 * groups).map(&mut bytes).collect();
+                let mut wanted = [7; 32];
+                scalar::scan(&tables, &codes, &mut wanted);
+                let (tables, codes) = (Guarded::new(&tables, place), Guarded::new(&codes, place));
+                for kernels in vector_levels() {
+                    let mut got = [7; 32];
+                    kernels.scan(&tables, &codes, &mut got);
+                    assert_eq!(got, wanted, "{} of {groups}", kernels.level().name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_in_planes_are_multiplied_exactly() {
+    let mut random = random();
+    for len in [64, 128, 192, 384, 1024, crate::MAX_PLANES_LEN] {
+        for planes in 1..=8 {
+            for extreme in [false, true] {
+                let query = Guarded::new(&random.i8s(len, extreme), Place::End);
+                let bytes = (0..planes * len / 8)
+                    .map(|_| if extreme { 255 } else { random.next() as u8 })
+                    .collect::<Vec<_>>();
+                let bytes = Guarded::new(&bytes, Place::End);
+                let wanted = scalar::dot_planes(&query, &bytes);
+                for kernels in vector_levels() {
+                    let name = kernels.level().name();
+                    let got = kernels.dot_planes(&query, &bytes);
+                    assert_eq!(got, wanted, "{name} of {planes} x {len}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn integers_are_exact_at_every_length_and_place() {
     let mut random = random();
     for extreme in [false, true] {
@@ -475,6 +557,14 @@ fn wrong_lengths_are_refused_before_a_kernel_runs() {
         refused(|| kernels.hadamard(&mut [0.0; 64], &[1.0; 63]));
         refused(|| kernels.hadamard(&mut [0.0; 32], &[1.0; 32]));
         refused(|| kernels.hadamard(&mut [0.0; 96], &[1.0; 96]));
+        refused(|| kernels.columns(&a, &a, &b, &mut [0.0; 40]));
+        refused(|| kernels.columns(&a, &a, &b[..1], &mut [0.0; 2]));
+        refused(|| kernels.scan(&[0; 16], &[0; 32], &mut [0; 32]));
+        refused(|| kernels.scan(&[0; 24], &[0; 24], &mut [0; 32]));
+        refused(|| kernels.dot_planes(&[0; 64], &[0; 7]));
+        refused(|| kernels.dot_planes(&[0; 64], &[0; 72]));
+        refused(|| kernels.dot_planes(&[0; 32], &[0; 4]));
+        refused(|| kernels.dot_planes(&[], &[]));
         refused(|| kernels.dot_tile(&a, &a, 0, &mut []));
         refused(|| kernels.dot_tile(&a, &b, 40, &mut [0.0]));
         refused(|| kernels.l2_tile(&a, &a, 20, &mut [0.0; 3]));

@@ -18,6 +18,14 @@ use crate::table::{SCALAR, Table};
 /// ```
 pub const MAX_I8_LEN: usize = 131_071;
 
+/// Longest vectors of [`Kernels::dot_planes`]: no sum of that many products can leave an `i32`.
+///
+/// ```
+/// let worst = osler_kernels::MAX_PLANES_LEN as i64 * 128 * 255;
+/// assert!(i32::try_from(worst).is_ok());
+/// ```
+pub const MAX_PLANES_LEN: usize = 65_728;
+
 /// All kernels at one level. The functions of the crate's root are those of [`Kernels::best`].
 ///
 /// Every kernel returns the same bits at every level.
@@ -514,6 +522,92 @@ checked! {
                 values.len() >= 64 && values.len().is_power_of_two(),
                 "{} values are no power of two of at least 64",
                 values.len()
+            );
+        }
+    }
+
+    /// For each column of a matrix in row order, its start plus its inner product with `vector`.
+    ///
+    /// # Panics
+    ///
+    /// Where there are not as many starts as results, or not a row of that length for each value.
+    ///
+    /// ```
+    /// let mut out = [0.0; 2];
+    /// osler_kernels::columns(&[1.0, 10.0], &[1.0, 2.0, 3.0, 4.0], &[100.0, 200.0], &mut out);
+    /// assert_eq!(out, [131.0, 242.0]);
+    /// ```
+    fn columns(vector: &[f32], matrix: &[f32], starts: &[f32], out: &mut [f32]) {
+        {
+            same_length(starts.len(), out.len());
+            assert!(
+                Some(matrix.len()) == vector.len().checked_mul(out.len()),
+                "a matrix of {} values is not {} rows of {}",
+                matrix.len(),
+                vector.len(),
+                out.len()
+            );
+        }
+    }
+
+    /// The first position of the greatest value, which must not be NaN; 0 if there is none.
+    ///
+    /// ```
+    /// assert_eq!(osler_kernels::position_of_max(&[1.0, 3.0, 3.0]), 1);
+    /// ```
+    fn position_of_max(values: &[f32]) -> usize {}
+
+    /// Adds to the sum of each of 32 rows, group by group, one of the table's 16 bytes.
+    ///
+    /// A group has 16 bytes in `tables` and in `codes`. The low half of byte `i` of its codes is that of
+    /// row `i`, the high half that of row `i + 16`.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ, are no whole groups, or make more groups than an `u32` can sum.
+    ///
+    /// ```
+    /// let table: [u8; 16] = std::array::from_fn(|i| 10 * i as u8);
+    /// let mut sums = [0; 32];
+    /// osler_kernels::scan(&table, &[0x72; 16], &mut sums);
+    /// assert_eq!((sums[0], sums[31]), (20, 70));
+    /// ```
+    fn scan(tables: &[u8], codes: &[u8], sums: &mut [u32; 32]) {
+        {
+            same_length(tables.len(), codes.len());
+            assert!(
+                tables.len().is_multiple_of(16) && tables.len() <= 1 << 24,
+                "{} bytes are no whole groups of 16, or too many",
+                tables.len()
+            );
+        }
+    }
+
+    /// Sum of each query value times a number of 1 to 8 bits, exact. The numbers' highest bits lie in
+    /// the first plane, that of value `i` in byte `i / 8`, and so on.
+    ///
+    /// # Panics
+    ///
+    /// Where the query's length is no multiple of 64 or exceeds [`MAX_PLANES_LEN`], or the planes are
+    /// not one to eight of an eighth of it.
+    ///
+    /// ```
+    /// let mut planes = [0; 16];
+    /// (planes[0], planes[8]) = (0b01, 0b11);
+    /// assert_eq!(osler_kernels::dot_planes(&[-5; 64], &planes), -5 * 3 - 5);
+    /// ```
+    fn dot_planes(query: &[i8], planes: &[u8]) -> i32 {
+        {
+            let plane = query.len() / 8;
+            assert!(
+                query.len().is_multiple_of(64) && query.len() <= MAX_PLANES_LEN && plane > 0,
+                "a query of {} values is no multiple of 64, or too long",
+                query.len()
+            );
+            assert!(
+                planes.len().is_multiple_of(plane) && (1..=8).contains(&(planes.len() / plane)),
+                "{} bytes are not 1 to 8 planes of {plane}",
+                planes.len()
             );
         }
     }

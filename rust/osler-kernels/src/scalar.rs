@@ -8,6 +8,7 @@
 
 use half::f16;
 
+use crate::codes::{GROUP, ROWS};
 use crate::lanes::LANES;
 use crate::neighbours::{self, Residual, TableScale, Terms, look_up};
 use crate::sliver::SLIVER;
@@ -135,6 +136,51 @@ pub(crate) fn hadamard(values: &mut [f32], factors: &[f32]) {
         }
         stride *= 2;
     }
+}
+
+/// Every column's start, then value by value a fused multiply-add.
+pub(crate) fn columns(vector: &[f32], columns: &[f32], starts: &[f32], out: &mut [f32]) {
+    out.copy_from_slice(starts);
+    for i in 0..vector.len() {
+        for j in 0..out.len() {
+            out[j] = vector[i].mul_add(columns[i * out.len() + j], out[j]);
+        }
+    }
+}
+
+/// First position of the greatest value; 0 if there is none, or none above minus infinity.
+pub(crate) fn position_of_max(values: &[f32]) -> usize {
+    let mut best = 0;
+    for i in 0..values.len() {
+        if values[i] > values[best] || values[best].is_nan() {
+            best = i;
+        }
+    }
+    best
+}
+
+/// Adds to each row's sum, for each group, the table's byte at the row's half-byte.
+pub(crate) fn scan(tables: &[u8], codes: &[u8], sums: &mut [u32; ROWS]) {
+    let groups = tables.chunks_exact(GROUP).zip(codes.chunks_exact(GROUP));
+    for (table, codes) in groups {
+        for i in 0..GROUP {
+            sums[i] += u32::from(table[usize::from(codes[i] & 15)]);
+            sums[i + GROUP] += u32::from(table[usize::from(codes[i] >> 4)]);
+        }
+    }
+}
+
+/// Sum of query value times the number whose bits lie in the planes, the highest in the first.
+pub(crate) fn dot_planes(query: &[i8], planes: &[u8]) -> i32 {
+    let mut sum = 0;
+    for i in 0..query.len() {
+        let mut value = 0;
+        for plane in planes.chunks_exact(query.len() / 8) {
+            value = 2 * value + i32::from(plane[i / 8] >> (i % 8) & 1);
+        }
+        sum += i32::from(query[i]) * value;
+    }
+    sum
 }
 
 pub(crate) fn all_finite(a: &[f32]) -> bool {

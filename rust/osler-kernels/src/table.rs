@@ -3,10 +3,14 @@
 
 use half::f16;
 
+use crate::codes::ROWS;
 use crate::cpu::Level;
 use crate::lanes::LANES;
 use crate::neighbours::{Residual, TableScale, Terms};
 use crate::scalar;
+
+/// Vector, matrix, starts, results.
+type Columns = unsafe fn(&[f32], &[f32], &[f32], &mut [f32]);
 
 /// What a level provides. Callers have checked the lengths and that the CPU has the level.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ pub(crate) struct Table {
     pub(crate) to_f16: unsafe fn(&[f32], &mut [f16]),
     pub(crate) to_f32: unsafe fn(&[f16], &mut [f32]),
     pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) columns: Columns,
+    pub(crate) position_of_max: unsafe fn(&[f32]) -> usize,
+    pub(crate) scan: unsafe fn(&[u8], &[u8], &mut [u32; ROWS]),
+    pub(crate) dot_planes: unsafe fn(&[i8], &[u8]) -> i32,
     pub(crate) all_finite: unsafe fn(&[f32]) -> bool,
     pub(crate) all_finite_f16: unsafe fn(&[f16]) -> bool,
 }
@@ -68,6 +76,10 @@ pub(crate) static SCALAR: Table = Table {
     to_f16: scalar::to_f16,
     to_f32: scalar::to_f32,
     hadamard: scalar::hadamard,
+    columns: scalar::columns,
+    position_of_max: scalar::position_of_max,
+    scan: scalar::scan,
+    dot_planes: scalar::dot_planes,
     all_finite: scalar::all_finite,
     all_finite_f16: scalar::all_finite_f16,
 };
@@ -83,6 +95,8 @@ macro_rules! instantiate {
         features: $features:literal,
         parts: $parts:literal,
         dot_i8: $dot_i8:path,
+        scan: $scan:path,
+        dot_planes: $dot_planes:path,
         dot_i16_i8: $dot_i16_i8:path,
         look_up: $look_up:path,
         four_rows: $four:literal,
@@ -93,6 +107,7 @@ macro_rules! instantiate {
             use half::f16;
 
             use super::*;
+            use crate::codes;
             use crate::hadamard::signed_transform;
             use crate::lanes::{self, Dot, L2, LANES, pairs};
             use crate::neighbours::{self, Residual, TableScale, Terms};
@@ -188,6 +203,18 @@ macro_rules! instantiate {
                 fn hadamard(values: &mut [f32], factors: &[f32]) -> () {
                     simd => signed_transform::<_, N>(simd, values, factors)
                 }
+                fn columns(vector: &[f32], matrix: &[f32], starts: &[f32], out: &mut [f32]) -> () {
+                    simd => codes::columns::<_, N>(simd, vector, matrix, starts, out)
+                }
+                fn position_of_max(values: &[f32]) -> usize {
+                    _simd => codes::position_of_max(values)
+                }
+                fn scan(tables: &[u8], codes: &[u8], sums: &mut [u32; ROWS]) -> () {
+                    simd => $scan(simd, tables, codes, sums)
+                }
+                fn dot_planes(query: &[i8], planes: &[u8]) -> i32 {
+                    simd => $dot_planes(simd, query, planes)
+                }
                 fn all_finite(a: &[f32]) -> bool {
                     _simd => lanes::all_finite(a)
                 }
@@ -222,6 +249,10 @@ macro_rules! instantiate {
             to_f16: compiled::to_f16,
             to_f32: compiled::to_f32,
             hadamard: compiled::hadamard,
+            columns: compiled::columns,
+            position_of_max: compiled::position_of_max,
+            scan: compiled::scan,
+            dot_planes: compiled::dot_planes,
             all_finite: compiled::all_finite,
             all_finite_f16: compiled::all_finite_f16,
         };

@@ -7,7 +7,7 @@
 use crate::random::Stream;
 
 /// The rotated width is a multiple of this, so that codes fill whole registers.
-const STEP: usize = 64;
+pub(super) const STEP: usize = 64;
 
 /// Enough for a width that is a power of two (Andoni et al., "Practical and optimal LSH for angular distance", 2015).
 const ROUNDS: usize = 3;

@@ -8,6 +8,7 @@ use core::arch::asm;
 
 use half::f16;
 
+use crate::codes::{GROUP, ROWS, RUN_GROUPS};
 use crate::lanes::{LANES, Simd};
 use crate::table::instantiate;
 
@@ -254,12 +255,73 @@ fn look_up_with(_: Neon, codes: &[u8], tables: &[u8]) -> [u32; LANES] {
     sums
 }
 
+/// A run of groups is summed in 16 bits.
+#[inline(always)]
+fn scan_with(_: Neon, tables: &[u8], codes: &[u8], sums: &mut [u32; ROWS]) {
+    let runs = tables
+        .chunks(RUN_GROUPS * GROUP)
+        .zip(codes.chunks(RUN_GROUPS * GROUP));
+    for (tables, codes) in runs {
+        let groups = tables.as_chunks::<GROUP>().0.iter();
+        let mut totals = [[0u16; 8]; 4];
+        // SAFETY: loads and stores read and write whole arrays; the argument proves NEON.
+        unsafe {
+            let mut wide = [vdupq_n_u16(0); 4];
+            for (table, code) in groups.zip(codes.as_chunks::<GROUP>().0) {
+                let (table, code) = (vld1q_u8(table.as_ptr()), vld1q_u8(code.as_ptr()));
+                let low = vqtbl1q_u8(table, vandq_u8(code, vdupq_n_u8(0x0f)));
+                let high = vqtbl1q_u8(table, vshrq_n_u8::<4>(code));
+                wide[0] = vaddw_u8(wide[0], vget_low_u8(low));
+                wide[1] = vaddw_high_u8(wide[1], low);
+                wide[2] = vaddw_u8(wide[2], vget_low_u8(high));
+                wide[3] = vaddw_high_u8(wide[3], high);
+            }
+            for i in 0..4 {
+                vst1q_u16(totals[i].as_mut_ptr(), wide[i]);
+            }
+        }
+        for (sum, total) in sums.iter_mut().zip(totals.as_flattened()) {
+            *sum += u32::from(*total);
+        }
+    }
+}
+
+#[inline(always)]
+fn dot_planes_with(_: Neon, query: &[i8], planes: &[u8]) -> i32 {
+    let plane = query.len() / 8;
+    let (blocks, _) = query.as_chunks::<16>();
+    // SAFETY: loads read whole blocks; the argument proves NEON.
+    unsafe {
+        let bit_of_lane = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+        let mut sums = [vdupq_n_s32(0); 2];
+        for (i, block) in blocks.iter().enumerate() {
+            let mut value = vdupq_n_u8(0);
+            for plane in planes.chunks_exact(plane) {
+                let word = &plane[2 * i..][..2];
+                let bytes = vcombine_u8(vdup_n_u8(word[0]), vdup_n_u8(word[1]));
+                value = vsubq_u8(vaddq_u8(value, value), vtstq_u8(bytes, bit_of_lane));
+            }
+            let query = vld1q_s8(block.as_ptr());
+            let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(value)));
+            let high = vreinterpretq_s16_u16(vmovl_high_u8(value));
+            let (query_low, query_high) = (vmovl_s8(vget_low_s8(query)), vmovl_high_s8(query));
+            sums[0] = vmlal_s16(sums[0], vget_low_s16(low), vget_low_s16(query_low));
+            sums[1] = vmlal_high_s16(sums[1], low, query_low);
+            sums[0] = vmlal_s16(sums[0], vget_low_s16(high), vget_low_s16(query_high));
+            sums[1] = vmlal_high_s16(sums[1], high, query_high);
+        }
+        vaddvq_s32(vaddq_s32(sums[0], sums[1]))
+    }
+}
+
 instantiate!(
     level: Neon,
     token: Neon::new(),
     features: "neon",
     parts: 8,
     dot_i8: dot_i8_with,
+    scan: scan_with,
+    dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
     look_up: look_up_with,
     four_rows: 4,

@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
+use crate::codes::{GROUP, ROWS, RUN_GROUPS};
 use crate::lanes::{LANES, Simd};
 use crate::table::instantiate;
 
@@ -317,12 +318,105 @@ unsafe fn look_up_planes<const P: usize>(codes: &[u8], tables: &[u8]) -> [u32; L
     sums
 }
 
+/// A run of groups is summed in 16 bits; a register's halves hold different groups of the same rows.
+#[inline(always)]
+fn scan_with(_: Avx2, tables: &[u8], codes: &[u8], sums: &mut [u32; ROWS]) {
+    let runs = tables
+        .chunks(RUN_GROUPS * GROUP)
+        .zip(codes.chunks(RUN_GROUPS * GROUP));
+    // SAFETY: loads and stores read and write whole arrays; the argument proves AVX2.
+    unsafe {
+        let nibble = _mm256_set1_epi8(0x0f);
+        for (tables, codes) in runs {
+            let mut totals = [_mm256_setzero_si256(); 4];
+            let mut add = |table: __m256i, code: __m256i| {
+                let low = _mm256_shuffle_epi8(table, _mm256_and_si256(code, nibble));
+                let code = _mm256_srli_epi16::<4>(code);
+                let high = _mm256_shuffle_epi8(table, _mm256_and_si256(code, nibble));
+                // Sums of even rows with 256 times those of odd rows, and of odd rows alone.
+                totals[0] = _mm256_add_epi16(totals[0], low);
+                totals[1] = _mm256_add_epi16(totals[1], _mm256_srli_epi16::<8>(low));
+                totals[2] = _mm256_add_epi16(totals[2], high);
+                totals[3] = _mm256_add_epi16(totals[3], _mm256_srli_epi16::<8>(high));
+            };
+            let (table_pairs, table_rest) = tables.as_chunks::<{ 2 * GROUP }>();
+            let (code_pairs, code_rest) = codes.as_chunks::<{ 2 * GROUP }>();
+            for (table, code) in table_pairs.iter().zip(code_pairs) {
+                add(
+                    _mm256_loadu_si256(table.as_ptr().cast()),
+                    _mm256_loadu_si256(code.as_ptr().cast()),
+                );
+            }
+            let rest = table_rest.as_chunks::<GROUP>().0.iter();
+            for (table, code) in rest.zip(code_rest.as_chunks::<GROUP>().0) {
+                let table = _mm_loadu_si128(table.as_ptr().cast());
+                let code = _mm_loadu_si128(code.as_ptr().cast());
+                add(_mm256_zextsi128_si256(table), _mm256_zextsi128_si256(code));
+            }
+            let halves = |sum: __m256i| {
+                _mm_add_epi16(
+                    _mm256_castsi256_si128(sum),
+                    _mm256_extracti128_si256::<1>(sum),
+                )
+            };
+            for side in 0..2 {
+                let (both, odd) = (totals[2 * side], totals[2 * side + 1]);
+                let even = halves(_mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd)));
+                let odd = halves(odd);
+                let ordered = [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)];
+                let (eights, _) = sums[16 * side..][..16].as_chunks_mut::<8>();
+                for (sums, sixteens) in eights.iter_mut().zip(ordered) {
+                    let sums: *mut __m256i = sums.as_mut_ptr().cast();
+                    let more = _mm256_cvtepu16_epi32(sixteens);
+                    _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), more));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dot_planes_with(simd: Avx2, query: &[i8], planes: &[u8]) -> i32 {
+    let plane = query.len() / 8;
+    let (blocks, _) = query.as_chunks::<32>();
+    // SAFETY: loads read whole blocks; the argument proves AVX2.
+    unsafe {
+        let byte_of_lane = _mm256_setr_epi8(
+            0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3,
+            3, 3, 3,
+        );
+        let bit_of_lane = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (i, block) in blocks.iter().enumerate() {
+            let mut value = _mm256_setzero_si256();
+            for plane in planes.chunks_exact(plane) {
+                let mut word = [0; 4];
+                word.copy_from_slice(&plane[4 * i..][..4]);
+                let word = _mm256_set1_epi32(i32::from_le_bytes(word));
+                let bits = _mm256_and_si256(_mm256_shuffle_epi8(word, byte_of_lane), bit_of_lane);
+                let minus_one = _mm256_cmpeq_epi8(bits, bit_of_lane);
+                value = _mm256_sub_epi8(_mm256_add_epi8(value, value), minus_one);
+            }
+            let query: *const __m128i = block.as_ptr().cast();
+            let low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(value));
+            let products = _mm256_madd_epi16(low, _mm256_cvtepi8_epi16(_mm_loadu_si128(query)));
+            sums[0] = _mm256_add_epi32(sums[0], products);
+            let high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(value));
+            let query = _mm256_cvtepi8_epi16(_mm_loadu_si128(query.add(1)));
+            sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(high, query));
+        }
+        simd.sum_i32(sums)
+    }
+}
+
 instantiate!(
     level: Avx2,
     token: Avx2::new(),
     features: "avx2,fma,f16c",
     parts: 4,
     dot_i8: dot_i8_with,
+    scan: scan_with,
+    dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
     look_up: look_up_with,
     four_rows: 2,

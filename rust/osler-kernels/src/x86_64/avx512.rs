@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
+use crate::codes::{GROUP, ROWS, RUN_GROUPS};
 use crate::lanes::{LANES, Simd};
 use crate::table::instantiate;
 
@@ -342,12 +343,106 @@ unsafe fn wide_quarters(sixteens: __m512i) -> __m256i {
     }
 }
 
+/// A run of groups is summed in 16 bits; a register's quarters hold different groups of the same rows.
+#[inline(always)]
+fn scan_with(_: Avx512, tables: &[u8], codes: &[u8], sums: &mut [u32; ROWS]) {
+    let runs = tables
+        .chunks(RUN_GROUPS * GROUP)
+        .zip(codes.chunks(RUN_GROUPS * GROUP));
+    // SAFETY: loads and stores read and write whole arrays, the last loads by a mask of the elements
+    // that are left; the argument proves AVX-512.
+    unsafe {
+        let nibble = _mm512_set1_epi8(0x0f);
+        for (tables, codes) in runs {
+            let mut totals = [_mm512_setzero_si512(); 4];
+            let mut add = |table: __m512i, code: __m512i| {
+                let low = _mm512_shuffle_epi8(table, _mm512_and_si512(code, nibble));
+                let code = _mm512_srli_epi16::<4>(code);
+                let high = _mm512_shuffle_epi8(table, _mm512_and_si512(code, nibble));
+                // Sums of even rows with 256 times those of odd rows, and of odd rows alone.
+                totals[0] = _mm512_add_epi16(totals[0], low);
+                totals[1] = _mm512_add_epi16(totals[1], _mm512_srli_epi16::<8>(low));
+                totals[2] = _mm512_add_epi16(totals[2], high);
+                totals[3] = _mm512_add_epi16(totals[3], _mm512_srli_epi16::<8>(high));
+            };
+            let (table_fours, table_rest) = tables.as_chunks::<{ 4 * GROUP }>();
+            let (code_fours, code_rest) = codes.as_chunks::<{ 4 * GROUP }>();
+            for (table, code) in table_fours.iter().zip(code_fours) {
+                add(
+                    _mm512_loadu_si512(table.as_ptr().cast()),
+                    _mm512_loadu_si512(code.as_ptr().cast()),
+                );
+            }
+            let rest = table_rest.len().min(code_rest.len());
+            if rest > 0 {
+                let mask = u64::MAX >> (64 - rest);
+                add(
+                    _mm512_maskz_loadu_epi8(mask, table_rest.as_ptr().cast()),
+                    _mm512_maskz_loadu_epi8(mask, code_rest.as_ptr().cast()),
+                );
+            }
+            let quarters = |sum: __m512i| {
+                let two = _mm256_add_epi16(
+                    _mm512_castsi512_si256(sum),
+                    _mm512_extracti64x4_epi64::<1>(sum),
+                );
+                _mm_add_epi16(
+                    _mm256_castsi256_si128(two),
+                    _mm256_extracti128_si256::<1>(two),
+                )
+            };
+            for side in 0..2 {
+                let (both, odd) = (totals[2 * side], totals[2 * side + 1]);
+                let even = quarters(_mm512_sub_epi16(both, _mm512_slli_epi16::<8>(odd)));
+                let odd = quarters(odd);
+                let ordered = [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)];
+                let (eights, _) = sums[16 * side..][..16].as_chunks_mut::<8>();
+                for (sums, sixteens) in eights.iter_mut().zip(ordered) {
+                    let sums: *mut __m256i = sums.as_mut_ptr().cast();
+                    let more = _mm256_cvtepu16_epi32(sixteens);
+                    _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), more));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dot_planes_with(_: Avx512, query: &[i8], planes: &[u8]) -> i32 {
+    let plane = query.len() / 8;
+    let (blocks, _) = query.as_chunks::<64>();
+    // SAFETY: loads read whole blocks; the argument proves AVX-512.
+    unsafe {
+        let one = _mm512_set1_epi8(1);
+        let mut sums = [_mm512_setzero_si512(); 2];
+        for (i, block) in blocks.iter().enumerate() {
+            let mut value = _mm512_setzero_si512();
+            for plane in planes.chunks_exact(plane) {
+                let mut word = [0; 8];
+                word.copy_from_slice(&plane[8 * i..][..8]);
+                value = _mm512_add_epi8(value, value);
+                value = _mm512_mask_add_epi8(value, u64::from_le_bytes(word), value, one);
+            }
+            let query: *const __m256i = block.as_ptr().cast();
+            let low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(value));
+            let products = _mm512_madd_epi16(low, _mm512_cvtepi8_epi16(_mm256_loadu_si256(query)));
+            sums[0] = _mm512_add_epi32(sums[0], products);
+            let high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64::<1>(value));
+            let query = _mm512_cvtepi8_epi16(_mm256_loadu_si256(query.add(1)));
+            sums[1] = _mm512_add_epi32(sums[1], _mm512_madd_epi16(high, query));
+        }
+        _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
+    }
+}
+
 instantiate!(
     level: Avx512,
     token: Avx512::new(),
     features: "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
     parts: 2,
     dot_i8: dot_i8_with,
+    scan: scan_with,
+    dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
     look_up: look_up_with,
     four_rows: 2,
