@@ -1,8 +1,8 @@
 """What every engine of the benchmark can be asked, and the answer "no" for what it cannot do.
 
 An engine is one file in `bench/engines/` with a class `Engine`. Its variants are data: a name and the settings that
-differ. An engine keeps everything it saves below one folder, because the benchmark builds in one process and searches in
-another, as users do.
+differ. An engine keeps everything it saves below one folder, because the benchmark builds in one process and searches
+in another, as users do.
 """
 
 from __future__ import annotations

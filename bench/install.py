@@ -1,4 +1,4 @@
-"""Put the peers into the environment that runs this file, one by one, so that one that fails does not keep out the rest.
+"""Put the peers into the environment that runs this file, one by one: one that fails does not keep out the rest.
 
 Reads the groups `bench` and `bench-apart` of pyproject.toml. What cannot be installed is said here, and shows in the
 results as missing with the reason of its import.

@@ -25,7 +25,7 @@ import numpy as np
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "OSLER_THREADS")
 LIMIT = 7_200.0
-SHORTEST, LONGEST = 0.1, 3.0  # seconds of one timed pass: repeated until the first, cut off after the second
+SHORTEST, LONGEST = 0.1, 1.0  # seconds of one timed pass: repeated until the first, cut off after the second
 
 
 class EngineFailed(Exception):
@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(self, key: str, threads: int) -> None:
         self.key, self.threads = key, threads
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the child)
         self.child = subprocess.Popen(
             [sys.executable, __file__, key, str(threads)],
             stdin=subprocess.PIPE,

@@ -40,14 +40,14 @@ def head(parts: Parts) -> Iterator[str]:
     dates = sorted({part["date"] for part in parts.all})
     spreads = [sample["spread"] for part in parts.all for sample in part["noise"]]
     yield (
-        f"{described['cpu']}, {described['cores']} cores, {described['memory_gib']} GiB, {' '.join(described['flags'])}; "
-        f"{described['system']}; Python {described['python']}, numpy {described['numpy']}. Measured "
+        f"{described['cpu']}, {described['cores']} cores, {described['memory_gib']} GiB, "
+        f"{' '.join(described['flags'])}; {described['system']}; Python {described['python']}, numpy {described['numpy']}. Measured "
         f"{dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'}."
     )
     loud = sum(spread > QUIET for spread in spreads) / len(spreads)
     yield (
-        f"Fixed work timed before and after each measurement: its slowest tenth lay {median(spreads):.0%} above the median "
-        f"in the middle sample; {loud:.0%} of the samples were above {QUIET:.0%}, where small differences are ties."
+        f"Fixed work timed before and after each measurement: its slowest tenth lay {median(spreads):.0%} above "
+        f"the median in the middle sample; {loud:.0%} of the samples were above {QUIET:.0%}, where small differences are ties."
     )
     seen = {
         f"{part['set']['name']} ({part['set']['rows']:,} x {part['set']['dim']}): {part['set']['origin']}"
@@ -61,7 +61,9 @@ def engines(parts: Parts) -> str:
     lines: dict[str, list[str]] = {}
     for part in parts.all:
         key, described = part["engine"], part["identity"]["engine"]
-        line = lines.setdefault(key, [described["name"], described["version"] or "-", described["parameters"] or "-", ""])
+        line = lines.setdefault(
+            key, [described["name"], described["version"] or "-", described["parameters"] or "-", ""]
+        )
         if described.get("build"):
             line[1] = f"{described['version']} ({described['build']})"
         if part["outcome"] != "measured":
@@ -86,7 +88,9 @@ def searches(parts: Parts) -> Iterator[str]:
                     line.append(found.text() if found else "not reached")
                 for wanted in (0.95, 0.99):
                     curves = search["curves"]
-                    against = targets.faster(curves, "osler", key, wanted) if "osler" in curves and key != "osler" else None
+                    against = (
+                        targets.faster(curves, "osler", key, wanted) if "osler" in curves and key != "osler" else None
+                    )
                     line.append(against.text(".2f", "x") if against else "-")
                 gathered.setdefault((search["way"], search["queries"]), []).append(line)
         for (way, kind), lines in gathered.items():
@@ -119,7 +123,12 @@ def plots(parts: Parts) -> dict[str, str]:
 
 def text(parts: Parts, pictures: dict[str, str]) -> str:
     """Return the whole page; `pictures` are the places of the plots by their names."""
-    out = ["# Results", "", "Written by `bench/page.py` from the JSON beside it; `bench/README.md` says how to read it.", ""]
+    out = [
+        "# Results",
+        "",
+        "Written by `bench/page.py` from the JSON beside it; `bench/README.md` says how to read it.",
+        "",
+    ]
     out += ["\n\n".join(head(parts)), "", "## Against the targets", ""]
     out += ["Medians, in brackets the lowest and highest of the rounds. A ratio is taken within each round.", ""]
     for section in targets.sections(parts):

@@ -1,4 +1,4 @@
-"""Recall against queries per second as an SVG: one curve an engine, both axes logarithmic, the first as the share missed."""
+"""Recall against queries per second as an SVG: a curve an engine, both axes logarithmic, the first as the share missed."""
 
 from __future__ import annotations
 

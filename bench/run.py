@@ -19,8 +19,8 @@ from typing import Any
 
 import data
 import machine
-import parts
 import page
+import parts
 from measure import EngineFailed, EngineRefused, Worker
 from visit import Store, Visit
 
@@ -35,7 +35,8 @@ def say(text: str) -> None:
 def engines_of(case: dict[str, Any], group: dict[str, Any], plan: dict[str, Any]) -> list[str]:
     """Return the engines of a case on a set, in the plan's order."""
     named = [*case["engines"], *(plan["peers"][group["peers"]] if case.get("peers") else [])]
-    return [key for key in dict.fromkeys(named) if key not in group.get("leave", [])]
+    left = group.get("leave", [])
+    return [key for key in dict.fromkeys(named) if key not in left and f"{case['name']}/{key}" not in left]
 
 
 def cases_of(group: dict[str, Any], plan: dict[str, Any], rows: int) -> list[dict[str, Any]]:
@@ -47,7 +48,9 @@ def cases_of(group: dict[str, Any], plan: dict[str, Any], rows: int) -> list[dic
     ]
 
 
-def settings_of(case: dict[str, Any], group: dict[str, Any], plan: dict[str, Any], rounds: int | None) -> dict[str, Any]:
+def settings_of(
+    case: dict[str, Any], group: dict[str, Any], plan: dict[str, Any], rounds: int | None
+) -> dict[str, Any]:
     """Return the settings that a case reads, the nearest word winning: case, then set, then plan."""
     names = importlib.import_module(f"cases.{case.get('module', case['name'])}").SETTINGS
     found = {**plan["settings"], **group.get("settings", {}), **case.get("settings", {})}
@@ -78,7 +81,9 @@ def measure_set(group: dict[str, Any], plan: dict[str, Any], options: argparse.N
     vectors = data.load(group["data"], rows)
     cases = [case for case in cases_of(group, plan, vectors.count) if not options.case or case["name"] in options.case]
     order = list(dict.fromkeys(key for case in cases for key in engines_of(case, group, plan)))
-    wanted = [key for key in order if not options.engine or key in options.engine or key.partition(":")[0] in options.engine]
+    wanted = [
+        key for key in order if not options.engine or key in options.engine or key.partition(":")[0] in options.engine
+    ]
     say(f"{vectors.name}: {vectors.count:,} x {vectors.base.shape[1]}, {len(wanted)} engines")
     store = Store(vectors)
     try:
@@ -105,9 +110,9 @@ def _measure_part(
     control = case.get("control")
     identity = parts.identity(known.of(key), known.of(control), settings, f"{vectors.digest} {vectors.count}")
     place = parts.path(machine.label(), group["profile"], f"{vectors.name}-{vectors.count}", case["name"], key)
-    if not options.again and parts.current(place, identity, older_control=options.older_osler):
-        if not (options.retry and parts.read(place)["outcome"] == "failed"):
-            return
+    kept = not options.again and parts.current(place, identity, older_control=options.older_osler)
+    if kept and not (options.retry and parts.read(place)["outcome"] == "failed"):
+        return
     if options.list:
         print(f"{vectors.name:10} {vectors.count:>9,}  {case['name']:10} {key}")
         return

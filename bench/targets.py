@@ -6,6 +6,7 @@ below. `measured` is None where the parts to say it are not there.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,9 @@ class Parts:
             {(part["set"]["name"], part["set"]["rows"]) for part in parts}, key=lambda one: (one[0], one[1])
         )
         self.names = {
-            part["engine"]: f"{part['identity']['engine']['name']} {part['identity']['engine']['version'] or ''}".strip()
+            part[
+                "engine"
+            ]: f"{part['identity']['engine']['name']} {part['identity']['engine']['version'] or ''}".strip()
             for part in parts
         }
 
@@ -176,7 +179,9 @@ def size(parts: Parts) -> list[Row]:
             figures = part["figures"]
             own, mapped, disk = (figures[f"{kind}_bytes"] / figures["rows"] for kind in ("private", "file", "disk"))
             said = figures["said_bytes"]
-            words = f"{own:,.0f} own + {mapped:,.0f} mapped in memory, {disk:,.0f} on disk, recall {figures['recall']:.4f}"
+            words = (
+                f"{own:,.0f} own + {mapped:,.0f} mapped in memory, {disk:,.0f} on disk, recall {figures['recall']:.4f}"
+            )
             if said is not None:
                 words += f" (says {said / figures['rows']:,.0f})"
             resident, goal, met = (said / figures["rows"] if said is not None else own + mapped), "none set", None
@@ -354,7 +359,7 @@ def growth(parts: Parts) -> list[Row]:
     for quantity, curves in growth_curves(parts).items():
         for engine, points in curves.items():
             ordered = sorted(points)
-            for (fewer, before), (more, after) in zip(ordered, ordered[1:], strict=False):
+            for (fewer, before), (more, after) in itertools.pairwise(ordered):
                 change = before / after if quantity == "queries/s" else after / before
                 most = 1.8 if quantity == "queries/s" else 12.0
                 ours = engine == OURS

@@ -85,7 +85,9 @@ def encode(texts: list[str], folder: Path, encoder: object, threads: int | None 
             rows[order] = found
             _write(path, rows)
             speed = len(chunk) / (time.perf_counter() - began)
-            print(f"  {start + len(chunk):,} of {len(texts):,} texts, {speed:,.0f} a second", file=sys.stderr, flush=True)
+            print(
+                f"  {start + len(chunk):,} of {len(texts):,} texts, {speed:,.0f} a second", file=sys.stderr, flush=True
+            )
         parts.append(np.load(path))
     return np.concatenate(parts)
 

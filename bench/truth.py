@@ -10,14 +10,18 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from data import CACHE
 
 EPSILON = 1e-6
 BLOCK = 20_000
 
 
 def kth_scores(
-    base: np.ndarray, queries: np.ndarray, k: int, *, mask: np.ndarray | None = None, cache: tuple[str, Path] | None = None
+    base: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    *,
+    mask: np.ndarray | None = None,
+    cache: tuple[str, Path] | None = None,
 ) -> np.ndarray:
     """Return the exact k-th best score of every query among the rows that `mask` allows, (m,) float32.
 

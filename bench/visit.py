@@ -1,7 +1,7 @@
 """One engine on one set of vectors: its index on disk, built once, and workers that open it.
 
-Owns a temporary folder below `bench/.cache`; an index is removed when the visit ends, so that one engine's files and the
-control's are on disk at a time.
+Owns a temporary folder below `bench/.cache`; an index is removed when the visit ends, so that one engine's files and
+the control's are on disk at a time.
 """
 
 from __future__ import annotations

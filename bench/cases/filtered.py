@@ -1,4 +1,7 @@
-"""Filtered search: shares of the rows allowed at random, and along the vectors' main axis with queries from both ends."""
+"""Filtered search: shares of the rows allowed at random, and along the main axis with queries from both ends.
+
+A sweep ends at the first width that finds everything: a wider one only takes longer.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import truth
 from measure import EngineFailed
 from visit import Visit
 
+EVERYTHING = 0.9995
 SETTINGS = ("k", "rounds", "shares", "filtered_queries", "filtered_thin")
 
 
@@ -45,6 +49,8 @@ def measure(visit: Visit, control: str | None, settings: dict[str, Any]) -> dict
                         except ValueError as error:
                             raise EngineFailed(f"{name} {share}: {error}") from error
                         curves[worker.key].append({"width": width, "recall": reached, "speeds": []})
+                        if reached >= EVERYTHING:
+                            break
                 for turn in range(settings["rounds"]):
                     for worker in workers[:: -1 if turn % 2 else 1]:
                         for point in curves[worker.key]:

@@ -1,4 +1,4 @@
-"""faiss: HNSW over float32 and over 8-bit rows, and IVF with 4-bit product codes, re-ranked from memory or from disk."""
+"""faiss: HNSW over float32 and 8-bit rows, IVF with 4-bit product codes re-ranked from memory or disk, and flat."""
 
 from __future__ import annotations
 

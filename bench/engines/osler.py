@@ -47,7 +47,9 @@ class Engine(Peer):
         return {**found, "build": hashlib.sha256(module).hexdigest()[:12]}
 
     def parameters(self) -> str:
-        said = ", ".join(f"{name}={value}" for name, value in self.settings.items() if name not in ("mapped", "by", "exact"))
+        said = ", ".join(
+            f"{name}={value}" for name, value in self.settings.items() if name not in ("mapped", "by", "exact")
+        )
         opened = "opened mapped" if self.settings.get("mapped") else "opened in memory"
         swept = "exact=True" if self.settings.get("exact") else f"swept by {self.settings.get('by', 'ef')}="
         return f"cosine, {said or 'all defaults'}, {opened}, {swept}"
