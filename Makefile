@@ -1,6 +1,6 @@
 # `make help` lists the targets. All share one .venv, made by whichever runs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint bench bench-full bench-data wheel clean
+.PHONY: help demo test test-rust test-python lint bench bench-check bench-full bench-data wheel clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -58,6 +58,9 @@ $(BENCH)/.built: $(BENCH)/.tools $(RUST_SOURCES) pyproject.toml
 
 bench: $(BENCH)/.built  ## ours and the peers side by side, quick: 10,000 vectors
 	@$(BENCH_PYTHON) bench/run.py --profile quick
+
+bench-check: $(BENCH)/.built  ## every engine in every case, small: what installs and runs here
+	@$(BENCH_PYTHON) bench/run.py --profile check
 
 bench-full: $(BENCH)/.built  ## all engines, cases and sizes: hours; goes on where it stopped
 	@$(BENCH_PYTHON) bench/run.py --profile full

@@ -3,10 +3,10 @@
 Writes `bench/.cache` block by block, so that memory does not grow with the number of rows, and every block has its own
 stream of chance, so that a smaller set is a prefix of a larger one.
 
-What is kept of real image-text encoders: unit rows of 512 dimensions; a common direction with a few dominant ones, so
-that two images have a cosine of about one half; clusters of very unequal size, each of about 30 dimensions of its own; a
-floor of noise in all dimensions. Texts have another common direction, nearly orthogonal to the images' (the modality gap
-of Liang et al., "Mind the Gap", 2022), and know the cluster and little of the place within it.
+What is kept of real image-text encoders: unit rows of 512 dimensions; a common direction with a few dominant ones,
+so that two images have a cosine of about one half; clusters of very unequal size, each of about 30 dimensions of its
+own; a floor of noise in all dimensions. Texts have another common direction, nearly orthogonal to the images' (the
+modality gap of Liang et al., "Mind the Gap", 2022), and know the cluster and little of the place within it.
 
     python bench/clip_like.py ROWS
 """

@@ -30,6 +30,7 @@ class Vectors:
     rows: Path
     count: int
     queries: dict[str, Path]
+    practice: Path | None = None  # queries of another kind, for calibration; never reported
 
     @property
     def base(self) -> np.ndarray:
@@ -65,7 +66,9 @@ def load(name: str, rows: int | None, cache: Path = CACHE) -> Vectors:
         paths = clip_like.load(rows, cache=cache)
         kinds = {kind: paths[kind] for kind in ("images", "texts")}
         digest = f"clip-{clip_like.mark(clip_like.Shape())}"
-        return Vectors(name, digest, "made CLIP-like images (clip_like.py)", paths["rows"], rows, kinds)
+        return Vectors(
+            name, digest, "made CLIP-like images (clip_like.py)", paths["rows"], rows, kinds, paths["practice"]
+        )
     ready = _ready()
     if name == "text-ready" and ready is not None:
         base, queries = (_unit_file(ready / f"text_{part}.npy", cache) for part in ("base", "queries"))

@@ -69,6 +69,9 @@ class Peer:
         """Load what `save` wrote. `rows` is mapped from the file of the vectors, for engines that re-rank from it."""
         raise NotImplementedError
 
+    def practise(self, queries: np.ndarray) -> None:
+        """Learn from queries that are never reported, right after `open`; most engines have no use for them."""
+
     def single(self, k: int, width: Any) -> Callable[[np.ndarray], Any]:
         """Return a function from one query (dim,) to k row numbers, on one thread."""
         raise NotImplementedError

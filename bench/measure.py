@@ -181,6 +181,9 @@ class Session:
         self.engine.open(Path(folder), self._rows(rows, count), self.threads)
         return {"seconds": time.perf_counter() - start, "before": before, "after": resident()}
 
+    def practise(self, path: str | None) -> None:
+        self.engine.practise(np.load(path) if path else np.empty((0, 0), np.float32))
+
     def resident(self) -> dict[str, int]:
         return resident()
 

@@ -1,9 +1,9 @@
 """The page of results, the plots and the JSON, from the parts that were measured.
 
 Reads `bench/.cache/parts`, or a JSON that it wrote before; `full` figures are written to `bench/RESULTS.md` and
-`bench/results`, `quick` ones below `bench/.cache/quick`.
+`bench/results`, the others below `bench/.cache`.
 
-    python bench/page.py [--profile quick|full] [--from JSON]
+    python bench/page.py [--profile check|quick|full] [--from JSON]
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ def head(parts: Parts) -> Iterator[str]:
     described = parts.all[0]["machine"]
     dates = sorted({part["date"] for part in parts.all})
     spreads = [sample["spread"] for part in parts.all for sample in part["noise"]]
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    flags = " ".join(described["flags"])
     yield (
-        f"{described['cpu']}, {described['cores']} cores, {described['memory_gib']} GiB, "
-        f"{' '.join(described['flags'])}; {described['system']}; Python {described['python']}, numpy {described['numpy']}. Measured "
-        f"{dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'}."
+        f"{described['cpu']}, {described['cores']} cores, {described['memory_gib']} GiB, {flags}; "
+        f"{described['system']}; Python {described['python']}, numpy {described['numpy']}. Measured {when}."
     )
     loud = sum(spread > QUIET for spread in spreads) / len(spreads)
     yield (
-        f"Fixed work timed before and after each measurement: its slowest tenth lay {median(spreads):.0%} above "
-        f"the median in the middle sample; {loud:.0%} of the samples were above {QUIET:.0%}, where small differences are ties."
+        f"Fixed work timed before and after each measurement: its slowest tenth lay {median(spreads):.0%} above the "
+        f"median in the middle sample; {loud:.0%} of the samples were above {QUIET:.0%}: small differences are ties."
     )
     seen = {
         f"{part['set']['name']} ({part['set']['rows']:,} x {part['set']['dim']}): {part['set']['origin']}"
@@ -150,7 +151,7 @@ def write(profile: str, source: Path | None = None) -> None:
         return
     parts = Parts(found)
     label = found[0].get("label", machine.label())
-    folder = HERE / "results" if profile == "full" else CACHE / "quick"
+    folder = HERE / "results" if profile == "full" else CACHE / profile
     home = HERE if profile == "full" else folder
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
@@ -160,14 +161,14 @@ def write(profile: str, source: Path | None = None) -> None:
     (folder / f"{label}.json").write_text(json.dumps([{**part, "label": label} for part in found]) + "\n")
     page = text(parts, pictures)
     (home / "RESULTS.md").write_text(page)
-    if profile == "quick":
+    if profile != "full":
         print(page.partition("## Every sweep")[0])
     print(f"kept in {(home / 'RESULTS.md').relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write the page of results from what is measured.")
-    parser.add_argument("--profile", choices=("quick", "full"), default="quick")
+    parser.add_argument("--profile", choices=("check", "quick", "full"), default="quick")
     parser.add_argument("--from", dest="source", type=Path, help="a JSON that this program wrote")
     given = parser.parse_args()
     write(given.profile, given.source)

@@ -1,4 +1,4 @@
-"""Recall against queries per second as an SVG: a curve an engine, both axes logarithmic, the first as the share missed."""
+"""SVG: recall against queries per second and growth with rows, a curve an engine, all axes logarithmic."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Starts one process an engine; writes `bench/.cache`, and through `page.py` what is shown.
 
-    python bench/run.py [--profile quick|full] [--engine KEY]... [--case NAME]... [--data NAME] [--rows N] [--list]
+    python bench/run.py [--profile check|quick|full] [--engine KEY]... [--case NAME]... [--data NAME] [--rows N] [--list]
                         [--again] [--retry] [--older-osler] [--rounds N]
 """
 
@@ -158,14 +158,14 @@ def _measure_part(
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure osler and its peers side by side on this machine.")
-    parser.add_argument("--profile", choices=("quick", "full"), default="quick")
+    parser.add_argument("--profile", choices=("check", "quick", "full"), default="quick")
     parser.add_argument("--engine", action="append", help="only this engine, with or without a variant; repeatable")
     parser.add_argument("--case", action="append", help="only this case; repeatable")
     parser.add_argument("--data", help="only sets of this name")
     parser.add_argument("--rows", type=int, help="only sets of this many rows")
     parser.add_argument("--rounds", type=int, help="instead of the plan's number")
     parser.add_argument("--list", action="store_true", help="print what would be measured, and measure nothing")
-    parser.add_argument("--again", action="store_true", help="measure also what is measured (always so in quick)")
+    parser.add_argument("--again", action="store_true", help="measure also what is measured (always so but in full)")
     parser.add_argument("--retry", action="store_true", help="measure again what failed")
     parser.add_argument("--older-osler", action="store_true", help="let figures beside another build of osler count")
     return parser.parse_args()
@@ -174,7 +174,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure what the plan says and show it."""
     options = arguments()
-    options.again = options.again or (options.profile == "quick" and not options.list)
+    options.again = options.again or (options.profile != "full" and not options.list)
     plan = tomllib.loads((HERE / "plan.toml").read_text())
     known = Descriptions()
     for group in plan["set"]:

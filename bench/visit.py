@@ -37,6 +37,7 @@ class Visit:
         folder = self.store.index(key)
         with Worker(key, threads) as worker:
             worker.opening = worker.ask("open", folder=str(folder), **self.rows())
+            worker.ask("practise", path=str(self.vectors.practice) if self.vectors.practice else None)
             yield worker
 
     def sweep(self, worker: Worker, thin: int = 1) -> list[Any]:
@@ -97,6 +98,7 @@ class Store:
         """Return what the index of `key` is shared with: variants that differ in opening or asking only share one."""
         return {
             "osler:recall": "osler",
+            "osler:recall-texts": "osler",
             "osler:mapped": "osler",
             "osler:exact": "osler",
             "usearch:f32-view": "usearch:f32",

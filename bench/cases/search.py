@@ -1,7 +1,7 @@
 """Queries per second against recall: every kind of query, one a call or all in one, on one thread or all.
 
-Engine and control are asked in turns: in each round both run their whole sweep, every second round in reverse. A sweep ends at the first
-width that finds everything: a wider one only takes longer.
+Engine and control are asked in turns: in each round both run their whole sweep, every second round in reverse. A sweep
+ends at the first width that finds everything: a wider one only takes longer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Osler's own index as a user calls it, in the forms a user can choose.
 
-`ef` sweeps the width, which compares curves; the variants `recall` and `mapped-recall` ask for a recall, as users do.
+Most variants sweep the width `ef`, which gives curves to compare; `recall` asks for a recall, as users do, and
+`recall-texts` after a calibration with text queries that are not among the reported ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Engine(Peer):
     variants = {
         "": {},
         "recall": {"by": "recall"},
+        "recall-texts": {"by": "recall", "practise": True},
         "exact": {"exact": True},
         "mapped": {"mapped": True},
         "f32": {"codes": "f32"},
@@ -48,10 +50,11 @@ class Engine(Peer):
 
     def parameters(self) -> str:
         said = ", ".join(
-            f"{name}={value}" for name, value in self.settings.items() if name not in ("mapped", "by", "exact")
+            f"{name}={value}" for name, value in self.settings.items() if name in ("codes", "keep_vectors", "memory")
         )
         opened = "opened mapped" if self.settings.get("mapped") else "opened in memory"
         swept = "exact=True" if self.settings.get("exact") else f"swept by {self.settings.get('by', 'ef')}="
+        swept += ", calibrated with texts" if self.settings.get("practise") else ""
         return f"cosine, {said or 'all defaults'}, {opened}, {swept}"
 
     def sweep(self, rows: int) -> list[Any]:
@@ -79,6 +82,12 @@ class Engine(Peer):
         self.threads = threads
         self.index = osler.Index.open(folder / "index", mmap=self.settings.get("mapped", False))
 
+    def practise(self, queries: np.ndarray) -> None:
+        if self.settings.get("practise"):
+            if not len(queries):
+                raise NotOffered("this set has no queries of another kind to calibrate with")
+            self.index.calibrate(queries)
+
     def _option(self, width: Any) -> dict[str, Any]:
         if self.settings.get("exact"):
             return {"exact": True}
@@ -96,7 +105,9 @@ class Engine(Peer):
         return lambda query, width: search(query, k, filter=allowed, **self._option(width)).keys
 
     def join(self, rows: np.ndarray, threshold: float, threads: int) -> int:
-        return len(osler.join(rows, threshold, metric="cosine", threads=threads)[0])
+        from osler import index
+
+        return len(index.join(rows, threshold, metric="cosine", threads=threads)[0])
 
     def ram(self) -> int | None:
         found = self.index.stats().get("ram_bytes")
