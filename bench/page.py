@@ -78,7 +78,7 @@ def engines(parts: Parts) -> str:
 def searches(parts: Parts) -> Iterator[str]:
     """Yield every sweep in full: speeds at the recalls compared, and our ratio in the same rounds."""
     for group in parts.sets:
-        gathered: dict[tuple[str, str], list[list[str]]] = {}
+        gathered: dict[tuple[str, str], list[tuple[float, list[str]]]] = {}
         for part in parts.of("search", group):
             key = part["engine"]
             for search in part["figures"]["searches"]:
@@ -93,12 +93,14 @@ def searches(parts: Parts) -> Iterator[str]:
                         targets.faster(curves, "osler", key, wanted) if "osler" in curves and key != "osler" else None
                     )
                     line.append(against.text(".2f", "x") if against else "-")
-                gathered.setdefault((search["way"], search["queries"]), []).append(line)
+                fastest = speeds(curve, 0.95)
+                place = gathered.setdefault((search["way"], search["queries"]), [])
+                place.append((-median(fastest) if fastest else 0.0, line))
         for (way, kind), lines in gathered.items():
             yield f"### {told(group)}, {kind}, {way}"
             yield table(
                 ["engine", "best recall", "queries/s at 0.90", "at 0.95", "at 0.99", "osler at 0.95", "osler at 0.99"],
-                lines,
+                [line for _, line in sorted(lines, key=lambda one: one[0])],
             )
 
 

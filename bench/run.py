@@ -2,8 +2,8 @@
 
 Starts one process an engine; writes `bench/.cache`, and through `page.py` what is shown.
 
-    python bench/run.py [--profile check|quick|full] [--engine KEY]... [--case NAME]... [--data NAME] [--rows N] [--list]
-                        [--again] [--retry] [--older-osler] [--rounds N]
+    python bench/run.py [--profile check|quick|full] [--engine KEY]... [--case NAME]... [--data NAME] [--rows N]
+                        [--list] [--again] [--retry] [--older-osler] [--rounds N]
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ def search(parts: Parts, single: bool) -> list[Row]:
                 what = f"{told(group)}, {kind}, {way.replace('-', ', threads ')}, recall {wanted}"
                 goal = f">= {least}x" if least else "none set"
                 if not rivals:
-                    rows.append(Row(what, "-", goal, "-"))
+                    if any(is_peer(part["engine"]) for part in parts.of("search", group)):
+                        rows.append(Row(what, "no peer that reaches it, or not ours", goal, "-"))
                     continue
                 best = min(rivals, key=lambda key: rivals[key].middle)
                 words, met = bound(rivals[best], least)
@@ -146,8 +147,9 @@ def classics(parts: Parts) -> list[Row]:
                 continue
             for wanted in (0.95, 0.99):
                 rivals = _rivals(parts, group, way, kind, wanted)
-                for engine, least in goals.items():
-                    words, met = bound(rivals.get(engine), least[wanted])
+                for engine in [key for key in goals if key in rivals]:
+                    least = goals[engine]
+                    words, met = bound(rivals[engine], least[wanted])
                     what = f"{told(group)}, {kind}, recall {wanted}"
                     rows.append(Row(what, parts.name(engine), f">= {least[wanted]:.0f}x", words, met))
     return rows
@@ -240,7 +242,8 @@ def product_codes(parts: Parts) -> list[Row]:
             part = parts.one("search", group, engine)
             single = _single(part) if part else None
             if single is None:
-                rows.append(Row(told(group), parts.name(engine), ">= 0.95", _why_not(parts, "search", group, engine)))
+                if reason := _why_not(parts, "search", group, engine):
+                    rows.append(Row(told(group), parts.name(engine), ">= 0.95", reason))
                 continue
             curve = single["curves"][engine]
             best = best_recall(curve)
@@ -250,11 +253,11 @@ def product_codes(parts: Parts) -> list[Row]:
     return rows
 
 
-def _why_not(parts: Parts, case: str, group: tuple[str, int], engine: str) -> str:
+def _why_not(parts: Parts, case: str, group: tuple[str, int], engine: str) -> str | None:
     for part in parts.all:
         if (part["case"], part["engine"]) == (case, engine) and (part["set"]["name"], part["set"]["rows"]) == group:
             return f"{part['outcome']}: {part['reason']}"
-    return "not measured"
+    return None
 
 
 def filtered(parts: Parts) -> list[Row]:
