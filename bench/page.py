@@ -67,12 +67,17 @@ def engines(parts: Parts) -> str:
         )
         if described.get("build"):
             line[1] = f"{described['version']} ({described['build']})"
-        if part["outcome"] != "measured":
-            words = f"{part['outcome']}: {part['reason']}"
+        for words in _refusals(part):
             where = f"{part['case']} on {told((part['set']['name'], part['set']['rows']))}"
             if words not in line[3]:
                 line[3] = "; ".join(filter(None, [line[3], f"{where} {words}"]))
     return table(["engine", "version", "settings", "what was not measured, and why"], list(lines.values()))
+
+
+def _refusals(part: dict[str, Any]) -> list[str]:
+    if part["outcome"] != "measured":
+        return [f"{part['outcome']}: {part['reason']}"]
+    return [f"refused {way}: {reason}" for way, reason in part["figures"].get("refused", {}).items()]
 
 
 def searches(parts: Parts) -> Iterator[str]:

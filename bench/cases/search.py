@@ -12,7 +12,7 @@ from typing import Any
 import machine
 import numpy as np
 import truth
-from measure import EngineFailed, Worker
+from measure import EngineFailed, EngineRefused, Worker
 from visit import Visit
 
 EVERYTHING = 0.9999
@@ -21,17 +21,23 @@ SETTINGS = ("k", "rounds", "thin", "queries", "ways")
 
 def measure(visit: Visit, control: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     """Return, for each way of asking and kind of query, the points of the engine and of the control."""
-    found = []
+    keys = [visit.engine] + ([control] if control and control != visit.engine else [])
+    found, refused = [], {}
     for way in settings["ways"]:
         mode, _, threads = way.partition("-")
         count = machine.cores() if threads == "all" else int(threads)
-        with ExitStack() as stack:
-            keys = [visit.engine] + ([control] if control and control != visit.engine else [])
-            workers = [stack.enter_context(visit.opened(key, count)) for key in keys]
-            for kind in visit.vectors.queries:
-                curves = sweep(visit, workers, kind, mode, settings)
-                found.append({"way": way, "mode": mode, "threads": count, "queries": kind, "curves": curves})
-    return {"searches": found, "builds": {key: visit.store.built[visit.store.recipe(key)] for key in keys}}
+        try:
+            with ExitStack() as stack:
+                workers = [stack.enter_context(visit.opened(key, count)) for key in keys]
+                for kind in visit.vectors.queries:
+                    curves = sweep(visit, workers, kind, mode, settings)
+                    found.append({"way": way, "mode": mode, "threads": count, "queries": kind, "curves": curves})
+        except EngineRefused as reason:
+            refused[way] = str(reason)
+    if not found:
+        raise EngineRefused("; ".join(dict.fromkeys(refused.values())))
+    builds = {key: visit.store.built[visit.store.recipe(key)] for key in keys}
+    return {"searches": found, "refused": refused, "builds": builds}
 
 
 def sweep(visit: Visit, workers: list[Worker], kind: str, mode: str, settings: dict[str, Any]) -> dict[str, Any]:

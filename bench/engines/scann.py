@@ -53,6 +53,7 @@ class Engine(Peer):
 
     def batch(self, queries: np.ndarray, k: int, width: Any) -> np.ndarray:
         leaves, reorder = width
-        if self.threads == 1:
-            return self.index.search_batched(queries, k, reorder, leaves)[0]
-        return self.index.search_batched_parallel(queries, k, reorder, leaves)[0]
+        call = self.index.search_batched if self.threads == 1 else self.index.search_batched_parallel
+        found, scores = call(queries, k, reorder, leaves)
+        # Where the leaves hold fewer than k rows it fills up with row 0 and no score.
+        return np.where(np.isnan(scores), -1, found.astype(np.int64))
