@@ -67,11 +67,12 @@ def _first_answer(key: str, folder: str, rows: str, count: str, asked: str, k: s
         return found
     import measure
 
-    before, read = measure.resident(), _counters()
     queries = np.load(asked)
     start = time.perf_counter()
     engine = measure.make(key)
     imported = time.perf_counter()
+    before, read = measure.resident(), _counters()
+    begun = time.perf_counter()
     engine.open(Path(folder), np.load(rows, mmap_mode="c")[: int(count)].view(np.ndarray), 1)
     opened = time.perf_counter()
     widths = engine.sweep(int(count))
@@ -83,7 +84,7 @@ def _first_answer(key: str, folder: str, rows: str, count: str, asked: str, k: s
     return {
         **found,
         "import_seconds": imported - start,
-        "open_seconds": opened - imported,
+        "open_seconds": opened - begun,
         "first_seconds": answered - opened,
         "private_bytes": after["private"] - before["private"],
         "file_bytes": after["file"] - before["file"],

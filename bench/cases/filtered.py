@@ -49,7 +49,7 @@ def measure(visit: Visit, control: str | None, settings: dict[str, Any]) -> dict
                         except ValueError as error:
                             raise EngineFailed(f"{name} {share}: {error}") from error
                         curves[worker.key].append({"width": width, "recall": reached, "speeds": []})
-                        if reached >= EVERYTHING:
+                        if reached >= EVERYTHING and not isinstance(width, list):
                             break
                 for turn in range(settings["rounds"]):
                     for worker in workers[:: -1 if turn % 2 else 1]:
