@@ -7,6 +7,7 @@ the control's are on disk at a time.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,10 +57,19 @@ class Store:
     """The indexes on disk of one set of vectors: the control's for the whole time, the engines' one at a time."""
 
     def __init__(self, vectors: Vectors, cache: Path = CACHE) -> None:
-        self.vectors = vectors
-        self.folder = cache / "work" / f"{vectors.digest}-{vectors.count}"
+        self.vectors, self.cache = vectors, cache
+        work = cache / "work"
+        self.folder = work / f"{vectors.digest}-{vectors.count}"
+        work.mkdir(parents=True, exist_ok=True)
+        self.lock = (work / f"{self.folder.name}.lock").open("w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(
+                f"another run measures {self.folder.name} now: two at once would disturb each other"
+            ) from None
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir()
         self.built: dict[str, dict[str, Any]] = {}
         self.broken: dict[str, Exception] = {}
 
@@ -117,3 +127,4 @@ class Store:
     def close(self) -> None:
         """Remove everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.lock.close()

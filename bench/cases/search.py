@@ -1,7 +1,7 @@
 """Queries per second against recall: every kind of query, one a call or all in one, on one thread or all.
 
 Engine and control are asked in turns: in each round both run their whole sweep, every second round in reverse. A sweep
-ends at the first width that finds everything: a wider one only takes longer. (With two knobs in a width there is no order.)
+ends at the first width that finds everything, since a wider one only takes longer; widths of two knobs have no order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sweep(visit: Visit, workers: list[Worker], kind: str, mode: str, settings: d
     """Return one curve a worker: width, recall, and the speed in every round."""
     k, vectors = settings["k"], visit.vectors
     queries = vectors.asked(kind, settings["queries"])
-    kth = truth.kth_scores(vectors.base, queries, k, cache=(vectors.digest, visit.store.folder.parent.parent))
+    kth = truth.kth_scores(vectors.base, queries, k, cache=(vectors.digest, visit.store.cache))
     base = vectors.base
     curves: dict[str, list[dict[str, Any]]] = {}
     for worker in workers:

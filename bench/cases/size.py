@@ -20,7 +20,7 @@ def measure(visit: Visit, control: str | None, settings: dict[str, Any]) -> dict
     vectors, k = visit.vectors, settings["k"]
     kind = next(iter(vectors.queries))
     queries = vectors.asked(kind, settings["queries"])
-    kth = truth.kth_scores(vectors.base, queries, k, cache=(vectors.digest, visit.store.folder.parent.parent))
+    kth = truth.kth_scores(vectors.base, queries, k, cache=(vectors.digest, visit.store.cache))
     with visit.opened(visit.engine, 1) as worker:
         worker.ask("load_queries", path=str(vectors.queries[kind]), count=len(queries))
         for width in visit.sweep(worker):
