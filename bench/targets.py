@@ -160,7 +160,7 @@ def build(parts: Parts) -> list[Row]:
     goals = {"hnswlib": 7.0, "rabitqlib:symqg-8b": 5.0, "rabitqlib:symqg-raw": 5.0}
     rows = []
     for group in parts.sets:
-        for part in parts.of("build", group):
+        for part in [*parts.of("build", group), *parts.of("build_one_thread", group)]:
             if not is_peer(part["engine"]):
                 continue
             for timed in part["figures"]["builds"]:

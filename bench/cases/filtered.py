@@ -54,6 +54,7 @@ def measure(visit: Visit, control: str | None, settings: dict[str, Any]) -> dict
                 for turn in range(settings["rounds"]):
                     for worker in workers[:: -1 if turn % 2 else 1]:
                         for point in curves[worker.key]:
-                            point["speeds"].append(worker.ask("filtered_speed", width=point["width"]))
+                            speed = worker.ask("filtered_speed", width=point["width"])
+                            point["speeds"].append(round(speed, 1))
                 found.append({"kind": name, "share": share, "prepare_seconds": prepared, "curves": curves})
     return {"filters": found}

@@ -64,5 +64,6 @@ def sweep(visit: Visit, workers: list[Worker], kind: str, mode: str, settings: d
     for turn in range(settings["rounds"]):
         for worker in workers[:: -1 if turn % 2 else 1]:
             for point in curves[worker.key]:
-                point["speeds"].append(worker.ask("speed", k=k, width=point["width"], mode=mode))
+                speed = worker.ask("speed", k=k, width=point["width"], mode=mode)
+                point["speeds"].append(round(speed, 1))
     return curves
