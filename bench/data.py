@@ -58,6 +58,11 @@ def _unit_file(source: Path, cache: Path) -> Path:
     return path
 
 
+def made(name: str, rows: int | None, cache: Path = CACHE) -> bool:
+    """Return whether `load` needs to make nothing that takes long."""
+    return name != "text" or texts.made(rows, cache)
+
+
 def load(name: str, rows: int | None, cache: Path = CACHE) -> Vectors:
     """Return the first `rows` vectors of the set called `name`, all of them with None."""
     if name == "clip":

@@ -44,7 +44,9 @@ def cases_of(group: dict[str, Any], plan: dict[str, Any], rows: int) -> list[dic
     return [
         case
         for case in plan["case"]
-        if case["name"] in group.get("cases", [case["name"]]) and rows <= case.get("most_rows", rows)
+        if case["name"] in group.get("cases", [case["name"]])
+        and rows <= case.get("most_rows", rows)
+        and engines_of(case, group, plan)
     ]
 
 
@@ -78,6 +80,9 @@ class Descriptions:
 def measure_set(group: dict[str, Any], plan: dict[str, Any], options: argparse.Namespace, known: Descriptions) -> None:
     """Measure one set of vectors: engine by engine, every case of it that is not measured yet."""
     rows = options.rows or group.get("rows")
+    if options.list and not data.made(group["data"], rows):
+        print(f"{group['data']:10} all of it: the vectors are not made yet (make bench-data)")
+        return
     vectors = data.load(group["data"], rows)
     cases = [case for case in cases_of(group, plan, vectors.count) if not options.case or case["name"] in options.case]
     order = list(dict.fromkeys(key for case in cases for key in engines_of(case, group, plan)))
@@ -85,15 +90,17 @@ def measure_set(group: dict[str, Any], plan: dict[str, Any], options: argparse.N
         key for key in order if not options.engine or key in options.engine or key.partition(":")[0] in options.engine
     ]
     say(f"{vectors.name}: {vectors.count:,} x {vectors.base.shape[1]}, {len(wanted)} engines")
-    store = Store(vectors)
+    store = None if options.list else Store(vectors)
     try:
         for key in wanted:
             for case in cases:
                 if key in engines_of(case, group, plan):
                     _measure_part(key, case, group, vectors, store, plan, options, known)
-            store.drop(key, {case["control"] for case in cases if "control" in case})
+            if store is not None:
+                store.drop(key, {case["control"] for case in cases if "control" in case})
     finally:
-        store.close()
+        if store is not None:
+            store.close()
 
 
 def _measure_part(
@@ -101,7 +108,7 @@ def _measure_part(
     case: dict[str, Any],
     group: dict[str, Any],
     vectors: data.Vectors,
-    store: Store,
+    store: Store | None,
     plan: dict[str, Any],
     options: argparse.Namespace,
     known: Descriptions,
@@ -114,8 +121,9 @@ def _measure_part(
     if kept and not (options.retry and parts.read(place)["outcome"] == "failed"):
         return
     if options.list:
-        print(f"{vectors.name:10} {vectors.count:>9,}  {case['name']:10} {key}")
+        print(f"{vectors.name:10} {vectors.count:>9,}  {case['name']:16} {key}")
         return
+    assert store is not None
     before, start = machine.noise(), time.perf_counter()
     outcome, reason, figures = "measured", None, None
     if "missing" in (known.of(key) or {}):

@@ -92,6 +92,12 @@ def encode(texts: list[str], folder: Path, encoder: object, threads: int | None 
     return np.concatenate(parts)
 
 
+def made(rows: int | None = None, cache: Path = CACHE) -> bool:
+    """Return whether `load` would find what it needs."""
+    files = [*cache.glob("text-*-all-*.npy"), *(cache.glob("text-*-rows-*.npy") if rows is not None else [])]
+    return any("-all-" in path.name or int(path.stem.rpartition("-")[2]) >= (rows or 0) for path in files)
+
+
 def load(rows: int | None = None, cache: Path = CACHE) -> tuple[Path, Path, str]:
     """Return the files of unit rows and unit queries, and where they came from; makes what the cache lacks.
 
