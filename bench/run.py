@@ -185,6 +185,8 @@ def main() -> None:
     options.again = options.again or (options.profile != "full" and not options.list)
     plan = tomllib.loads((HERE / "plan.toml").read_text())
     known = Descriptions()
+    if "missing" in (ours := known.of("osler") or {}):
+        raise SystemExit(f"osler itself does not import; build it first (make bench does): {ours['missing']}")
     for group in plan["set"]:
         fits = options.rows is None or group.get("rows") == options.rows
         if group["profile"] == options.profile and fits and options.data in (None, group["data"]):
