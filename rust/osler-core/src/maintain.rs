@@ -105,6 +105,7 @@ pub(crate) fn linked(mut state: State, scratches: &Scratches, control: &Control)
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
         let held = rows.split_off(rows.len() - wanted);
         rows.sort_unstable();
+        state.vectors.gather();
         let graph = Graph::build(&state, &rows, state.rows(), state.params.seed, control)?;
         state.graph = Some(graph);
         return measured_and_inserted(state, &held, scratches, control);

@@ -150,6 +150,14 @@ impl Vectors {
         Ok(())
     }
 
+    /// Moves rows that were added one by one into huge pages.
+    pub fn gather(&mut self) {
+        match self {
+            Vectors::F32(rows) => rows.gather(),
+            Vectors::F16(rows) => rows.gather(),
+        }
+    }
+
     /// Copies a row into `out`.
     ///
     /// # Errors
