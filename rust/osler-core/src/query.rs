@@ -366,7 +366,13 @@ pub(crate) fn walk(
     found: &mut Vec<Entry>,
 ) -> Read<()> {
     graph.walk(effort, absent, scratch)?;
-    for entry in scratch.top.entries() {
+    let finds = scratch.top.entries();
+    // Beyond the k-th only those can be better that 8-bit rows cannot tell from it.
+    let last = finds.get(effort.k - 1).map(|kth| kth.score() * (1.0 + UNSURE));
+    for (at, entry) in finds.iter().enumerate() {
+        if at >= effort.k && last.is_some_and(|last| entry.score() < last) {
+            break;
+        }
         let row = graph.row_of(entry.row())?;
         if row as usize >= state.rows() {
             return Err(graph.broken(entry.row()));
@@ -376,6 +382,9 @@ pub(crate) fn walk(
     }
     Ok(())
 }
+
+/// How far off the squared distance of an 8-bit row is at most in all but few cases, as a share.
+const UNSURE: f32 = 0.01;
 
 /// Replaces the scores of rows by those of their full vectors, and sorts.
 pub(crate) fn settle(probe: &Probe<'_>, found: &mut [Entry]) -> Read<()> {
