@@ -86,7 +86,14 @@ pub(crate) fn append(state: &mut State, vectors: &mut [f32], keys: &[u64]) -> Re
 }
 
 /// Links the rows that the graph does not have, measuring recall on some of them before they go in where that is due.
-pub(crate) fn linked(mut state: State, scratches: &Scratches, control: &Control) -> Result<State> {
+pub(crate) fn linked(state: State, scratches: &Scratches, control: &Control) -> Result<State> {
+    let mut state = all_linked(state, scratches, control)?;
+    state.vectors.gather();
+    state.graph.iter_mut().for_each(Graph::gather);
+    Ok(state)
+}
+
+fn all_linked(mut state: State, scratches: &Scratches, control: &Control) -> Result<State> {
     let have = state.graph.as_ref().map_or(0, Graph::rows);
     let new = state.rows() - have;
     let due = state
@@ -105,7 +112,6 @@ pub(crate) fn linked(mut state: State, scratches: &Scratches, control: &Control)
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
         let held = rows.split_off(rows.len() - wanted);
         rows.sort_unstable();
-        state.vectors.gather();
         let graph = Graph::build(&state, &rows, state.rows(), state.params.seed, control)?;
         state.graph = Some(graph);
         return measured_and_inserted(state, &held, scratches, control);

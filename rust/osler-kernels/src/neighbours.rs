@@ -112,22 +112,31 @@ pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
     // Four roundings up by half each must not pass the greatest entry.
     let per_unit = if most > 0.0 { (MOST - 2.0) / most } else { 0.0 };
     let mut sum = 0u32;
-    for (four, entries) in query
-        .as_chunks::<4>()
+    // In blocks and in two passes, as compilers turn each into vectors but not both at once.
+    for (values, entries) in query
+        .as_chunks::<CODE_DIMS>()
         .0
         .iter()
-        .zip(out.as_chunks_mut::<16>().0)
+        .zip(out.as_chunks_mut::<{ 4 * CODE_DIMS }>().0)
     {
-        let mut all = [0u8; 16];
-        for (bit, &value) in four.iter().enumerate() {
-            let magnitude = (value.abs() * per_unit + 0.5) as u8;
-            sum += u32::from(magnitude);
-            let flip = if value < 0.0 { 0xff } else { 0 };
-            for n in 0..16 {
-                all[n] += magnitude & (HAS_BIT[bit][n] ^ flip);
-            }
+        let (mut magnitudes, mut flips) = ([0u8; CODE_DIMS], [0u8; CODE_DIMS]);
+        for i in 0..CODE_DIMS {
+            // At most 126, which a conversion to a signed number holds as well.
+            let rounded = (values[i].abs() * per_unit + 0.5) as i32;
+            magnitudes[i] = rounded as u8;
+            flips[i] = if values[i] < 0.0 { 0xff } else { 0 };
+            sum += rounded.cast_unsigned();
         }
-        *entries = all;
+        let groups = magnitudes.as_chunks::<4>().0.iter().zip(flips.as_chunks::<4>().0);
+        for ((magnitudes, flips), entries) in groups.zip(entries.as_chunks_mut::<16>().0) {
+            let mut all = [0u8; 16];
+            for bit in 0..4 {
+                for n in 0..16 {
+                    all[n] += magnitudes[bit] & (HAS_BIT[bit][n] ^ flips[bit]);
+                }
+            }
+            *entries = all;
+        }
     }
     let unit = if most > 0.0 { most / (MOST - 2.0) } else { 0.0 };
     TableScale {

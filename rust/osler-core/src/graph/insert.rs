@@ -138,13 +138,14 @@ impl Graph {
             square,
         };
         self.walk(CANDIDATES, &[], scratch)?;
-        let found = scratch.top.entries().iter();
+        let found = scratch
+            .top
+            .entries()
+            .iter()
+            .map(|e| Ok((-e.score(), self.node_of(e.row())?)))
+            .collect::<Read<Vec<(f32, u32)>>>()?;
         let links: Vec<u32> = Pruner::default()
-            .of_measured(
-                self,
-                found.map(|e| (-e.score(), e.row())),
-                &Rule::within(slots(0)),
-            )?
+            .of_measured(self, found.into_iter(), &Rule::within(slots(0)))?
             .collect();
         let size = usize::from(links.len() > FEW);
         let layout = self.layout(size);

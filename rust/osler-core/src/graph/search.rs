@@ -9,7 +9,7 @@ use super::node::{NONE, Node};
 use super::query::Query;
 use super::scratch::{Scratch, Visited};
 use crate::error::Read;
-use crate::queue::{Collect, Entry};
+use crate::queue::{Collect, Entry, MAX_ROWS, Top};
 
 /// x
 pub static HOPS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
@@ -55,7 +55,7 @@ impl Effort {
 
     /// Candidates that are kept; more than any walk needs that ends by its margin.
     pub fn capacity(self) -> usize {
-        3 * self.k + self.ef / 2 + 24
+        self.ef + self.k + 8
     }
 }
 
@@ -104,43 +104,33 @@ impl Graph {
         }
     }
 
-    /// Hands over the best of the sample, at most [`STARTS`].
-    fn starts(
-        &self,
-        query: &Query,
-        visited: &mut Visited,
-        sample: &mut Vec<Entry>,
-        mut take: impl FnMut(Entry),
-    ) -> Read<()> {
-        sample.clear();
+    /// The best of the sample, at most [`STARTS`], are in `best`.
+    fn starts(&self, query: &Query, visited: &mut Visited, best: &mut Top) -> Read<()> {
+        best.reset(STARTS);
         for index in 0..self.roots.len() {
             let root = self.root(index)?;
+            let floor = best.floor();
+            let limit = if floor > Entry::NONE { -floor.score() } else { f32::INFINITY };
             let mut estimates = [0.0; 32];
-            root.estimates(query, query.square, f32::INFINITY, &mut estimates);
-            for (&name, estimate) in root.all().iter().zip(estimates) {
-                if name == NONE {
-                    break;
-                }
+            let mut mask = root.estimates(query, query.square, limit, &mut estimates);
+            while mask != 0 {
+                let i = mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                let name = root.all()[i];
                 if !self.exists(name) {
                     return Err(self.roots.damage(index, super::BROKEN_LINKS));
                 }
-                sample.push(Entry::new(-estimate, name));
+                best.offer(Entry::new(-estimates[i], name));
             }
         }
-        let starts = STARTS.min(sample.len());
-        if starts > 0 {
-            sample.select_nth_unstable_by(starts - 1, |a, b| b.cmp(a));
-        }
-        for &entry in &sample[..starts] {
-            if visited.insert(entry.row()) {
-                take(entry);
-            }
+        for start in best.entries() {
+            visited.insert(start.row());
         }
         Ok(())
     }
 
-    /// Walks towards `scratch.query`; the k best finds and some spare ones are in `scratch.top` as nodes, best first, with
-    /// minus their squared distances as scores. `absent` nodes are walked around as if they had never been linked.
+    /// Walks towards `scratch.query`; the k best finds and some spare ones are in `scratch.top`, best first, with minus their
+    /// squared distances as scores. `absent` nodes are walked around as if they had never been linked.
     ///
     /// # Errors
     /// The damage, where blocks lie in a damaged part of a file.
@@ -151,13 +141,16 @@ impl Graph {
             top,
             visited,
             query,
-            sample,
+            starts,
             ..
         } = scratch;
         self.begin(absent, visited);
         beam.reset(effort.capacity());
         top.reset(effort.k + SPARE);
-        self.starts(query, visited, sample, |entry| beam.push(entry))?;
+        self.starts(query, visited, starts)?;
+        let mut fresh = [Entry::NONE; 32];
+        fresh[..starts.entries().len()].copy_from_slice(starts.entries());
+        beam.merge(&mut fresh[..starts.entries().len()]);
         while let Some(best) = beam.pop() {
             if let Some(&kth) = top.entries().get(effort.k - 1) {
                 if best.score() < self.slackened(kth, margin) {
@@ -176,15 +169,16 @@ impl Graph {
             HOPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let node = self.node(best.row())?;
             let distance = node.distance(query);
-            top.offer(Entry::new(-distance, best.row()));
+            top.offer(Entry::new(-distance, node.row().min(MAX_ROWS)));
+            let (floor, mut count) = (beam.floor(), 0);
             let whole = self.expand(&node, distance, limit, query, visited, |entry| {
-                if entry > beam.floor() {
-                    beam.push(entry);
-                }
+                fresh[count] = entry;
+                count += usize::from(entry > floor);
             });
             if !whole {
                 return Err(self.broken(best.row()));
             }
+            beam.merge(&mut fresh[..count]);
         }
         self.look_again(effort.k, margin, scratch)
     }
@@ -195,22 +189,22 @@ impl Graph {
             beam,
             top,
             query,
-            sample,
+            pending,
             ..
         } = scratch;
-        sample.clear();
+        pending.clear();
         let last = top.entries().get(k - 1).map(|&kth| self.slackened(kth, margin + WINDOW));
-        while sample.len() < SECOND_LOOK {
+        while pending.len() < SECOND_LOOK {
             let Some(open) = beam.pop() else { break };
             if last.is_some_and(|last| open.score() < last) {
                 break;
             }
             self.prefetch_row(open.row());
-            sample.push(open);
+            pending.push(open);
         }
-        for open in sample {
+        for open in pending {
             let distance = self.node(open.row())?.distance(query);
-            top.offer(Entry::new(-distance, open.row()));
+            top.offer(Entry::new(-distance, self.row_of(open.row())?.min(MAX_ROWS)));
         }
         Ok(())
     }
@@ -246,17 +240,16 @@ impl Graph {
             frontier,
             visited,
             query,
-            sample,
+            starts,
             pending,
             ..
         } = scratch;
         self.begin(limits.absent, visited);
         frontier.clear();
         pending.clear();
-        self.starts(query, visited, sample, |entry| {
-            frontier.push(entry);
-            pending.push(entry);
-        })?;
+        self.starts(query, visited, starts)?;
+        frontier.extend(starts.entries());
+        pending.extend_from_slice(starts.entries());
         self.offer_accepted(pending, &accept, margin, collect, query)?;
         let mut expanded = 0;
         while let Some(best) = frontier.pop() {
