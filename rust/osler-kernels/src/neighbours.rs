@@ -105,9 +105,17 @@ pub(crate) fn look_up(codes: &[u8], tables: &[u8]) -> [u32; LANES] {
 /// with the query's sign.
 #[inline(always)]
 pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
+    const GROUPS: usize = CODE_DIMS / 4;
+    let mut mosts = [0.0f32; GROUPS];
+    for values in query.as_chunks::<CODE_DIMS>().0 {
+        for (most, four) in mosts.iter_mut().zip(values.as_chunks::<4>().0) {
+            let sum = (four[0].abs() + four[1].abs()) + (four[2].abs() + four[3].abs());
+            *most = if sum > *most { sum } else { *most };
+        }
+    }
     let mut most = 0.0f32;
-    for four in query.as_chunks::<4>().0 {
-        most = most.max(four[0].abs() + four[1].abs() + four[2].abs() + four[3].abs());
+    for of_lane in mosts {
+        most = if of_lane > most { of_lane } else { most };
     }
     // Four roundings up by half each must not pass the greatest entry.
     let per_unit = if most > 0.0 { (MOST - 2.0) / most } else { 0.0 };
@@ -161,6 +169,28 @@ const HAS_BIT: [[u8; 16]; 4] = {
     }
     masks
 };
+
+/// Rounds a vector to whole numbers of at most `widest`; returns what a unit of them is worth.
+#[inline(always)]
+pub(crate) fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
+    /// Adding and taking away rounds to a whole number, ties to even.
+    const ROUNDER: f32 = 12_582_912.0;
+    let mut mosts = [0.0f32; LANES];
+    for block in values.as_chunks::<LANES>().0 {
+        for (most, value) in mosts.iter_mut().zip(block) {
+            *most = if value.abs() > *most { value.abs() } else { *most };
+        }
+    }
+    let mut most = 0.0f32;
+    for of_lane in mosts {
+        most = if of_lane > most { of_lane } else { most };
+    }
+    let per_unit = if most > 0.0 { widest / most } else { 0.0 };
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = ((value * per_unit + ROUNDER) - ROUNDER) as i32 as i16;
+    }
+    if per_unit > 0.0 { 1.0 / per_unit } else { 0.0 }
+}
 
 /// Signs and sums of `to - from`; bit `i % 8` of `signs[i / 8]` is set where term `i` is not negative. Terms are kept in
 /// 32 lanes and added up as all sums are, by plain operations that every instruction set rounds alike.

@@ -21,7 +21,7 @@ pub const SPARE: usize = 6;
 const SECOND_LOOK: usize = 16;
 
 /// Rows of the sample that a walk starts from.
-const STARTS: usize = 12;
+const STARTS: usize = 5;
 
 /// Margin of a walk for each k-th of width beyond k, in standard errors of an estimate. Only sets the scale of `ef`: which
 /// width a recall needs is measured.
