@@ -368,7 +368,9 @@ pub(crate) fn walk(
     graph.walk(effort, absent, scratch)?;
     let finds = scratch.top.entries();
     // Beyond the k-th only those can be better that 8-bit rows cannot tell from it.
-    let last = finds.get(effort.k - 1).map(|kth| kth.score() * (1.0 + UNSURE));
+    let last = finds
+        .get(effort.k - 1)
+        .map(|kth| kth.score() * (1.0 + UNSURE));
     for (at, entry) in finds.iter().enumerate() {
         if at >= effort.k && last.is_some_and(|last| entry.score() < last) {
             break;

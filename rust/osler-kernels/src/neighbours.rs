@@ -135,7 +135,11 @@ pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
             flips[i] = if values[i] < 0.0 { 0xff } else { 0 };
             sum += rounded.cast_unsigned();
         }
-        let groups = magnitudes.as_chunks::<4>().0.iter().zip(flips.as_chunks::<4>().0);
+        let groups = magnitudes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .zip(flips.as_chunks::<4>().0);
         for ((magnitudes, flips), entries) in groups.zip(entries.as_chunks_mut::<16>().0) {
             let mut all = [0u8; 16];
             for bit in 0..4 {
@@ -178,7 +182,11 @@ pub(crate) fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
     let mut mosts = [0.0f32; LANES];
     for block in values.as_chunks::<LANES>().0 {
         for (most, value) in mosts.iter_mut().zip(block) {
-            *most = if value.abs() > *most { value.abs() } else { *most };
+            *most = if value.abs() > *most {
+                value.abs()
+            } else {
+                *most
+            };
         }
     }
     let mut most = 0.0f32;

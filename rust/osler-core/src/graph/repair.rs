@@ -57,6 +57,7 @@ impl Graph {
             control.check()
         })?;
         drop(bytes);
+        edges::keep_dependants(&mut edges, DEGREE);
         let rows: Vec<u32> = (0..stay.len() as u32).collect();
         Graph::assemble(
             self.frame.clone(),

@@ -11,9 +11,6 @@ use super::scratch::{Scratch, Visited};
 use crate::error::Read;
 use crate::queue::{Collect, Entry, MAX_ROWS, Top};
 
-/// x
-pub static HOPS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
 /// Finds that a walk returns beside the k wanted ones, to be ordered by full vectors.
 pub const SPARE: usize = 6;
 
@@ -26,6 +23,12 @@ const STARTS: usize = 5;
 /// Margin of a walk for each k-th of width beyond k, in standard errors of an estimate. Only sets the scale of `ef`: which
 /// width a recall needs is measured.
 const MARGIN: f32 = 0.2;
+
+/// Squared distance from the centre up to which a query is inside; that of a row is 1 on average.
+const INSIDE: f32 = 1.2;
+
+/// Margin that is added for a query one unit farther out.
+const OUTSIDE: f32 = 6.0;
 
 /// How much farther than the margin an estimate may be and still be kept, in standard errors.
 const WINDOW: f32 = 0.8;
@@ -44,8 +47,11 @@ pub struct Effort {
 }
 
 impl Effort {
-    fn margin(self) -> f32 {
-        MARGIN * (self.ef as f32 - self.k as f32) / (self.k.max(10) as f32)
+    /// The margin for a query, in standard errors. One that lies far outside of what was indexed has few neighbours that
+    /// know each other, so that a walk gets caught more easily.
+    fn margin(self, query: &Query) -> f32 {
+        let outside = (query.square - INSIDE).clamp(0.0, 1.0);
+        MARGIN * (self.ef as f32 - self.k as f32) / (self.k.max(10) as f32) + OUTSIDE * outside
     }
 
     /// About how many nodes a walk without a filter expands.
@@ -110,7 +116,11 @@ impl Graph {
         for index in 0..self.roots.len() {
             let root = self.root(index)?;
             let floor = best.floor();
-            let limit = if floor > Entry::NONE { -floor.score() } else { f32::INFINITY };
+            let limit = if floor > Entry::NONE {
+                -floor.score()
+            } else {
+                f32::INFINITY
+            };
             let mut estimates = [0.0; 32];
             let mut mask = root.estimates(query, query.square, limit, &mut estimates);
             while mask != 0 {
@@ -135,38 +145,49 @@ impl Graph {
     /// # Errors
     /// The damage, where blocks lie in a damaged part of a file.
     pub fn walk(&self, effort: Effort, absent: &[u32], scratch: &mut Scratch) -> Read<()> {
-        let margin = effort.margin();
+        self.begin(absent, &mut scratch.visited);
+        scratch.beam.reset(effort.capacity());
+        scratch.top.reset(effort.k + SPARE);
+        self.starts(&scratch.query, &mut scratch.visited, &mut scratch.starts)?;
+        let mut fresh = [Entry::NONE; STARTS];
+        let starts = scratch.starts.entries();
+        fresh[..starts.len()].copy_from_slice(starts);
+        scratch.beam.merge(&mut fresh[..starts.len()]);
+        loop {
+            self.advance(effort, scratch)?;
+            if !self.look_again(effort, scratch)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Expands the best open nodes until they are worse than the k-th find by the margin.
+    #[inline(always)]
+    fn advance(&self, effort: Effort, scratch: &mut Scratch) -> Read<()> {
         let Scratch {
             beam,
             top,
             visited,
             query,
-            starts,
             ..
         } = scratch;
-        self.begin(absent, visited);
-        beam.reset(effort.capacity());
-        top.reset(effort.k + SPARE);
-        self.starts(query, visited, starts)?;
+        let margin = effort.margin(query);
         let mut fresh = [Entry::NONE; 32];
-        fresh[..starts.entries().len()].copy_from_slice(starts.entries());
-        beam.merge(&mut fresh[..starts.entries().len()]);
         while let Some(best) = beam.pop() {
+            let mut limit = f32::INFINITY;
             if let Some(&kth) = top.entries().get(effort.k - 1) {
                 if best.score() < self.slackened(kth, margin) {
                     beam.unpop(best);
                     break;
                 }
-            }
-            // Estimates of the k best so far stand in for distances that are not known yet.
-            let mut limit = f32::INFINITY;
-            if let Some(kth) = beam.at(effort.k - 1) {
+                limit = -self.slackened(kth, margin + WINDOW);
+            } else if let Some(kth) = beam.at(effort.k - 1) {
+                // Estimates of the k best so far stand in for distances that are not known yet.
                 limit = -self.slackened(kth, margin + WINDOW);
             }
             if let Some(next) = beam.peek() {
                 self.prefetch_block(next.row());
             }
-            HOPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let node = self.node(best.row())?;
             let distance = node.distance(query);
             top.offer(Entry::new(-distance, node.row().min(MAX_ROWS)));
@@ -180,11 +201,12 @@ impl Graph {
             }
             beam.merge(&mut fresh[..count]);
         }
-        self.look_again(effort.k, margin, scratch)
+        Ok(())
     }
 
-    /// Takes the distances of the best open estimates, which the walk had no need to expand.
-    fn look_again(&self, k: usize, margin: f32, scratch: &mut Scratch) -> Read<()> {
+    /// Takes the distances of the best open estimates, which the walk had no need to expand. Those that are among the k
+    /// best after all are open again, as what they are; whether there are any.
+    fn look_again(&self, effort: Effort, scratch: &mut Scratch) -> Read<bool> {
         let Scratch {
             beam,
             top,
@@ -193,7 +215,8 @@ impl Graph {
             ..
         } = scratch;
         pending.clear();
-        let last = top.entries().get(k - 1).map(|&kth| self.slackened(kth, margin + WINDOW));
+        let kth = top.entries().get(effort.k - 1).copied();
+        let last = kth.map(|kth| self.slackened(kth, effort.margin(query) + WINDOW));
         while pending.len() < SECOND_LOOK {
             let Some(open) = beam.pop() else { break };
             if last.is_some_and(|last| open.score() < last) {
@@ -202,11 +225,21 @@ impl Graph {
             self.prefetch_row(open.row());
             pending.push(open);
         }
-        for open in pending {
-            let distance = self.node(open.row())?.distance(query);
-            top.offer(Entry::new(-distance, self.row_of(open.row())?.min(MAX_ROWS)));
+        let mut better = 0;
+        for i in 0..pending.len() {
+            let name = pending[i].row();
+            let distance = self.node(name)?.distance(query);
+            if kth.is_none_or(|kth| -distance > kth.score()) {
+                self.prefetch_block(name);
+                pending[better] = Entry::new(-distance, name);
+                better += 1;
+            } else {
+                top.offer(Entry::new(-distance, self.row_of(name)?.min(MAX_ROWS)));
+            }
         }
-        Ok(())
+        pending.truncate(better);
+        beam.merge(pending);
+        Ok(better > 0)
     }
 }
 
@@ -235,7 +268,6 @@ impl Graph {
         limits: Limits<'_>,
         scratch: &mut Scratch,
     ) -> Read<bool> {
-        let margin = effort.margin();
         let Scratch {
             frontier,
             visited,
@@ -244,6 +276,7 @@ impl Graph {
             pending,
             ..
         } = scratch;
+        let margin = effort.margin(query);
         self.begin(limits.absent, visited);
         frontier.clear();
         pending.clear();

@@ -106,7 +106,10 @@ fn tables_and_residuals_have_the_same_bits_at_every_level() {
                     assert!(other == table, "{name}: table at {dim} dims");
                     let mut same_wide = vec![0; dim];
                     let found = kernels.to_i16(&b, 30_000.0, &mut same_wide);
-                    assert!(same(found, unit) && same_wide == wide, "{name}: wide at {dim} dims");
+                    assert!(
+                        same(found, unit) && same_wide == wide,
+                        "{name}: wide at {dim} dims"
+                    );
                     let found = kernels.residual(&a, &b, &mut others);
                     assert!(
                         same(found.squares, sums.squares)
