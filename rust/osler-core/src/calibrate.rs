@@ -12,6 +12,9 @@ pub const WIDTHS: [usize; 22] = [
     1200,
 ];
 
+/// Wider ones, which are tried where a scan of codes leaves so many rows to be ordered by their vectors.
+pub const WIDER: [usize; 4] = [2000, 3200, 5000, 8000];
+
 /// No more widths are tried once the lower bounds of the larger k are this high.
 pub const ENOUGH: f32 = 0.995;
 

@@ -312,7 +312,7 @@ impl Index {
             .collect::<Result<Vec<u32>>>()?;
         let mut out = vec![0.0; rows.len() * dim];
         for (row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
-            state.vectors.read(*row, out)?;
+            state.vector(*row, out)?;
         }
         Ok(out)
     }
