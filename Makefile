@@ -1,6 +1,6 @@
 # `make help` lists the targets. All share one .venv, made by whichever runs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint bench wheel clean
+.PHONY: help demo test test-rust test-python lint bench bench-check bench-full bench-data wheel clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -42,12 +42,35 @@ lint: $(BIN)/.built  ## rustfmt, clippy, ruff, mypy: any warning fails
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
-bench: $(BIN)/.built  ## ours and the peers side by side, quick
-	@$(BIN)/python -m pip install --quiet --group bench
-	@$(BIN)/python bench/run.py
+# The peers live in an environment of their own: no peer enters ours.
+BENCH := bench/.venv
+BENCH_PYTHON := $(BENCH)/bin/python
+
+$(BENCH)/.tools: pyproject.toml bench/install.py
+	@test -x $(BENCH_PYTHON) || $(PYTHON) -m venv $(BENCH)
+	@$(BENCH_PYTHON) -m pip install --quiet --upgrade pip maturin
+	@$(BENCH_PYTHON) bench/install.py
+	@touch $@
+
+$(BENCH)/.built: $(BENCH)/.tools $(RUST_SOURCES) pyproject.toml
+	@VIRTUAL_ENV=$(CURDIR)/$(BENCH) $(BENCH)/bin/maturin develop --release --quiet --extras cpu,models
+	@touch $@
+
+bench: $(BENCH)/.built  ## ours and the peers side by side, quick: 10,000 vectors
+	@$(BENCH_PYTHON) bench/run.py --profile quick
+
+bench-check: $(BENCH)/.built  ## every engine in every case, small: what installs and runs here
+	@$(BENCH_PYTHON) bench/run.py --profile check
+
+bench-full: $(BENCH)/.built  ## all engines, cases and sizes: hours; goes on where it stopped
+	@$(BENCH_PYTHON) bench/run.py --profile full
+
+bench-data: $(BENCH)/.built  ## make and keep the vectors of bench-full: about an hour on 2 cores
+	@nice -n 19 $(BENCH_PYTHON) bench/texts.py
+	@nice -n 19 $(BENCH_PYTHON) bench/clip_like.py 1000000
 
 wheel: $(BIN)/.tools  ## a release wheel in dist/
 	@$(BIN)/maturin build --release --quiet --out dist
 
 clean:  ## remove what the targets made
-	@rm -rf $(VENV) target dist demo
+	@rm -rf $(VENV) $(BENCH) target dist demo

@@ -1,17 +1,17 @@
-"""From measured sweeps to a speed at equal recall, a table of ratios, a plot and a JSON file.
+"""From measured sweeps to speeds at equal recall, and ratios of two engines that took turns.
 
-Computes; writes only below `bench/results`. A speed at a recall lies on the upper envelope of the sweep, interpolated
-between its two neighbours with the logarithm of the speed against the logarithm of (1 - recall).
+Computes only. A speed at a recall lies on the upper envelope of the sweep, interpolated between its two neighbours with
+the logarithm of the speed against the logarithm of (1 - recall). A ratio is taken within each round and the median over
+the rounds is told with the lowest and the highest, so that a slow minute of the machine slows both sides of it.
 """
 
 from __future__ import annotations
 
-import html
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
-
-COLOURS = ("#b3261e", "#1f6feb", "#2e7d32", "#8a5a00", "#6a1b9a", "#455a64")
 
 
 def at_recall(points: list[tuple[float, float]], wanted: float) -> float | None:
@@ -45,117 +45,53 @@ def at_recall(points: list[tuple[float, float]], wanted: float) -> float | None:
     return math.exp(math.log(slow) + share * (math.log(fast) - math.log(slow)))
 
 
-def speeds(engine: dict[str, Any], wanted: float) -> list[float]:
+def speeds(curve: list[dict[str, Any]], wanted: float) -> list[float]:
     """Return the speed at recall `wanted` in every round; empty where it is not reached."""
-    rounds = len(engine["sweep"][0]["speeds"])
-    values = [
-        at_recall([(point["recall"], point["speeds"][at]) for point in engine["sweep"]], wanted) for at in range(rounds)
-    ]
+    rounds = len(curve[0]["speeds"])
+    values = [at_recall([(point["recall"], point["speeds"][at]) for point in curve], wanted) for at in range(rounds)]
     return [value for value in values if value is not None]
 
 
-def _spread(values: list[float]) -> str:
-    return f"{median(values):,.0f} ({min(values):,.0f}-{max(values):,.0f})" if values else "not reached"
+def best_recall(curve: list[dict[str, Any]]) -> float:
+    """Return the highest recall of a sweep."""
+    return max(point["recall"] for point in curve)
 
 
-def _ratio(ours: float | None, theirs: float | None) -> str:
-    return f"{ours / theirs:.2f}x" if ours and theirs else "-"
+@dataclass(frozen=True)
+class Spread:
+    """A median with the lowest and the highest of what it is the median of."""
+
+    middle: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """Return the spread of values, None where there are none.
+
+        >>> Spread.of([3.0, 1.0, 2.0])
+        Spread(middle=2.0, low=1.0, high=3.0, count=3)
+        """
+        kept = list(values)
+        return cls(median(kept), min(kept), max(kept), len(kept)) if kept else None
+
+    def text(self, form: str = ",.0f", unit: str = "") -> str:
+        """Return the median, and the range where there is one."""
+        if self.count == 1:
+            return f"{self.middle:{form}}{unit}"
+        return f"{self.middle:{form}}{unit} ({self.low:{form}}-{self.high:{form}})"
 
 
-def table(row: dict[str, Any]) -> str:
-    """Return one row of the plan as Markdown: recall beside every speed, then osler's ratio to each engine."""
-    engines = row["engines"]
-    ours = next((engine for engine in engines if engine["key"] == "osler"), None)
-    recalls = row["recalls"]
-    head = ["engine", *(f"queries/s at recall {wanted}" for wanted in recalls), "build s", "bytes a row", "best recall"]
-    lines = [
-        f"### {row['name']}",
-        "",
-        f"{row['rows']:,} x {row['dim']} rows ({row['origin']}), {row['queries']:,} queries, k = {row['k']}, "
-        f"{row['threads']} thread(s); median of {row['rounds']} interleaved rounds (lowest-highest); "
-        f"builds: median of {row['builds']}",
-        "",
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-    ]
-    for engine in engines:
-        cells = [f"{engine['name']} {engine['version']}", *(_spread(speeds(engine, wanted)) for wanted in recalls)]
-        best = max(point["recall"] for point in engine["sweep"])
-        cells += [f"{median(engine['build_seconds']):.1f}", f"{engine['bytes'] / row['rows']:,.0f}", f"{best:.4f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    if ours:
-        head = ["osler against", *(f"speed at {wanted}" for wanted in recalls), "build speed", "bytes"]
-        lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        for engine in engines:
-            if engine is ours:
-                continue
-            cells = [engine["name"]]
-            for wanted in recalls:
-                mine, peer = speeds(ours, wanted), speeds(engine, wanted)
-                cells.append(_ratio(median(mine) if mine else None, median(peer) if peer else None))
-            cells.append(_ratio(median(engine["build_seconds"]), median(ours["build_seconds"])))
-            cells.append(_ratio(ours["bytes"], engine["bytes"]))
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def ratio(numerators: list[float], denominators: list[float]) -> Spread | None:
+    """Return the ratio round by round; None where either side has no figures.
+
+    >>> ratio([10.0, 30.0, 20.0], [5.0, 10.0, 10.0]).text(".1f", "x")
+    '2.0x (2.0-3.0)'
+    """
+    return Spread.of(upper / lower for upper, lower in zip(numerators, denominators, strict=False))
 
 
-def plot(row: dict[str, Any]) -> str:
-    """Return an SVG: recall on one axis (as the share missed, logarithmic), queries/s on the other (logarithmic)."""
-    width, height, left, top, right, bottom = 760, 460, 70, 40, 180, 50
-    curves = [
-        (
-            f"{engine['name']} {engine['version']}",
-            [(max(1 - point["recall"], 1e-4), median(point["speeds"])) for point in engine["sweep"]],
-        )
-        for engine in row["engines"]
-    ]
-    across = [math.log10(miss) for _, points in curves for miss, _ in points]
-    upward = [math.log10(speed) for _, points in curves for _, speed in points]
-    low, high = math.floor(min(upward)), math.ceil(max(upward))
-    worst, best = max(across), min(across)
-
-    def x(miss: float) -> float:
-        return left + (worst - math.log10(miss)) / max(worst - best, 1e-9) * (width - left - right)
-
-    def y(speed: float) -> float:
-        return height - bottom - (math.log10(speed) - low) / max(high - low, 1e-9) * (height - top - bottom)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"',
-        ' font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="{left}" y="22" font-size="14">{html.escape(row["name"])}</text>',
-        f'<text x="{(left + width - right) / 2}" y="{height - 12}" text-anchor="middle">recall@{row["k"]}</text>',
-    ]
-    for recall in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999):
-        if best - 1e-9 <= math.log10(1 - recall) <= worst + 1e-9:
-            at = x(1 - recall)
-            parts.append(f'<line x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{height - bottom}" stroke="#ddd"/>')
-            parts.append(f'<text x="{at:.1f}" y="{height - bottom + 16}" text-anchor="middle">{recall}</text>')
-    for decade in range(low, high + 1):
-        at = y(10.0**decade)
-        parts.append(f'<line x1="{left}" y1="{at:.1f}" x2="{width - right}" y2="{at:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{10**decade:,}/s</text>')
-    for at, (name, points) in enumerate(curves):
-        colour = COLOURS[at % len(COLOURS)]
-        path = " ".join(f"{x(miss):.1f},{y(speed):.1f}" for miss, speed in sorted(points, reverse=True))
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x(miss):.1f}" cy="{y(speed):.1f}" r="3" fill="{colour}"/>' for miss, speed in points]
-        label = f'<text x="{width - right + 12}" y="{top + 18 * at + 10}" fill="{colour}">{html.escape(name)}</text>'
-        parts.append(label)
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def summary(row: dict[str, Any]) -> str:
-    """Return one sentence: osler against the reference at the first recall of the plan."""
-    by_key = {engine["key"]: engine for engine in row["engines"]}
-    wanted, reference = row["recalls"][0], by_key.get(row["reference"])
-    if "osler" not in by_key or reference is None:
-        return "no comparison: the plan names no osler or no reference"
-    mine, peer = speeds(by_key["osler"], wanted), speeds(reference, wanted)
-    if not mine or not peer:
-        return f"no comparison: recall {wanted} was not reached"
-    return (
-        f"at recall {wanted} osler answers {median(mine):,.0f} queries/s, {median(mine) / median(peer):.2f} times "
-        f"{reference['name']}'s {median(peer):,.0f}"
-    )
+def faster(curves: dict[str, Any], ours: str, theirs: str, wanted: float) -> Spread | None:
+    """Return how many times the speed of `theirs` `ours` has at a recall."""
+    return ratio(speeds(curves[ours], wanted), speeds(curves[theirs], wanted))

@@ -1,137 +1,198 @@
-"""One command: read the plan, measure every engine in turns, print ratios, keep the figures.
+"""One command: read the plan, measure what is not measured yet, print ratios, keep the figures.
 
-Starts one process an engine; writes to standard output and `bench/results`.
+Starts one process an engine; writes `bench/.cache`, and through `page.py` what is shown.
 
-    python bench/run.py [--full] [--engine NAME]... [--rows N] [--rounds N] [--builds N] [--no-results]
+    python bench/run.py [--profile check|quick|full] [--engine KEY]... [--case NAME]... [--data NAME] [--rows N]
+                        [--list] [--again] [--retry] [--older-osler] [--rounds N]
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
-import json
+import importlib
 import sys
-import tempfile
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import data
 import machine
-import numpy as np
-import report
-import truth
-from measure import Engine
+import page
+import parts
+from measure import EngineFailed, EngineRefused, Worker
+from visit import Store, Visit
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
 
 
 def say(text: str) -> None:
     """Tell the person at the terminal what is going on."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{datetime.datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
-def measure_row(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Run one row of the plan and return its figures."""
-    vectors = data.load(row["data"])
-    if options.rows:
-        vectors = dataclasses.replace(vectors, base=vectors.base[: options.rows])
-    k, mode, sweep = row["k"], row["mode"], row["sweep"]
-    threads = row["threads"] or machine.cores()
-    rounds, builds = options.rounds or row["rounds"], options.builds
-    names = [name for name in row["engines"] if not options.engine or name in options.engine]
-    kth = truth.kth_scores(vectors, k)
-    engines: list[Engine] = []
-    figures: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        rows, queries, answers = (Path(folder) / f"{part}.npy" for part in ("rows", "queries", "answers"))
-        np.save(rows, vectors.base)
-        np.save(queries, vectors.queries)
+def engines_of(case: dict[str, Any], group: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    """Return the engines of a case on a set, in the plan's order."""
+    named = [*case["engines"], *(plan["peers"][group["peers"]] if case.get("peers") else [])]
+    left = group.get("leave", [])
+    return [key for key in dict.fromkeys(named) if key not in left and f"{case['name']}/{key}" not in left]
+
+
+def cases_of(group: dict[str, Any], plan: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+    """Return the cases that a set is measured in."""
+    return [
+        case
+        for case in plan["case"]
+        if case["name"] in group.get("cases", [case["name"]])
+        and rows <= case.get("most_rows", rows)
+        and engines_of(case, group, plan)
+    ]
+
+
+def settings_of(
+    case: dict[str, Any], group: dict[str, Any], plan: dict[str, Any], rounds: int | None
+) -> dict[str, Any]:
+    """Return the settings that a case reads, the nearest word winning: case, then set, then plan."""
+    names = importlib.import_module(f"cases.{case.get('module', case['name'])}").SETTINGS
+    found = {**plan["settings"], **group.get("settings", {}), **case.get("settings", {})}
+    return {name: rounds if rounds and name == "rounds" else found[name] for name in names}
+
+
+class Descriptions:
+    """What every engine says of itself, asked once in a process of its own."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, Any]] = {}
+
+    def of(self, key: str | None) -> dict[str, Any] | None:
+        if key is None:
+            return None
+        if key not in self.known:
+            try:
+                with Worker(key, 1) as worker:
+                    self.known[key] = worker.ask("describe", limit=120)
+            except (EngineFailed, EngineRefused) as error:
+                self.known[key] = {"name": key, "version": None, "parameters": None, "missing": str(error)}
+        return self.known[key]
+
+
+def measure_set(group: dict[str, Any], plan: dict[str, Any], options: argparse.Namespace, known: Descriptions) -> None:
+    """Measure one set of vectors: engine by engine, every case of it that is not measured yet."""
+    rows = options.rows or group.get("rows")
+    if options.list and not data.made(group["data"], rows):
+        print(f"{group['data']:10} all of it: the vectors are not made yet (make bench-data)")
+        return
+    vectors = data.load(group["data"], rows)
+    cases = [case for case in cases_of(group, plan, vectors.count) if not options.case or case["name"] in options.case]
+    order = list(dict.fromkeys(key for case in cases for key in engines_of(case, group, plan)))
+    wanted = [
+        key for key in order if not options.engine or key in options.engine or key.partition(":")[0] in options.engine
+    ]
+    say(f"{vectors.name}: {vectors.count:,} x {vectors.base.shape[1]}, {len(wanted)} engines")
+    store = None if options.list else Store(vectors)
+    try:
+        for key in wanted:
+            for case in cases:
+                if key in engines_of(case, group, plan):
+                    _measure_part(key, case, group, vectors, store, plan, options, known)
+            if store is not None:
+                store.drop(key, {case["control"] for case in cases if "control" in case})
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _measure_part(
+    key: str,
+    case: dict[str, Any],
+    group: dict[str, Any],
+    vectors: data.Vectors,
+    store: Store | None,
+    plan: dict[str, Any],
+    options: argparse.Namespace,
+    known: Descriptions,
+) -> None:
+    settings = settings_of(case, group, plan, options.rounds)
+    control = case.get("control")
+    identity = parts.identity(known.of(key), known.of(control), settings, f"{vectors.digest} {vectors.count}")
+    place = parts.path(machine.label(), group["profile"], f"{vectors.name}-{vectors.count}", case["name"], key)
+    kept = not options.again and parts.current(place, identity, older_control=options.older_osler)
+    if kept and not (options.retry and parts.read(place)["outcome"] == "failed"):
+        return
+    if options.list:
+        print(f"{vectors.name:10} {vectors.count:>9,}  {case['name']:16} {key}")
+        return
+    assert store is not None
+    before, start = machine.noise(), time.perf_counter()
+    outcome, reason, figures = "measured", None, None
+    if "missing" in (known.of(key) or {}):
+        outcome, reason = "missing", known.of(key)["missing"]
+    else:
         try:
-            for name in names:
-                engine = Engine(name, rows, queries, k=k, threads=threads)
-                engines.append(engine)
-                figures.append({"key": name, **engine.description, "build_seconds": []})
-            for _ in range(builds):
-                for engine, figure in zip(engines, figures, strict=True):
-                    figure["build_seconds"].append(engine.ask("build"))
-                    say(f"  {engine.name}: built in {figure['build_seconds'][-1]:.1f} s")
-            for engine, figure in zip(engines, figures, strict=True):
-                figure["bytes"] = engine.ask("size")
-                figure["sweep"] = []
-                for width in sweep:
-                    engine.ask("answers", width=width, mode=mode, path=str(answers))
-                    share = truth.recall(vectors, np.load(answers), kth)
-                    figure["sweep"].append({"width": width, "recall": share, "speeds": []})
-                shares = ", ".join(f"{point['recall']:.4f}" for point in figure["sweep"])
-                say(f"  {engine.name}: recall {shares}")
-            for turn in range(rounds):
-                # Every second round goes backwards, so that no engine always follows the same neighbour.
-                order = list(zip(engines, figures, strict=True))[:: -1 if turn % 2 else 1]
-                for engine, figure in order:
-                    for point in figure["sweep"]:
-                        point["speeds"].append(engine.ask("speed", width=point["width"], mode=mode))
-                say(f"  round {turn + 1} of {rounds}")
-        finally:
-            for engine in engines:
-                engine.close()
-    return {
-        "name": row["name"],
-        "data": row["data"],
-        "origin": vectors.origin,
-        "digest": vectors.digest,
-        "rows": len(vectors.base),
-        "dim": vectors.base.shape[1],
-        "queries": len(vectors.queries),
-        "k": k,
-        "mode": mode,
-        "threads": threads,
-        "rounds": rounds,
-        "builds": builds,
-        "recalls": row["recalls"],
-        "reference": row["reference"],
-        "engines": figures,
-    }
+            module = importlib.import_module(f"cases.{case.get('module', case['name'])}")
+            figures = module.measure(Visit(key, vectors, store), control, settings)
+        except EngineRefused as error:
+            outcome, reason = "refused", str(error)
+        except EngineFailed as error:
+            outcome, reason = "failed", str(error)
+    taken = time.perf_counter() - start
+    parts.write(
+        place,
+        {
+            "identity": identity,
+            "engine": key,
+            "control": control,
+            "case": case["name"],
+            "profile": group["profile"],
+            "set": {
+                "name": vectors.name,
+                "origin": vectors.origin,
+                "rows": vectors.count,
+                "dim": int(vectors.base.shape[1]),
+            },
+            "machine": machine.describe(),
+            "date": datetime.date.today().isoformat(),
+            "seconds": round(taken, 1),
+            "noise": [before, machine.noise()],
+            "outcome": outcome,
+            "reason": reason,
+            "figures": figures,
+        },
+    )
+    say(f"  {case['name']:10} {key:24} {taken:6.1f} s  {outcome}{': ' + reason if reason else ''}")
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure osler and its peers side by side on this machine.")
-    parser.add_argument("--full", action="store_true", help="also the rows of the plan marked full")
-    parser.add_argument("--engine", action="append", help="only these engines; may be given several times")
-    parser.add_argument("--rows", type=int, help="only the first N vectors")
+    parser.add_argument("--profile", choices=("check", "quick", "full"), default="quick")
+    parser.add_argument("--engine", action="append", help="only this engine, with or without a variant; repeatable")
+    parser.add_argument("--case", action="append", help="only this case; repeatable")
+    parser.add_argument("--data", help="only sets of this name")
+    parser.add_argument("--rows", type=int, help="only sets of this many rows")
     parser.add_argument("--rounds", type=int, help="instead of the plan's number")
-    parser.add_argument("--builds", type=int, default=1, help="how often every index is built (1)")
-    parser.add_argument("--no-results", action="store_true", help="keep no file")
+    parser.add_argument("--list", action="store_true", help="print what would be measured, and measure nothing")
+    parser.add_argument("--again", action="store_true", help="measure also what is measured (always so but in full)")
+    parser.add_argument("--retry", action="store_true", help="measure again what failed")
+    parser.add_argument("--older-osler", action="store_true", help="let figures beside another build of osler count")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure what the plan says and print it."""
+    """Measure what the plan says and show it."""
     options = arguments()
+    options.again = options.again or (options.profile != "full" and not options.list)
     plan = tomllib.loads((HERE / "plan.toml").read_text())
-    rows = [{**plan["defaults"], **row} for row in plan["row"] if options.full or not row.get("full")]
-    facts = {"machine": machine.describe(), "date": datetime.date.today().isoformat(), "noise": [machine.noise()]}
-    done = []
-    for row in rows:
-        say(row["name"])
-        done.append(measure_row(row, options))
-        facts["noise"].append(machine.noise())
-    quiet = max(sample["spread"] for sample in facts["noise"])
-    print(f"{facts['machine']['cpu']}, {facts['machine']['cores']} cores, {' '.join(facts['machine']['flags'])}")
-    print(f"fixed work, slowest tenth above the median: {quiet:.0%} (above 15 %: read small differences as ties)\n")
-    for figures in done:
-        print(report.table(figures), end="\n\n")
-        print(report.summary(figures), end="\n\n")
-    if not options.no_results:
-        RESULTS.mkdir(exist_ok=True)
-        stem = f"{facts['date']}-{machine.label()}"
-        (RESULTS / f"{stem}.json").write_text(json.dumps({**facts, "rows": done}, indent=1) + "\n")
-        for at, figures in enumerate(done):
-            (RESULTS / f"{stem}-{at + 1}.svg").write_text(report.plot(figures))
-        print(f"kept in bench/results/{stem}.json")
+    known = Descriptions()
+    if "missing" in (ours := known.of("osler") or {}):
+        raise SystemExit(f"osler itself does not import; build it first (make bench does): {ours['missing']}")
+    for group in plan["set"]:
+        fits = options.rows is None or group.get("rows") == options.rows
+        if group["profile"] == options.profile and fits and options.data in (None, group["data"]):
+            measure_set(group, plan, options, known)
+    if not options.list:
+        page.write(options.profile)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Damage, Read};
 use crate::file::blocks::Blocks;
-use crate::file::map::Line;
+use crate::file::map::{Huge, HugeMut, Line};
 use crate::file::shape::Shape;
 
 /// A chunk is at most this long, unless one row is longer; also the unit of checksums.
@@ -19,9 +19,14 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Rows at least this long start on a cache line.
 const ALIGN_FROM_BYTES: usize = 256;
 
+/// Smaller tables are not worth a huge page.
+const GATHER_FROM_BYTES: usize = 4 << 20;
+
 #[derive(Clone)]
 enum Chunk {
     Owned(Arc<[Line]>),
+    /// At an offset of memory that many chunks share.
+    Gathered(Arc<Huge>, usize),
     Stored(Arc<Blocks>, usize),
 }
 
@@ -118,10 +123,48 @@ impl<T: Pod> Rows<T> {
         1 << self.shift
     }
 
+    #[inline(always)]
     fn chunk(&self, index: usize) -> Read<&[T]> {
         match &self.chunks[index] {
+            Chunk::Gathered(huge, offset) => Ok(self.gathered(huge, *offset)),
             Chunk::Owned(lines) => Ok(elements(bytemuck::cast_slice(lines))),
             Chunk::Stored(blocks, i) => blocks.block(*i).map(elements),
+        }
+    }
+
+    #[inline(always)]
+    fn gathered<'a>(&self, huge: &'a Huge, offset: usize) -> &'a [T] {
+        elements(&huge.bytes()[offset..offset + self.shape().block_bytes()])
+    }
+
+    /// Moves the chunks that are memory of their own into one piece of huge pages: a walk touches rows at random, and
+    /// without huge pages most of those touches miss the processor's table of pages as well.
+    pub fn gather(&mut self) {
+        let size = self.shape().block_bytes();
+        let own = |chunk: &Chunk| matches!(chunk, Chunk::Owned(_));
+        let count = self.chunks.iter().filter(|chunk| own(chunk)).count();
+        // The last chunk grows, so it stays as it is.
+        if count * size < GATHER_FROM_BYTES || !size.is_multiple_of(Line::BYTES) {
+            return;
+        }
+        let last = self.chunks.len() - 1;
+        let Some(mut memory) = HugeMut::new(count * size) else {
+            return;
+        };
+        let mut places = Vec::with_capacity(count);
+        for (index, chunk) in self.chunks[..last].iter_mut().enumerate() {
+            if let Chunk::Owned(lines) = chunk {
+                let offset = places.len() * size;
+                let bytes: &[u8] = bytemuck::cast_slice(lines);
+                memory.bytes_mut()[offset..offset + size].copy_from_slice(&bytes[..size]);
+                places.push((index, offset));
+                // Given back at once, so that no second copy of the table is ever held.
+                *chunk = Chunk::Owned(Arc::new([]));
+            }
+        }
+        let memory = Arc::new(memory.freeze());
+        for (index, offset) in places {
+            self.chunks[index] = Chunk::Gathered(memory.clone(), offset);
         }
     }
 
@@ -146,7 +189,7 @@ impl<T: Pod> Rows<T> {
                 let start = blocks.offset() + block * self.shape().block_bytes();
                 blocks.damage(start as u64 + at, problem)
             }
-            Chunk::Owned(_) => Box::new(Damage {
+            Chunk::Owned(_) | Chunk::Gathered(..) => Box::new(Damage {
                 file: "the index in memory".to_owned(),
                 section: String::new(),
                 offset: at,
@@ -184,6 +227,7 @@ impl<T: Pod> Rows<T> {
     #[inline(always)]
     fn at_hand(&self, row: usize) -> Option<&[T]> {
         let chunk: &[T] = match self.chunks.get(row >> self.shift)? {
+            Chunk::Gathered(huge, offset) => self.gathered(huge, *offset),
             Chunk::Owned(lines) => elements(bytemuck::cast_slice(lines)),
             Chunk::Stored(blocks, i) => elements(blocks.touched(*i)?),
         };
@@ -232,11 +276,16 @@ impl<T: Pod> Rows<T> {
     /// # Errors
     /// The damage, where the row lies in a damaged block of a file.
     pub fn row_mut(&mut self, row: usize) -> Read<&mut [T]> {
-        let full = self.shape().block_bytes().div_ceil(Line::BYTES);
+        let block = self.shape().block_bytes();
+        let full = block.div_ceil(Line::BYTES);
         let at = (row & (self.per_chunk() - 1)) * self.stride;
         let (width, chunk) = (self.width, &mut self.chunks[row >> self.shift]);
-        if let Chunk::Stored(blocks, i) = chunk {
-            let bytes = blocks.block(*i)?;
+        let bytes = match chunk {
+            Chunk::Owned(_) => None,
+            Chunk::Gathered(huge, offset) => Some(&huge.bytes()[*offset..*offset + block]),
+            Chunk::Stored(blocks, i) => Some(blocks.block(*i)?),
+        };
+        if let Some(bytes) = bytes {
             let mut lines = vec![Line::zeroed(); full];
             bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..bytes.len()].copy_from_slice(bytes);
             *chunk = Chunk::Owned(lines.into());

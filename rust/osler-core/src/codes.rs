@@ -45,7 +45,8 @@ impl CodeTable {
         rows: usize,
         trained: usize,
     ) -> Option<Self> {
-        let fits = blocks.width() == quantizer.block_bytes() && blocks.len() == rows.div_ceil(LANES);
+        let fits =
+            blocks.width() == quantizer.block_bytes() && blocks.len() == rows.div_ceil(LANES);
         fits.then(|| CodeTable {
             quantizer: Arc::new(quantizer),
             blocks,

@@ -120,8 +120,9 @@ fn coded(
         .calibration
         .as_ref()
         .is_none_or(|c| state.live() >= 2 * c.rows);
+    let (live, all_kept) = (state.live(), state.bare == 0);
     let outgrown = |codes: &CodeTable| {
-        codes.trained() < TRAINED_ON && state.live() >= RETRAIN * codes.trained() && state.bare == 0
+        all_kept && codes.trained() < TRAINED_ON && live >= RETRAIN * codes.trained()
     };
     let mut codes = match state.codes.take() {
         Some(codes) if !outgrown(&codes) => codes,
@@ -179,6 +180,9 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
         let held = rows.split_off(rows.len() - wanted);
         rows.sort_unstable();
+        if state.params.keep != Keep::Nowhere {
+            state.vectors.gather();
+        }
         let graph = Graph::build(&state, &rows, state.rows(), state.params.seed, control)?;
         state.graph = Some(graph);
         return measured_and_inserted(state, &held, scratches, control);
@@ -305,7 +309,15 @@ pub(crate) fn measure(
                 .map(|&row| graph.node_of(row))
                 .collect::<Read<Vec<u32>>>()?;
             let absent: Vec<u32> = absent.into_iter().filter(|&node| node != NONE).collect();
-            by_walks(state, graph, &measured, &answerable, &absent, scratches, control)?
+            by_walks(
+                state,
+                graph,
+                &measured,
+                &answerable,
+                &absent,
+                scratches,
+                control,
+            )?
         }
         (None, None) => Vec::new(),
     };
@@ -425,7 +437,13 @@ fn by_codes(
             let prepared = codes.quantizer().prepare(judge.query());
             let mut found = Many::new(most);
             let mask = |block| answerable.word32(block);
-            codes.scan(0..codes.blocks().len(), &prepared, mask, |_| true, &mut found)?;
+            codes.scan(
+                0..codes.blocks().len(),
+                &prepared,
+                mask,
+                |_| true,
+                &mut found,
+            )?;
             let mut found = found.into_entries();
             if without_vectors {
                 let likeness = Likeness::of_codes(codes, judge.query());

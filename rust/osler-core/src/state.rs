@@ -12,9 +12,9 @@ use crate::graph::Graph;
 use crate::graph::insert::Source;
 use crate::graph::query::Query;
 use crate::keys::Keys;
+use crate::likeness::Likeness;
 use crate::metric::Metric;
 use crate::select::RowSet;
-use crate::likeness::Likeness;
 use crate::vectors::{Codes, Keep, Probe, Vectors};
 
 /// Below this many live rows every search is exact and no graph is kept.
@@ -185,7 +185,9 @@ impl State {
 
     /// Gives up full vectors where they are not to be kept and something else stands for every row.
     pub(crate) fn forget(&mut self) {
-        if self.params.keep == Keep::Nowhere && self.linked_rows() == self.rows() && self.is_linked()
+        if self.params.keep == Keep::Nowhere
+            && self.linked_rows() == self.rows()
+            && self.is_linked()
         {
             self.bare = self.rows();
             self.vectors = Vectors::new(self.params.codes, self.params.dim);

@@ -94,6 +94,14 @@ impl Vectors {
         })
     }
 
+    /// Moves rows that were added one by one into huge pages.
+    pub fn gather(&mut self) {
+        match self {
+            Vectors::F32(rows) => rows.gather(),
+            Vectors::F16(rows) => rows.gather(),
+        }
+    }
+
     /// Copies a row into `out`.
     ///
     /// # Errors
@@ -134,7 +142,7 @@ fn half_row(vector: &[f32], at: usize) -> Result<Vec<u16>> {
             "vectors row {at} has a number beyond 65504, which codes \"f16\" cannot hold; use codes \"f32\""
         )));
     }
-    Ok(bytemuck::allocation::cast_vec(row))
+    Ok(row.into_iter().map(f16::to_bits).collect())
 }
 
 fn copied<T: Pod>(rows: &Rows<T>) -> Result<Spool<T>> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use osler_core::form::{Keep, Wanted};
 use osler_core::group::ItemsOnce;
 use osler_core::index::{Index as Engine, Stats};
 use osler_core::items::ItemAsk;
@@ -12,7 +13,6 @@ use osler_core::parts::Score;
 use osler_core::pool::Control;
 use osler_core::query::Ask;
 use osler_core::state::Params;
-use osler_core::vectors::Codes;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
@@ -66,14 +66,14 @@ pub struct Index {
 #[pymethods]
 impl Index {
     #[new]
-    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=Whole(0)),
+    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors=None, memory=None, seed=Whole(0)),
            text_signature = "(dim, *, metric='cosine', codes='auto', keep_vectors='ram', memory=None, seed=0)")]
     fn new(
         py: Python<'_>,
         dim: Whole,
         metric: &str,
         codes: &str,
-        keep_vectors: &str,
+        keep_vectors: Option<&str>,
         memory: Option<Whole>,
         seed: Whole,
     ) -> PyResult<Self> {
@@ -82,11 +82,17 @@ impl Index {
         let seed = arrays::unsigned("seed", &seed)?;
         let engine = enter::quick(py, || {
             let metric = Metric::parse(metric)?;
-            let codes = Codes::choose(codes, keep_vectors, memory, dim, 0)?;
+            let wanted = Wanted {
+                codes,
+                keep: keep_vectors,
+                memory,
+            };
+            let (codes, keep) = wanted.choose(metric, dim, 0)?;
             Engine::new(Params {
                 dim,
                 metric,
                 codes,
+                keep,
                 seed,
             })
         })?;
@@ -125,7 +131,7 @@ impl Index {
     /// >>> len(index), 20 in index
     /// (3, True)
     #[classmethod]
-    #[pyo3(signature = (vectors, keys=None, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None,
+    #[pyo3(signature = (vectors, keys=None, *, metric="cosine", codes="auto", keep_vectors=None, memory=None,
                         threads=None, seed=Whole(0), progress=None),
            text_signature = "(vectors, keys=None, *, metric='cosine', codes='auto', keep_vectors='ram', memory=None, threads=None, seed=0, progress=False)")]
     #[allow(clippy::too_many_arguments, reason = "the public signature")]
@@ -135,7 +141,7 @@ impl Index {
         keys: Option<&Bound<'py, PyAny>>,
         metric: &str,
         codes: &str,
-        keep_vectors: &str,
+        keep_vectors: Option<&str>,
         memory: Option<Whole>,
         threads: Option<Whole>,
         seed: Whole,
@@ -145,14 +151,20 @@ impl Index {
         let matrix = arrays::matrix(vectors, "vectors", None, false)?;
         let memory = memory.map(|m| arrays::unsigned("memory", &m)).transpose()?;
         let seed = arrays::unsigned("seed", &seed)?;
-        let codes = enter::quick(py, || {
-            Codes::choose(codes, keep_vectors, memory, matrix.dim, matrix.rows)
+        let (codes, keep) = enter::quick(py, || {
+            let wanted = Wanted {
+                codes,
+                keep: keep_vectors,
+                memory,
+            };
+            wanted.choose(Metric::parse(metric)?, matrix.dim, matrix.rows)
         })?;
         let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
         let threads = arrays::threads(threads)?;
         let options = PyDict::new(py);
         options.set_item("metric", metric)?;
         options.set_item("codes", codes.name())?;
+        options.set_item("keep_vectors", keep.name())?;
         options.set_item("seed", seed)?;
         let index = cls.call((matrix.dim,), Some(&options))?;
         let engine = index.cast::<Index>()?.get().engine.clone();
@@ -780,9 +792,9 @@ impl Index {
         self.engine.params().metric.name()
     }
 
-    /// How vectors are stored: "f32" or "f16".
+    /// What vectors are searched by, with all parameters: such as "f32", "f16", "sq8", "pq:192x4" or "rabitq:4".
     #[getter]
-    fn codes(&self) -> &'static str {
+    fn codes(&self) -> String {
         self.engine.params().codes.name()
     }
 
@@ -800,6 +812,8 @@ impl Index {
             live,
             deleted,
             bytes,
+            scores_from,
+            scans_codes,
             nodes,
             calibration,
             read_only,
@@ -809,15 +823,24 @@ impl Index {
         stats.set_item("dim", params.dim)?;
         stats.set_item("metric", params.metric.name())?;
         stats.set_item("codes", params.codes.name())?;
-        stats.set_item("keep_vectors", "ram")?;
-        stats.set_item("scores_from", params.codes.name())?;
+        stats.set_item("keep_vectors", params.keep.name())?;
+        stats.set_item("scores_from", scores_from)?;
         stats.set_item("seed", params.seed)?;
-        stats.set_item("search", if nodes.is_some() { "hnsw" } else { "exact" })?;
+        let search = match (&nodes, scans_codes) {
+            (Some(_), _) => "hnsw",
+            (None, true) => "scan",
+            (None, false) => "exact",
+        };
+        stats.set_item("search", search)?;
         stats.set_item("blocks", nodes.map(Vec::from))?;
         stats.set_item("deleted", deleted)?;
-        stats.set_item("bytes", bytes.0 + bytes.1 + bytes.2)?;
-        stats.set_item("bytes_vectors", bytes.0)?;
-        stats.set_item("bytes_graph", bytes.1)?;
+        stats.set_item("bytes", bytes.total())?;
+        stats.set_item("bytes_vectors", bytes.vectors)?;
+        stats.set_item("bytes_codes", bytes.codes)?;
+        stats.set_item("bytes_graph", bytes.graph)?;
+        stats.set_item("bytes_keys", bytes.keys)?;
+        stats.set_item("bytes_resident", bytes.total() - bytes.on_disk)?;
+        stats.set_item("bytes_on_disk", bytes.on_disk)?;
         stats.set_item("read_only", read_only)?;
         stats.set_item("simd", osler_kernels::level().name())?;
         let curve = calibration.map(|calibration| {
@@ -857,23 +880,32 @@ impl Index {
     fn __repr__(&self) -> String {
         let stats = self.engine.stats();
         let measured = match (
-            &stats.nodes,
+            stats.nodes.is_some() || stats.scans_codes,
             stats
                 .calibration
                 .as_ref()
                 .and_then(|c| c.measured(10, 0.95)),
         ) {
-            (None, _) => ", exact".to_owned(),
-            (Some(_), Some(recall)) => format!(", recall@10 {recall:.3} measured"),
-            (Some(_), None) => String::new(),
+            (false, _) => ", exact".to_owned(),
+            (true, Some(recall)) => format!(", recall@10 {recall:.3} measured"),
+            (true, None) => String::new(),
         };
         let Params {
-            dim, metric, codes, ..
+            dim,
+            metric,
+            codes,
+            keep,
+            ..
         } = stats.params;
+        let keep = match keep {
+            Keep::Ram => "",
+            Keep::Disk => ", vectors on disk",
+            Keep::Nowhere => ", no vectors",
+        };
         let read_only = if stats.read_only { ", read-only" } else { "" };
         let count = grouped(stats.live);
         format!(
-            "<osler.Index {count} x {dim}, {}, {}{measured}{read_only}>",
+            "<osler.Index {count} x {dim}, {}, {}{keep}{measured}{read_only}>",
             metric.name(),
             codes.name()
         )

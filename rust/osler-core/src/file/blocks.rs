@@ -13,7 +13,9 @@ pub struct Blocks {
     map: Map,
     section: String,
     salt: [u8; 8],
+    /// First byte in the map, and in the file.
     offset: usize,
+    origin: usize,
     length: usize,
     shape: Shape,
     checksums: Vec<u32>,
@@ -38,6 +40,7 @@ impl Blocks {
             section,
             salt,
             offset,
+            origin: offset,
             length: shape.bytes(),
             shape,
             checksums,
@@ -50,9 +53,25 @@ impl Blocks {
         self.shape
     }
 
-    /// First byte of the section.
+    /// The same section in memory of its own.
+    pub fn in_memory(&self) -> Self {
+        let bytes = &self.map.bytes()[self.offset..self.offset + self.length];
+        let verified = self.verified.iter();
+        Blocks {
+            map: Map::owned(bytes, self.map.name()),
+            section: self.section.clone(),
+            offset: 0,
+            checksums: self.checksums.clone(),
+            verified: verified
+                .map(|word| AtomicU64::new(word.load(Ordering::Acquire)))
+                .collect(),
+            ..*self
+        }
+    }
+
+    /// First byte of the section in its file.
     pub fn offset(&self) -> usize {
-        self.offset
+        self.origin
     }
 
     /// Number of blocks.
@@ -97,6 +116,7 @@ impl Blocks {
         let (start, length) = self.range(index);
         let bytes = &self.map.bytes()[start..start + length];
         if checksum(self.salt, index as u64, bytes) != self.checksums[index] {
+            let start = self.origin + (start - self.offset);
             return Err(self.damage(start as u64, "the checksum of this block does not match"));
         }
         self.verified[index >> 6].fetch_or(1 << (index & 63), Ordering::AcqRel);

@@ -117,3 +117,50 @@ impl Map {
         self.mapped
     }
 }
+
+/// Memory of this process in huge pages, where the system has them; being filled.
+pub struct HugeMut {
+    map: memmap2::MmapMut,
+    start: usize,
+}
+
+impl HugeMut {
+    /// Zeros; None if the system gives no memory.
+    pub fn new(bytes: usize) -> Option<Self> {
+        /// The usual size of a huge page.
+        const PAGE: usize = 2 << 20;
+        let map = memmap2::MmapMut::map_anon(bytes.checked_add(PAGE)?).ok()?;
+        let start = map.as_ptr().align_offset(PAGE).min(PAGE);
+        // Advice only: without huge pages the same memory is slower.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Some(HugeMut { map, start })
+    }
+
+    /// The memory, aligned to a huge page.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.map[self.start..]
+    }
+
+    /// The same, not to be changed again.
+    pub fn freeze(self) -> Huge {
+        Huge {
+            map: self.map,
+            start: self.start,
+        }
+    }
+}
+
+/// Memory of this process in huge pages, where the system has them.
+pub struct Huge {
+    map: memmap2::MmapMut,
+    start: usize,
+}
+
+impl Huge {
+    /// The memory, aligned to a huge page.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.start..]
+    }
+}

@@ -151,6 +151,7 @@ impl Graph {
             graph.node_of.row_mut(row as usize)?[0] = name;
         }
         graph.take_roots()?;
+        graph.nodes.iter_mut().for_each(Rows::gather);
         Ok(graph)
     }
 

@@ -18,7 +18,7 @@ pub static HOPS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize
 pub const SPARE: usize = 6;
 
 /// Open estimates that are looked at once more when the walk is over.
-const SECOND_LOOK: usize = 32;
+const SECOND_LOOK: usize = 16;
 
 /// Rows of the sample that a walk starts from.
 const STARTS: usize = 12;
@@ -191,20 +191,29 @@ impl Graph {
 
     /// Takes the distances of the best open estimates, which the walk had no need to expand.
     fn look_again(&self, k: usize, margin: f32, scratch: &mut Scratch) -> Read<()> {
-        for _ in 0..SECOND_LOOK {
-            let Some(open) = scratch.beam.pop() else {
-                break;
-            };
-            if let Some(&kth) = scratch.top.entries().get(k - 1)
-                && open.score() < self.slackened(kth, margin + WINDOW)
-            {
+        let Scratch {
+            beam,
+            top,
+            query,
+            sample,
+            ..
+        } = scratch;
+        sample.clear();
+        let last = top
+            .entries()
+            .get(k - 1)
+            .map(|&kth| self.slackened(kth, margin + WINDOW));
+        while sample.len() < SECOND_LOOK {
+            let Some(open) = beam.pop() else { break };
+            if last.is_some_and(|last| open.score() < last) {
                 break;
             }
-            if let Some(next) = scratch.beam.peek() {
-                self.prefetch_row(next.row());
-            }
-            let distance = self.node(open.row())?.distance(&scratch.query);
-            scratch.top.offer(Entry::new(-distance, open.row()));
+            self.prefetch_row(open.row());
+            sample.push(open);
+        }
+        for open in sample {
+            let distance = self.node(open.row())?.distance(query);
+            top.offer(Entry::new(-distance, open.row()));
         }
         Ok(())
     }

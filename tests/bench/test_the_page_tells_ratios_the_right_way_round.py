@@ -1,0 +1,107 @@
+"""From parts with known figures: who is the best peer, which way a ratio points, and that nothing is dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import page
+import pytest
+import targets
+from targets import Parts
+
+ROUNDS = 3
+
+
+def curve(fast: float) -> list[dict[str, Any]]:
+    return [
+        {"width": 10, "recall": 0.95, "speeds": [fast] * ROUNDS},
+        {"width": 20, "recall": 0.995, "speeds": [fast / 4] * ROUNDS},
+    ]
+
+
+def part(case: str, engine: str, figures: Any, outcome: str = "measured", rows: int = 10_000) -> dict[str, Any]:
+    return {
+        "identity": {"engine": {"name": engine, "version": "1", "parameters": "p"}},
+        "engine": engine,
+        "case": case,
+        "set": {"name": "text", "origin": "here", "rows": rows, "dim": 384},
+        "machine": {
+            "cpu": "c", "cores": 2, "memory_gib": 1, "flags": [], "system": "s", "python": "3", "numpy": "2",
+        },
+        "date": "2026-01-01",
+        "noise": [{"median_ms": 1.0, "spread": 0.1}],
+        "outcome": outcome,
+        "reason": None if outcome == "measured" else "a reason | with a bar",
+        "figures": figures,
+    }  # fmt: skip
+
+
+def searched(engine: str, ours: float, theirs: float) -> dict[str, Any]:
+    curves = {"osler": curve(ours), engine: curve(theirs)}
+    one = {"way": "single-1", "mode": "single", "threads": 1, "queries": "texts", "curves": curves}
+    return part("search", engine, {"searches": [one]})
+
+
+@pytest.fixture
+def parts() -> Parts:
+    runs = {"osler": [{"seconds": 2.0}], "hnswlib": [{"seconds": 20.0}]}
+    filtered = {"kind": "random", "share": 0.1, "curves": {"osler:recall": curve(900.0)}}
+    return Parts(
+        [
+            searched("hnswlib", 6_000.0, 1_000.0),
+            searched("rabitqlib:symqg-8b", 6_000.0, 3_000.0),
+            part("build", "hnswlib", {"builds": [{"threads": 2, "runs": runs}]}),
+            part(
+                "filtered", "numpy", {"filters": [{**filtered, "curves": filtered["curves"] | {"numpy": curve(100.0)}}]}
+            ),
+            part(
+                "filtered",
+                "zvec:int8",
+                {"filters": [{**filtered, "curves": filtered["curves"] | {"zvec:int8": curve(300.0)}}]},
+            ),
+            part("search", "scann", None, "missing"),
+        ]
+    )
+
+
+def rows(parts: Parts, title: str) -> list[targets.Row]:
+    return next(section.rows for section in targets.sections(parts) if section.title.startswith(title))
+
+
+def test_the_best_peer_is_the_one_we_beat_least(parts: Parts) -> None:
+    first = rows(parts, "Queries per second, one query")[0]
+    assert first.against == "rabitqlib:symqg-8b 1"
+    assert first.measured == "2.00x (2.00-2.00)"
+    assert first.met is True
+
+
+def test_a_classic_is_met_only_from_its_own_bound(parts: Parts) -> None:
+    met = {row.what.rpartition(" ")[2]: row.met for row in rows(parts, "The same against the classics")}
+    assert met == {"0.95": True, "0.99": False}
+
+
+def test_a_build_that_takes_a_tenth_of_the_time_is_ten_times_faster(parts: Parts) -> None:
+    found = rows(parts, "Graph build")[0]
+    assert found.measured.startswith("10.00x")
+    assert found.met is True
+
+
+def test_a_filter_is_compared_with_the_fastest_that_keeps_the_recall(parts: Parts) -> None:
+    found = rows(parts, "Filtered")[0]
+    assert found.against == "zvec:int8 1"
+    assert found.measured.startswith("3.00x")
+    assert found.met is False
+
+
+def test_an_engine_that_was_not_measured_is_on_the_page_with_its_reason(parts: Parts) -> None:
+    text = page.text(parts, page.plots(parts))
+    line = next(line for line in text.splitlines() if line.startswith("| scann |"))
+    assert "missing: a reason / with a bar" in line
+
+
+def test_growth_is_told_from_one_size_to_the_next() -> None:
+    found = [searched("osler", 1_000.0, 1_000.0), searched("osler", 500.0, 500.0)]
+    for one, count in zip(found, (10_000, 100_000), strict=True):
+        one["set"] = {**one["set"], "name": "clip", "rows": count}
+    grown = rows(Parts(found), "Growth")
+    assert [(row.measured, row.met) for row in grown] == [("2.00x", False)]
