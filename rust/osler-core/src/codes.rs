@@ -251,16 +251,25 @@ impl CodeTable {
         Ok(table)
     }
 
-    /// Checks what checksums cannot: that every code stands for numbers.
+    /// Checks what checksums cannot: that every code can be scored.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn validate(&self) -> Read<()> {
+        let query = self.quantizer.prepare(&vec![0.0; self.quantizer.dim()]);
+        let (mut scores, mut errors) = ([0.0; LANES], [0.0; LANES]);
         let mut code = Vec::new();
-        for row in 0..self.rows as u32 {
-            self.read(row, &mut code)?;
-            if !osler_kernels::all_finite(&self.quantizer.rotated(&code)) {
-                let block = row as usize / LANES;
+        for row in 0..self.rows {
+            let (block, lane) = (row / LANES, row % LANES);
+            if lane == 0 {
+                query.score_block(self.blocks.row(block)?, &mut scores, &mut errors);
+            }
+            self.read(row as u32, &mut code)?;
+            let sound = scores[lane].is_finite()
+                && errors[lane].is_finite()
+                && query.score(&code).is_finite()
+                && osler_kernels::all_finite(&self.quantizer.rotated(&code));
+            if !sound {
                 return Err(self.blocks.damage(block, "a code stands for no vector"));
             }
         }
