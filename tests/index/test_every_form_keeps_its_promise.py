@@ -33,6 +33,8 @@ def clustered(n: int, dim: int, seed: int) -> np.ndarray:
 
 def recall(index: osler.Index, rows: np.ndarray, queries: np.ndarray, k: int = 10, **options: object) -> float:
     found = index.search(queries, k, **options)
+    if index.metric == "cosine":
+        rows, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rows, queries))
     allowed = options.get("filter")
     shares = oracle.recall(
         found.keys, keys=index.keys, metric=index.metric, rows=rows, queries=queries, allowed=allowed
@@ -76,7 +78,7 @@ def test_without_vectors_the_measured_recall_is_the_truth(form: Form, text_vecto
     stats = index.stats()
     assert stats["scores_from"] != "f32"
     assert stats["bytes_vectors"] == 0
-    assert abs(recall(index, rows, queries) - stats["recall"]) < 0.04
+    assert abs(recall(index, rows, queries) - stats["recall"]) < (0.03 if form.error < 0.1 else 0.15)
     points = [point for point in stats["calibration"]["points"] if point["k"] == 10]
     best = max(point["recall"] for point in points)
     assert recall(index, rows, queries, exact=True) >= best - 0.03

@@ -19,7 +19,7 @@ use crate::metric::Metric;
 use crate::pool::Control;
 use crate::quantize::{Method, Quantizer};
 use crate::query;
-use crate::queue::{MAX_ROWS, Many, Top};
+use crate::queue::{Entry, MAX_ROWS, Many, Top};
 use crate::random::Stream;
 use crate::select::RowSet;
 use crate::state::{EXACT_BELOW, Params, Renumbering, State};
@@ -294,14 +294,17 @@ pub(crate) fn measure(
     }
     let mut measured = with_truths(state, queries, &answerable, control)?;
     measured.retain(|query| !query.truth.is_empty());
-    if held.is_some() {
+    // By distance from the rows: the halves are those with the farthest and with the nearest neighbours.
+    measured.sort_by(|a, b| a.truth[0].total_cmp(&b.truth[0]));
+    let halves = held.is_some();
+    if halves && state.codes.is_none() {
         keep_harder_half(&mut measured);
     }
     if measured.is_empty() {
         return Ok(None);
     }
     let mut points = match (&state.codes, &state.graph) {
-        (Some(codes), _) => by_codes(state, codes, &measured, &answerable, control)?,
+        (Some(codes), _) => by_codes(state, codes, &measured, &answerable, halves, control)?,
         (None, Some(graph)) => {
             let absent = held
                 .unwrap_or(&[])
@@ -420,17 +423,19 @@ fn by_walks(
 }
 
 /// Recall of scans of codes, by how many rows they leave to be ordered by vectors. One scan has the finds of all widths.
+/// Which of the `halves` is harder for codes depends on how dense rows lie, so the worse of both counts.
 fn by_codes(
     state: &State,
     codes: &CodeTable,
     measured: &[Measured<'_>],
     answerable: &RowSet,
+    halves: bool,
     control: &Control,
 ) -> Result<Vec<Point>> {
     let widths = || WIDTHS.into_iter().chain(WIDER);
     let most = widths().max().unwrap_or(1).min(state.rows());
     let without_vectors = state.params.keep == Keep::Nowhere;
-    let judged: Vec<Vec<f32>> = measured
+    let mut judged: Vec<(Vec<Entry>, Vec<f32>)> = measured
         .par_iter()
         .map(|Measured { judge, .. }| {
             control.check()?;
@@ -451,19 +456,34 @@ fn by_codes(
                 query::settle(&chooser, &mut found)?;
                 found.truncate(KS[KS.len() - 1]);
             }
-            let scores = found.iter().map(|entry| judge.score(entry.row()));
-            Ok(scores.collect::<Read<Vec<f32>>>()?)
+            Ok((found, Vec::new()))
         })
         .collect::<Result<_>>()?;
     let mut points = Vec::new();
     for ef in widths() {
+        let of_query = judged.par_iter_mut().zip(measured);
+        of_query.try_for_each(|((found, scores), query)| {
+            control.check()?;
+            for entry in found.iter().take(ef).skip(scores.len()) {
+                scores.push(query.judge.score(entry.row())?);
+            }
+            Ok::<_, Error>(())
+        })?;
         for k in KS.into_iter().filter(|&k| k <= ef) {
             let counted = if without_vectors { k } else { ef };
             let of_query = measured.iter().zip(&judged);
             let recalls: Vec<f64> = of_query
-                .map(|(query, judged)| share(&query.truth, k, judged.iter().take(counted).copied()))
+                .map(|(query, (_, scores))| {
+                    share(&query.truth, k, scores.iter().take(counted).copied())
+                })
                 .collect();
-            points.push(Point::new(k, ef, &recalls));
+            let half = if halves {
+                recalls.len().div_ceil(2)
+            } else {
+                recalls.len()
+            };
+            let point = recalls.chunks(half).map(|half| Point::new(k, ef, half));
+            points.extend(point.reduce(|a, b| if a.lower <= b.lower { a } else { b }));
         }
         if suffices(&points) || (without_vectors && ef >= KS[KS.len() - 1]) {
             break;
@@ -472,13 +492,12 @@ fn by_codes(
     Ok(points)
 }
 
-/// Keeps the half of the held-out rows whose nearest neighbour is the farthest.
+/// Keeps the half of the held-out rows whose nearest neighbour is the farthest, which come first.
 ///
 /// Rows come with near-copies of themselves (slices of one patient, terms of one family), which are easy to find; a
 /// user's query seldom does. On real medical terms queries from outside the index had the recall of this half, not of
 /// all held-out rows.
 fn keep_harder_half(measured: &mut Vec<Measured<'_>>) {
-    measured.sort_by(|a, b| a.truth[0].total_cmp(&b.truth[0]));
     measured.truncate(measured.len().div_ceil(2));
 }
 

@@ -182,7 +182,9 @@ impl<'a> Plan<'a> {
             finds_to_score(ask.k)
         } else {
             match width {
-                Some(width) if whole > Self::code_bytes(state, codes) => width,
+                Some(width) if whole > Self::code_bytes(state, codes) => {
+                    Self::grown(state, ask, width)
+                }
                 _ => return Way::Exact,
             }
         };
@@ -192,6 +194,17 @@ impl<'a> Plan<'a> {
             Way::Exact
         } else {
             Way::Codes(width)
+        }
+    }
+
+    /// A calibrated width for the rows of today: those that codes place before a near one grow with all rows.
+    fn grown(state: &State, ask: &Ask<'_>, width: usize) -> usize {
+        match &state.calibration {
+            Some(calibration) if ask.ef.is_none() && state.live() > calibration.rows => {
+                (width as u64 * state.live() as u64).div_ceil(calibration.rows.max(1) as u64)
+                    as usize
+            }
+            _ => width,
         }
     }
 
