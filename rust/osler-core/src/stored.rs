@@ -395,3 +395,117 @@ fn graph(reader: &Reader, params: Params, rows: usize) -> Result<Graph> {
 
 /// Longest row of a table: the block of a node with the greatest dimension.
 const MAX_WIDTH: usize = Layout::new((MAX_DIM + 1).next_multiple_of(64), 1).words();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::file::map::Map;
+    use crate::file::to_bytes;
+    use crate::index::Index;
+    use crate::pool::Control;
+    use crate::random::Stream;
+
+    const DIM: usize = 9;
+
+    fn index(codes: Codes, keep: Keep) -> Index {
+        let index = Index::new(Params {
+            dim: DIM,
+            metric: Metric::L2,
+            codes,
+            keep,
+            seed: 1,
+        })
+        .unwrap();
+        let mut stream = Stream::new(5, 5, 5);
+        let rows = (0..2040 * DIM).map(|_| stream.below(1000) as f32 / 100.0);
+        let control = Control::default();
+        index.add(rows.collect(), None, 2, &control).unwrap();
+        index
+    }
+
+    fn reopened(tables: &Tables, state: &State) -> Result<State> {
+        let bytes = to_bytes(&tables.sections(state), &|| Ok(())).unwrap();
+        let state = load(Reader::new(Map::owned(&bytes, "hostile"))?)?;
+        state.check()?;
+        Ok(state)
+    }
+
+    fn is_damage(result: Result<State>) -> bool {
+        matches!(result.err(), Some(Error::Corrupt(_)))
+    }
+
+    /// Files whose checksums are right, as only one who means harm would write them.
+    #[test]
+    fn settings_that_make_no_sense_are_damage_and_no_panic() {
+        let pq = Codes::Small(Method::Pq { parts: 3, bits: 4 });
+        for (codes, keep) in [
+            (Codes::F32, Keep::Disk),
+            (Codes::F16, Keep::Nowhere),
+            (pq, Keep::Nowhere),
+            (Codes::Small(Method::Rabitq { bits: 3 }), Keep::Ram),
+            (Codes::Small(Method::Sq8), Keep::Disk),
+        ] {
+            let index = index(codes, keep);
+            let state = index.snapshot();
+            assert!(reopened(&Tables::new(&state), &state).is_ok());
+            for setting in 0..SETTINGS {
+                for hostile in [0, 1, 2, 3, 4, 5, 8, 1 << 16, 1 << 40, u64::MAX] {
+                    let mut tables = Tables::new(&state);
+                    let was = tables.settings.value(setting).unwrap();
+                    tables.settings.row_mut(setting).unwrap()[0] = hostile;
+                    let result = reopened(&tables, &state);
+                    let is_count = matches!(setting, 0 | 2 | 4 | 9..=11);
+                    assert!(
+                        !is_count || hostile == was || is_damage(result) || setting == 9,
+                        "{codes:?} {keep:?} setting {setting} {hostile}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_quantizer_or_codes_of_another_size_are_damage() {
+        let method = Method::Pq { parts: 3, bits: 4 };
+        let index = index(Codes::Small(method), Keep::Ram);
+        let state = index.snapshot();
+        let right = state.codes.as_ref().unwrap().quantizer().floats();
+        let mut infinite = right.clone();
+        infinite[3] = f32::INFINITY;
+        let hostile = [
+            vec![],
+            right[1..].to_vec(),
+            infinite,
+            [&right[..], &[1.0]].concat(),
+        ];
+        for floats in hostile {
+            let mut tables = Tables::new(&state);
+            tables.quantizer = Some(Rows::from_values(&floats));
+            assert!(is_damage(reopened(&tables, &state)));
+        }
+        for width in [1, 31, 32 * method.bytes(Metric::L2, DIM), 5000] {
+            let mut blocks = Rows::<u8>::new(width);
+            (0..63).for_each(|_| blocks.push(&vec![7; width]).unwrap());
+            let quantizer = state.codes.as_ref().unwrap().quantizer().clone();
+            assert!(CodeTable::from_blocks(quantizer, blocks, 2040, 2040).is_none());
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_no_number_is_damage() {
+        for method in [
+            Method::Sq8,
+            Method::Rabitq { bits: 1 },
+            Method::Rabitq { bits: 4 },
+        ] {
+            let index = index(Codes::Small(method), Keep::Nowhere);
+            let mut state = State::clone(&index.snapshot());
+            let codes = state.codes.take().unwrap();
+            let (quantizer, mut blocks) = (codes.quantizer().clone(), codes.blocks().clone());
+            blocks.row_mut(7).unwrap().fill(0xff);
+            state.codes = CodeTable::from_blocks(quantizer, blocks, 2040, 2040);
+            assert!(is_damage(reopened(&Tables::new(&state), &state)));
+        }
+    }
+}
