@@ -59,7 +59,7 @@ def test_every_byte_counts(tmp_path: Path, mmap: bool, rng: np.random.Generator)
 @pytest.mark.parametrize("form", FUSED + SCANNED, ids=str)
 def test_bytes_of_every_form_count(tmp_path: Path, form: Form, rng: np.random.Generator) -> None:
     path = tmp_path / "a.osler"
-    rows = rng.standard_normal((2_050, 9)).astype(np.float32)
+    rows = rng.standard_normal((2_050, 12)).astype(np.float32)
     osler.Index.build(rows, **form.options).save(path)
     content = path.read_bytes()
     offsets = rng.choice(len(content), 60, replace=False).tolist()
