@@ -22,6 +22,9 @@ const ALIGN_FROM_BYTES: usize = 256;
 /// Smaller tables are not worth a huge page.
 const GATHER_FROM_BYTES: usize = 4 << 20;
 
+/// Chunks are gathered when at least one in so many is memory of its own.
+const GATHER_SHARE: usize = 4;
+
 #[derive(Clone)]
 enum Chunk {
     Owned(Arc<[Line]>),
@@ -38,6 +41,8 @@ pub struct Rows<T> {
     shift: u32,
     len: usize,
     chunks: Vec<Chunk>,
+    /// The memory that rows `0..flat.1` lie in one after another, for a way to them without the list of chunks.
+    flat: Option<(Arc<Huge>, usize)>,
     element: PhantomData<T>,
 }
 
@@ -62,6 +67,7 @@ impl<T: Pod> Rows<T> {
             shift: rows.ilog2(),
             len: 0,
             chunks: Vec::new(),
+            flat: None,
             element: PhantomData,
         }
     }
@@ -84,6 +90,7 @@ impl<T: Pod> Rows<T> {
             shift,
             len: rows,
             chunks,
+            flat: None,
             element: PhantomData,
         }
     }
@@ -133,36 +140,58 @@ impl<T: Pod> Rows<T> {
     }
 
     #[inline(always)]
+    fn flat_row(&self, row: usize) -> Option<&[T]> {
+        let (memory, rows) = self.flat.as_ref()?;
+        if row >= *rows {
+            return None;
+        }
+        let start = row * self.stride * size_of::<T>();
+        let bytes = &memory.bytes()[start..start + self.width * size_of::<T>()];
+        Some(bytemuck::cast_slice(bytes))
+    }
+
+    #[inline(always)]
     fn gathered<'a>(&self, huge: &'a Huge, offset: usize) -> &'a [T] {
         elements(&huge.bytes()[offset..offset + self.shape().block_bytes()])
     }
 
-    /// Moves the chunks that are memory of their own into one piece of huge pages: a walk touches rows at random, and
-    /// without huge pages most of those touches miss the processor's table of pages as well.
+    /// Moves all full chunks into one piece of huge pages, if many are memory of their own: a walk touches rows at random,
+    /// and without huge pages most of those touches miss the processor's table of pages as well.
     pub fn gather(&mut self) {
         let size = self.shape().block_bytes();
-        let own = |chunk: &Chunk| matches!(chunk, Chunk::Owned(_));
-        let count = self.chunks.iter().filter(|chunk| own(chunk)).count();
-        // The last chunk grows, so it stays as it is.
-        if count * size < GATHER_FROM_BYTES || !size.is_multiple_of(Line::BYTES) {
-            return;
-        }
-        let last = self.chunks.len() - 1;
-        let Some(mut memory) = HugeMut::new(count * size) else {
+        let Some(last) = self.chunks.len().checked_sub(1) else {
             return;
         };
-        let mut places = Vec::with_capacity(count);
+        // The last chunk grows, so it stays as it is; one that lies in a file stays there.
+        let mut own = 0;
+        let mut movable = 0;
+        for chunk in &self.chunks[..last] {
+            own += usize::from(matches!(chunk, Chunk::Owned(_)));
+            movable += usize::from(!matches!(chunk, Chunk::Stored(..)));
+        }
+        let worth = own * size >= GATHER_FROM_BYTES && own * GATHER_SHARE >= movable;
+        if !worth || !size.is_multiple_of(Line::BYTES) {
+            return;
+        }
+        let Some(mut memory) = HugeMut::new(movable * size) else {
+            return;
+        };
+        let mut places = Vec::with_capacity(movable);
         for (index, chunk) in self.chunks[..last].iter_mut().enumerate() {
-            if let Chunk::Owned(lines) = chunk {
-                let offset = places.len() * size;
-                let bytes: &[u8] = bytemuck::cast_slice(lines);
-                memory.bytes_mut()[offset..offset + size].copy_from_slice(&bytes[..size]);
-                places.push((index, offset));
-                // Given back at once, so that no second copy of the table is ever held.
-                *chunk = Chunk::Owned(Arc::new([]));
-            }
+            let bytes: &[u8] = match chunk {
+                Chunk::Owned(lines) => bytemuck::cast_slice(lines),
+                Chunk::Gathered(huge, offset) => &huge.bytes()[*offset..],
+                Chunk::Stored(..) => continue,
+            };
+            let offset = places.len() * size;
+            memory.bytes_mut()[offset..offset + size].copy_from_slice(&bytes[..size]);
+            places.push((index, offset));
+            // Given back at once, so that no second copy of a table that was just made is ever held.
+            *chunk = Chunk::Owned(Arc::new([]));
         }
         let memory = Arc::new(memory.freeze());
+        let in_order = places.len() == last;
+        self.flat = in_order.then(|| (memory.clone(), last << self.shift));
         for (index, offset) in places {
             self.chunks[index] = Chunk::Gathered(memory.clone(), offset);
         }
@@ -175,6 +204,9 @@ impl<T: Pod> Rows<T> {
     #[inline(always)]
     pub fn row(&self, row: usize) -> Read<&[T]> {
         debug_assert!(row < self.len, "row {row} of {}", self.len);
+        if let Some(row) = self.flat_row(row) {
+            return Ok(row);
+        }
         let chunk = self.chunk(row >> self.shift)?;
         let at = (row & (self.per_chunk() - 1)) * self.stride;
         Ok(&chunk[at..at + self.width])
@@ -226,6 +258,9 @@ impl<T: Pod> Rows<T> {
     /// A row, unless its block was never verified.
     #[inline(always)]
     fn at_hand(&self, row: usize) -> Option<&[T]> {
+        if let Some(row) = self.flat_row(row) {
+            return Some(row);
+        }
         let chunk: &[T] = match self.chunks.get(row >> self.shift)? {
             Chunk::Gathered(huge, offset) => self.gathered(huge, *offset),
             Chunk::Owned(lines) => elements(bytemuck::cast_slice(lines)),
@@ -276,6 +311,7 @@ impl<T: Pod> Rows<T> {
     /// # Errors
     /// The damage, where the row lies in a damaged block of a file.
     pub fn row_mut(&mut self, row: usize) -> Read<&mut [T]> {
+        self.flat = None;
         let block = self.shape().block_bytes();
         let full = block.div_ceil(Line::BYTES);
         let at = (row & (self.per_chunk() - 1)) * self.stride;

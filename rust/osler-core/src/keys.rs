@@ -84,6 +84,12 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Asks the processor to fetch a row's key, which will be read soon.
+    #[inline(always)]
+    pub fn prefetch(&self, row: u32) {
+        self.of_row.prefetch(row as usize);
+    }
+
     /// The key of a row.
     ///
     /// # Errors

@@ -103,6 +103,8 @@ pub(crate) fn linked(state: State, scratches: &Scratches, control: &Control) -> 
         None => walkable(state, scratches, control)?,
     };
     state.forget();
+    state.vectors.gather();
+    state.graph.iter_mut().for_each(Graph::gather);
     Ok(state)
 }
 
@@ -180,9 +182,6 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
         let held = rows.split_off(rows.len() - wanted);
         rows.sort_unstable();
-        if state.params.keep != Keep::Nowhere {
-            state.vectors.gather();
-        }
         let graph = Graph::build(&state, &rows, state.rows(), state.params.seed, control)?;
         state.graph = Some(graph);
         return measured_and_inserted(state, &held, scratches, control);

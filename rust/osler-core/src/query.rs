@@ -530,12 +530,12 @@ pub(crate) fn walk(
         if at >= effort.k && last.is_some_and(|last| entry.score() < last) {
             break;
         }
-        let row = graph.row_of(entry.row())?;
-        if row as usize >= state.rows() {
-            return Err(graph.broken(entry.row()));
+        if entry.row() as usize >= state.rows() {
+            return Err(graph.misnamed(entry.row()));
         }
-        probe.prefetch(row);
-        found.push(Entry::new(entry.score(), row));
+        probe.prefetch(entry.row());
+        state.keys.prefetch(entry.row());
+        found.push(*entry);
     }
     Ok(())
 }

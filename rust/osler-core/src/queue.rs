@@ -299,20 +299,29 @@ impl Beam {
         }
     }
 
-    /// Takes an entry that is above the floor.
+    /// Takes entries, each of which is above the floor; leaves them sorted.
     #[inline(always)]
-    pub fn push(&mut self, entry: Entry) {
-        if self.entries.len() == self.capacity {
-            self.entries.pop();
+    pub fn merge(&mut self, new: &mut [Entry]) {
+        sort(new);
+        let Some(best) = new.first() else { return };
+        // From the end, so that nothing better than the best new entry is touched; the greater moves without a branch, as
+        // none could be foretold.
+        let (mut old, mut left) = (self.entries.len(), new.len());
+        self.entries.resize(old + left, 0);
+        let mut to = old + left;
+        while left > 0 && old > 0 {
+            to -= 1;
+            let (mine, other) = (self.entries[old - 1], new[left - 1].0);
+            let takes_mine = mine < other;
+            self.entries[to] = if takes_mine { mine } else { other };
+            old -= usize::from(takes_mine);
+            left -= usize::from(!takes_mine);
         }
-        // Most entries belong near the end; a scan from there beats a binary search and a move of memory.
-        let mut at = self.entries.len();
-        self.entries.push(entry.0);
-        while at > 0 && self.entries[at - 1] < entry.0 {
-            self.entries[at] = self.entries[at - 1];
-            at -= 1;
+        for i in 0..left {
+            self.entries[i] = new[i].0;
         }
-        self.entries[at] = entry.0;
+        self.entries.truncate(self.capacity);
+        let at = self.entries.partition_point(|&e| e > best.0);
         self.next = self.next.min(at);
     }
 
@@ -360,6 +369,20 @@ impl Beam {
     /// All entries, best first.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
         self.entries.iter().map(|&e| Entry(e & !EXPANDED))
+    }
+}
+
+/// Sorts a few entries, best first.
+#[inline(always)]
+fn sort(entries: &mut [Entry]) {
+    for i in 1..entries.len() {
+        let entry = entries[i];
+        let mut at = i;
+        while at > 0 && entries[at - 1] < entry {
+            entries[at] = entries[at - 1];
+            at -= 1;
+        }
+        entries[at] = entry;
     }
 }
 
@@ -435,12 +458,9 @@ mod tests {
     fn a_beam_expands_each_entry_once_best_first() {
         let mut beam = Beam::default();
         beam.reset(3);
-        for (row, score) in [(0, 0.5), (1, 0.7)] {
-            beam.push(Entry::new(score, row));
-        }
+        beam.merge(&mut [Entry::new(0.5, 0), Entry::new(0.7, 1)]);
         assert_eq!(beam.pop().unwrap().row(), 1);
-        beam.push(Entry::new(0.9, 2));
-        beam.push(Entry::new(0.6, 3));
+        beam.merge(&mut [Entry::new(0.6, 3), Entry::new(0.9, 2)]);
         assert_eq!(beam.floor().row(), 3);
         assert_eq!(
             [beam.pop(), beam.pop(), beam.pop()].map(|e| e.map(Entry::row)),

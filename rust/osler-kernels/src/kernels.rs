@@ -274,6 +274,28 @@ checked! {
         }
     }
 
+    /// Rounds a vector to whole numbers of at most `widest`, which 16 bits hold; returns what a unit of them is worth.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ or are no multiple of [`CODE_DIMS`].
+    ///
+    /// ```
+    /// let mut wide = [0; 64];
+    /// let unit = osler_kernels::to_i16(&[-0.5; 64], 1000.0, &mut wide);
+    /// assert_eq!((wide[0], unit), (-1000, 0.0005));
+    /// ```
+    fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
+        {
+            assert!(
+                values.len() == out.len() && values.len().is_multiple_of(CODE_DIMS),
+                "{} numbers do not fit {} places",
+                values.len(),
+                out.len()
+            );
+        }
+    }
+
     /// Signs of `to - from`, bit `i % 8` of byte `i / 8` set where term `i` is not negative, and its sums.
     ///
     /// # Panics

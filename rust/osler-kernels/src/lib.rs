@@ -40,7 +40,7 @@ pub use kernels::{
     Kernels, MAX_I8_LEN, MAX_PLANES_LEN, all_finite, all_finite_f16, columns, dot, dot_f16, dot_i8,
     dot_i16_i8, dot_planes, dot_tile, dot_tile_f16, dot4, dot4_f16, hadamard, l2, l2_4, l2_4_f16,
     l2_f16, l2_tile, l2_tile_f16, neighbours, position_of_max, residual, scan, sliver_reach,
-    sliver_sums, sum_of_squares, tables, to_f16, to_f32,
+    sliver_sums, sum_of_squares, tables, to_f16, to_f32, to_i16,
 };
 pub use memory::{prefetch, prefetch_all};
 pub use near::{

@@ -105,29 +105,50 @@ pub(crate) fn look_up(codes: &[u8], tables: &[u8]) -> [u32; LANES] {
 /// with the query's sign.
 #[inline(always)]
 pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
+    const GROUPS: usize = CODE_DIMS / 4;
+    let mut mosts = [0.0f32; GROUPS];
+    for values in query.as_chunks::<CODE_DIMS>().0 {
+        for (most, four) in mosts.iter_mut().zip(values.as_chunks::<4>().0) {
+            let sum = (four[0].abs() + four[1].abs()) + (four[2].abs() + four[3].abs());
+            *most = if sum > *most { sum } else { *most };
+        }
+    }
     let mut most = 0.0f32;
-    for four in query.as_chunks::<4>().0 {
-        most = most.max(four[0].abs() + four[1].abs() + four[2].abs() + four[3].abs());
+    for of_lane in mosts {
+        most = if of_lane > most { of_lane } else { most };
     }
     // Four roundings up by half each must not pass the greatest entry.
     let per_unit = if most > 0.0 { (MOST - 2.0) / most } else { 0.0 };
     let mut sum = 0u32;
-    for (four, entries) in query
-        .as_chunks::<4>()
+    // In blocks and in two passes, as compilers turn each into vectors but not both at once.
+    for (values, entries) in query
+        .as_chunks::<CODE_DIMS>()
         .0
         .iter()
-        .zip(out.as_chunks_mut::<16>().0)
+        .zip(out.as_chunks_mut::<{ 4 * CODE_DIMS }>().0)
     {
-        let mut all = [0u8; 16];
-        for (bit, &value) in four.iter().enumerate() {
-            let magnitude = (value.abs() * per_unit + 0.5) as u8;
-            sum += u32::from(magnitude);
-            let flip = if value < 0.0 { 0xff } else { 0 };
-            for n in 0..16 {
-                all[n] += magnitude & (HAS_BIT[bit][n] ^ flip);
-            }
+        let (mut magnitudes, mut flips) = ([0u8; CODE_DIMS], [0u8; CODE_DIMS]);
+        for i in 0..CODE_DIMS {
+            // At most 126, which a conversion to a signed number holds as well.
+            let rounded = (values[i].abs() * per_unit + 0.5) as i32;
+            magnitudes[i] = rounded as u8;
+            flips[i] = if values[i] < 0.0 { 0xff } else { 0 };
+            sum += rounded.cast_unsigned();
         }
-        *entries = all;
+        let groups = magnitudes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .zip(flips.as_chunks::<4>().0);
+        for ((magnitudes, flips), entries) in groups.zip(entries.as_chunks_mut::<16>().0) {
+            let mut all = [0u8; 16];
+            for bit in 0..4 {
+                for n in 0..16 {
+                    all[n] += magnitudes[bit] & (HAS_BIT[bit][n] ^ flips[bit]);
+                }
+            }
+            *entries = all;
+        }
     }
     let unit = if most > 0.0 { most / (MOST - 2.0) } else { 0.0 };
     TableScale {
@@ -152,6 +173,32 @@ const HAS_BIT: [[u8; 16]; 4] = {
     }
     masks
 };
+
+/// Rounds a vector to whole numbers of at most `widest`; returns what a unit of them is worth.
+#[inline(always)]
+pub(crate) fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
+    /// Adding and taking away rounds to a whole number, ties to even.
+    const ROUNDER: f32 = 12_582_912.0;
+    let mut mosts = [0.0f32; LANES];
+    for block in values.as_chunks::<LANES>().0 {
+        for (most, value) in mosts.iter_mut().zip(block) {
+            *most = if value.abs() > *most {
+                value.abs()
+            } else {
+                *most
+            };
+        }
+    }
+    let mut most = 0.0f32;
+    for of_lane in mosts {
+        most = if of_lane > most { of_lane } else { most };
+    }
+    let per_unit = if most > 0.0 { widest / most } else { 0.0 };
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = ((value * per_unit + ROUNDER) - ROUNDER) as i32 as i16;
+    }
+    if per_unit > 0.0 { 1.0 / per_unit } else { 0.0 }
+}
 
 /// Signs and sums of `to - from`; bit `i % 8` of `signs[i / 8]` is set where term `i` is not negative. Terms are kept in
 /// 32 lanes and added up as all sums are, by plain operations that every instruction set rounds alike.

@@ -72,6 +72,10 @@ pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
     neighbours::tables(query, out)
 }
 
+pub(crate) fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
+    neighbours::to_i16(values, widest, out)
+}
+
 pub(crate) fn residual(from: &[f32], to: &[f32], signs: &mut [u8]) -> Residual {
     neighbours::residual(from, to, signs)
 }

@@ -28,6 +28,7 @@ pub(crate) struct Table {
     pub(crate) dot_i16_i8: unsafe fn(&[i16], &[i8]) -> i32,
     pub(crate) neighbours: unsafe fn(&[u8], &[u8], &[f16], &[f16], Terms, &mut [f32; LANES]) -> u32,
     pub(crate) tables: unsafe fn(&[f32], &mut [u8]) -> TableScale,
+    pub(crate) to_i16: unsafe fn(&[f32], f32, &mut [i16]) -> f32,
     pub(crate) residual: unsafe fn(&[f32], &[f32], &mut [u8]) -> Residual,
     pub(crate) dot4: unsafe fn(&[f32], [&[f32]; 4]) -> [f32; 4],
     pub(crate) l2_4: unsafe fn(&[f32], [&[f32]; 4]) -> [f32; 4],
@@ -61,6 +62,7 @@ pub(crate) static SCALAR: Table = Table {
     dot_i16_i8: scalar::dot_i16_i8,
     neighbours: scalar::neighbours,
     tables: scalar::tables,
+    to_i16: scalar::to_i16,
     residual: scalar::residual,
     dot4: scalar::dot4,
     l2_4: scalar::l2_4,
@@ -152,6 +154,9 @@ macro_rules! instantiate {
                 fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
                     _simd => neighbours::tables(query, out)
                 }
+                fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
+                    _simd => neighbours::to_i16(values, widest, out)
+                }
                 fn residual(from: &[f32], to: &[f32], signs: &mut [u8]) -> Residual {
                     _simd => neighbours::residual(from, to, signs)
                 }
@@ -234,7 +239,8 @@ macro_rules! instantiate {
     dot_i16_i8: compiled::dot_i16_i8,
     neighbours: compiled::neighbours,
     tables: compiled::tables,
-    residual: compiled::residual,
+    to_i16: compiled::to_i16,
+            residual: compiled::residual,
             dot4: compiled::dot4,
             l2_4: compiled::l2_4,
             dot4_f16: compiled::dot4_f16,

@@ -151,8 +151,12 @@ impl Graph {
             graph.node_of.row_mut(row as usize)?[0] = name;
         }
         graph.take_roots()?;
-        graph.nodes.iter_mut().for_each(Rows::gather);
         Ok(graph)
+    }
+
+    /// Moves what was made or changed piece by piece into huge pages.
+    pub fn gather(&mut self) {
+        self.nodes.iter_mut().for_each(Rows::gather);
     }
 
     /// A graph without rows.

@@ -68,9 +68,32 @@ pub fn build(rows: &ByteRows<'_>, params: Params, control: &Control) -> Result<V
         told.advance(count)
     })?;
     told.finish();
+    keep_dependants(&mut edges, params.degree);
     link_equal(&equal, &mut edges, &params);
     Ok(edges)
 }
+
+/// Gives every row an edge from its nearest neighbour where that one has a place left: a walk towards a row ends there, and
+/// a row that lies alone is no near neighbour of anyone, so that pruning may leave no other way to it. A full list is left
+/// alone: measured, its far edges are worth more.
+pub(super) fn keep_dependants(edges: &mut [u32], degree: usize) {
+    for row in 0..edges.len() / degree {
+        for rank in 0..DEPENDS_ON {
+            let near = edges[row * degree + rank];
+            if near == NONE {
+                break;
+            }
+            let list = &mut edges[near as usize * degree..][..degree];
+            let there = list.partition_point(|&other| other != NONE);
+            if there < degree && !list[..there].contains(&(row as u32)) {
+                list[there] = row as u32;
+            }
+        }
+    }
+}
+
+/// Neighbours that lead back to a row, whatever pruning says.
+const DEPENDS_ON: usize = 1;
 
 /// Adds each edge's way back where it is missing, and prunes lists that grow: a graph whose edges go one way only is walked
 /// badly. Calls `told` with the number of rows done.

@@ -90,37 +90,49 @@ impl Graph {
         let highest = batch.iter().max().map_or(0, |&row| row as usize + 1);
         self.grow(highest)?;
         let mut back: Vec<(u32, u32)> = Vec::new();
-        let mut nearest: Vec<(u32, u32)> = Vec::new();
         for (found, &row) in found.iter().zip(batch) {
             let new = name(found.size, self.nodes[found.size].len());
             self.nodes[found.size].push(&found.block)?;
             self.rows[found.size].push(&[row])?;
             self.node_of.row_mut(row as usize)?[0] = new;
             back.extend(found.links.iter().map(|&other| (other, new)));
-            nearest.extend(found.links.first().map(|&near| (new, near)));
         }
-        self.link_back(back)?;
-        for (new, nearest) in nearest {
-            self.lead_to(new, nearest)?;
-        }
-        Ok(())
+        self.link_back(back)
     }
 
-    /// Gives `from` a link to `to` if none of the neighbours of `to` kept one; the farthest link of a full list makes room.
-    fn lead_to(&mut self, to: u32, from: u32) -> Read<()> {
-        for &other in self.node(to)?.links() {
-            if self.node(other)?.links().contains(&to) {
-                return Ok(());
+    /// Whether `owner` is the nearest neighbour of a node, and so where a walk towards that one ends.
+    fn depends(&self, node: u32, owner: u32) -> Read<bool> {
+        Ok(self.node(node)?.links().first() == Some(&owner))
+    }
+
+    /// Puts into `list`, the links of `owner`, those of `dropped` that depend on it; the farthest that do not make room.
+    fn keep_dependants(&self, owner: u32, list: &mut [u32], dropped: &[u32]) -> Read<()> {
+        for &node in dropped {
+            if !self.depends(node, owner)? {
+                continue;
+            }
+            for i in (0..list.len()).rev() {
+                if !self.depends(list[i], owner)? {
+                    list[i] = node;
+                    break;
+                }
             }
         }
-        self.force_link(from, to)
+        Ok(())
     }
 
     /// Gives `from` a link to `to`; the farthest link of a full list makes room.
     pub(super) fn force_link(&mut self, from: u32, to: u32) -> Read<()> {
         let mut list = self.node(from)?.links().to_vec();
-        list.truncate(slots(size_of_name(from)) - 1);
-        list.push(to);
+        if list.len() < slots(size_of_name(from)) {
+            list.push(to);
+        } else {
+            let mut victim = list.len() - 1;
+            while victim > 0 && self.depends(list[victim], from)? {
+                victim -= 1;
+            }
+            list[victim] = to;
+        }
         let block = self.block_of(from, list)?;
         self.store(from, &block)
     }
@@ -138,13 +150,14 @@ impl Graph {
             square,
         };
         self.walk(CANDIDATES, &[], scratch)?;
-        let found = scratch.top.entries().iter();
+        let found = scratch
+            .top
+            .entries()
+            .iter()
+            .map(|e| Ok((-e.score(), self.node_of(e.row())?)))
+            .collect::<Read<Vec<(f32, u32)>>>()?;
         let links: Vec<u32> = Pruner::default()
-            .of_measured(
-                self,
-                found.map(|e| (-e.score(), e.row())),
-                &Rule::within(slots(0)),
-            )?
+            .of_measured(self, found.into_iter(), &Rule::within(slots(0)))?
             .collect();
         let size = usize::from(links.len() > FEW);
         let layout = self.layout(size);
@@ -191,9 +204,12 @@ impl Graph {
         list.extend(new.filter(|other| !node.links().contains(other)));
         let most = slots(size_of_name(owner));
         if list.len() > most {
-            list = Pruner::default()
+            let kept: Vec<u32> = Pruner::default()
                 .of(self, owner, &list, &Rule::within(most))?
                 .collect();
+            list.retain(|node| !kept.contains(node));
+            let dropped = std::mem::replace(&mut list, kept);
+            self.keep_dependants(owner, &mut list, &dropped)?;
         }
         self.block_of(owner, list)
     }

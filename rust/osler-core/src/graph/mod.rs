@@ -192,6 +192,13 @@ impl Graph {
         Ok(self.node(node)?.coded())
     }
 
+    /// Says that a node names a row that does not exist.
+    #[cold]
+    pub(crate) fn misnamed(&self, row: u32) -> Box<Damage> {
+        self.node_of
+            .damage(0, &format!("a node names row {row}, which does not exist"))
+    }
+
     /// Says that a node names others that do not exist.
     #[cold]
     pub(crate) fn broken(&self, node: u32) -> Box<Damage> {

@@ -4,7 +4,7 @@
 
 use osler_kernels::TableScale;
 
-use super::frame::{Coded, Frame, nearest};
+use super::frame::{Coded, Frame};
 
 /// A prepared query.
 #[derive(Debug, Default)]
@@ -46,18 +46,9 @@ impl Query {
         self.wide.resize(padded, 0);
         self.tables.resize(4 * padded, 0);
         self.square = osler_kernels::sum_of_squares(&self.turned);
-        let most = self.turned.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         // No sum of products with 8-bit numbers may leave 32 bits.
         let widest = (i32::MAX as usize / (128 * padded)).min(i16::MAX as usize) as f32;
-        let per_unit = if most > 0.0 { widest / most } else { 0.0 };
-        for (wide, x) in self.wide.iter_mut().zip(&self.turned) {
-            *wide = nearest(x * per_unit) as i16;
-        }
-        self.wide_unit = if per_unit > 0.0 {
-            per_unit.recip()
-        } else {
-            0.0
-        };
+        self.wide_unit = osler_kernels::to_i16(&self.turned, widest, &mut self.wide);
         self.table_scale = osler_kernels::tables(&self.turned, &mut self.tables);
     }
 }

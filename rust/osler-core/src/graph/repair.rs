@@ -14,7 +14,7 @@ use super::scratch::Scratches;
 use super::search::Effort;
 use super::{Graph, edges, real};
 use crate::chunks::Rows;
-use crate::error::{Damage, Read, Result};
+use crate::error::{Read, Result};
 use crate::pool::Control;
 
 /// Says in a table of new numbers that a row is gone.
@@ -57,6 +57,7 @@ impl Graph {
             control.check()
         })?;
         drop(bytes);
+        edges::keep_dependants(&mut edges, DEGREE);
         let rows: Vec<u32> = (0..stay.len() as u32).collect();
         Graph::assemble(
             self.frame.clone(),
@@ -145,7 +146,8 @@ impl Graph {
                 let coded = self.coded(name)?;
                 scratch.query.set_row(coded);
                 self.walk(NEAREST, &[name], scratch)?;
-                Ok::<_, Box<Damage>>(scratch.top.entries().first().map(|e| e.row()))
+                let near = scratch.top.entries().first().map(|e| e.row());
+                near.map(|row| self.node_of(row)).transpose()
             })?;
             // The walk starts from the roots, so what it finds is reached.
             let Some(near) = near else { continue };

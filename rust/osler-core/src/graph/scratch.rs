@@ -56,9 +56,9 @@ pub struct Scratch {
     pub visited: Visited,
     /// Open nodes of a walk that collects.
     pub frontier: std::collections::BinaryHeap<Entry>,
-    /// The sample that walks begin with.
-    pub sample: Vec<Entry>,
-    /// Nodes just seen that may be collected.
+    /// Nodes that a walk starts from.
+    pub starts: Top,
+    /// Nodes just seen that may be collected, or are looked at once more.
     pub pending: Vec<Entry>,
     /// The query of a walk.
     pub query: Query,

@@ -9,10 +9,7 @@ use super::node::{NONE, Node};
 use super::query::Query;
 use super::scratch::{Scratch, Visited};
 use crate::error::Read;
-use crate::queue::{Collect, Entry};
-
-/// x
-pub static HOPS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+use crate::queue::{Collect, Entry, MAX_ROWS, Top};
 
 /// Finds that a walk returns beside the k wanted ones, to be ordered by full vectors.
 pub const SPARE: usize = 6;
@@ -21,11 +18,17 @@ pub const SPARE: usize = 6;
 const SECOND_LOOK: usize = 16;
 
 /// Rows of the sample that a walk starts from.
-const STARTS: usize = 12;
+const STARTS: usize = 5;
 
 /// Margin of a walk for each k-th of width beyond k, in standard errors of an estimate. Only sets the scale of `ef`: which
 /// width a recall needs is measured.
 const MARGIN: f32 = 0.2;
+
+/// Squared distance from the centre up to which a query is inside; that of a row is 1 on average.
+const INSIDE: f32 = 1.2;
+
+/// Margin that is added for a query one unit farther out.
+const OUTSIDE: f32 = 6.0;
 
 /// How much farther than the margin an estimate may be and still be kept, in standard errors.
 const WINDOW: f32 = 0.8;
@@ -44,8 +47,11 @@ pub struct Effort {
 }
 
 impl Effort {
-    fn margin(self) -> f32 {
-        MARGIN * (self.ef as f32 - self.k as f32) / (self.k.max(10) as f32)
+    /// The margin for a query, in standard errors. One that lies far outside of what was indexed has few neighbours that
+    /// know each other, so that a walk gets caught more easily.
+    fn margin(self, query: &Query) -> f32 {
+        let outside = (query.square - INSIDE).clamp(0.0, 1.0);
+        MARGIN * (self.ef as f32 - self.k as f32) / (self.k.max(10) as f32) + OUTSIDE * outside
     }
 
     /// About how many nodes a walk without a filter expands.
@@ -55,7 +61,7 @@ impl Effort {
 
     /// Candidates that are kept; more than any walk needs that ends by its margin.
     pub fn capacity(self) -> usize {
-        3 * self.k + self.ef / 2 + 24
+        self.ef + self.k + 8
     }
 }
 
@@ -104,118 +110,136 @@ impl Graph {
         }
     }
 
-    /// Hands over the best of the sample, at most [`STARTS`].
-    fn starts(
-        &self,
-        query: &Query,
-        visited: &mut Visited,
-        sample: &mut Vec<Entry>,
-        mut take: impl FnMut(Entry),
-    ) -> Read<()> {
-        sample.clear();
+    /// The best of the sample, at most [`STARTS`], are in `best`.
+    fn starts(&self, query: &Query, visited: &mut Visited, best: &mut Top) -> Read<()> {
+        best.reset(STARTS);
         for index in 0..self.roots.len() {
             let root = self.root(index)?;
+            let floor = best.floor();
+            let limit = if floor > Entry::NONE {
+                -floor.score()
+            } else {
+                f32::INFINITY
+            };
             let mut estimates = [0.0; 32];
-            root.estimates(query, query.square, f32::INFINITY, &mut estimates);
-            for (&name, estimate) in root.all().iter().zip(estimates) {
-                if name == NONE {
-                    break;
-                }
+            let mut mask = root.estimates(query, query.square, limit, &mut estimates);
+            while mask != 0 {
+                let i = mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                let name = root.all()[i];
                 if !self.exists(name) {
                     return Err(self.roots.damage(index, super::BROKEN_LINKS));
                 }
-                sample.push(Entry::new(-estimate, name));
+                best.offer(Entry::new(-estimates[i], name));
             }
         }
-        let starts = STARTS.min(sample.len());
-        if starts > 0 {
-            sample.select_nth_unstable_by(starts - 1, |a, b| b.cmp(a));
-        }
-        for &entry in &sample[..starts] {
-            if visited.insert(entry.row()) {
-                take(entry);
-            }
+        for start in best.entries() {
+            visited.insert(start.row());
         }
         Ok(())
     }
 
-    /// Walks towards `scratch.query`; the k best finds and some spare ones are in `scratch.top` as nodes, best first, with
-    /// minus their squared distances as scores. `absent` nodes are walked around as if they had never been linked.
+    /// Walks towards `scratch.query`; the k best finds and some spare ones are in `scratch.top`, best first, with minus their
+    /// squared distances as scores. `absent` nodes are walked around as if they had never been linked.
     ///
     /// # Errors
     /// The damage, where blocks lie in a damaged part of a file.
     pub fn walk(&self, effort: Effort, absent: &[u32], scratch: &mut Scratch) -> Read<()> {
-        let margin = effort.margin();
+        self.begin(absent, &mut scratch.visited);
+        scratch.beam.reset(effort.capacity());
+        scratch.top.reset(effort.k + SPARE);
+        self.starts(&scratch.query, &mut scratch.visited, &mut scratch.starts)?;
+        let mut fresh = [Entry::NONE; STARTS];
+        let starts = scratch.starts.entries();
+        fresh[..starts.len()].copy_from_slice(starts);
+        scratch.beam.merge(&mut fresh[..starts.len()]);
+        loop {
+            self.advance(effort, scratch)?;
+            if !self.look_again(effort, scratch)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Expands the best open nodes until they are worse than the k-th find by the margin.
+    #[inline(always)]
+    fn advance(&self, effort: Effort, scratch: &mut Scratch) -> Read<()> {
         let Scratch {
             beam,
             top,
             visited,
             query,
-            sample,
             ..
         } = scratch;
-        self.begin(absent, visited);
-        beam.reset(effort.capacity());
-        top.reset(effort.k + SPARE);
-        self.starts(query, visited, sample, |entry| beam.push(entry))?;
+        let margin = effort.margin(query);
+        let mut fresh = [Entry::NONE; 32];
         while let Some(best) = beam.pop() {
+            let mut limit = f32::INFINITY;
             if let Some(&kth) = top.entries().get(effort.k - 1) {
                 if best.score() < self.slackened(kth, margin) {
                     beam.unpop(best);
                     break;
                 }
-            }
-            // Estimates of the k best so far stand in for distances that are not known yet.
-            let mut limit = f32::INFINITY;
-            if let Some(kth) = beam.at(effort.k - 1) {
+                limit = -self.slackened(kth, margin + WINDOW);
+            } else if let Some(kth) = beam.at(effort.k - 1) {
+                // Estimates of the k best so far stand in for distances that are not known yet.
                 limit = -self.slackened(kth, margin + WINDOW);
             }
             if let Some(next) = beam.peek() {
                 self.prefetch_block(next.row());
             }
-            HOPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let node = self.node(best.row())?;
             let distance = node.distance(query);
-            top.offer(Entry::new(-distance, best.row()));
+            top.offer(Entry::new(-distance, node.row().min(MAX_ROWS)));
+            let (floor, mut count) = (beam.floor(), 0);
             let whole = self.expand(&node, distance, limit, query, visited, |entry| {
-                if entry > beam.floor() {
-                    beam.push(entry);
-                }
+                fresh[count] = entry;
+                count += usize::from(entry > floor);
             });
             if !whole {
                 return Err(self.broken(best.row()));
             }
+            beam.merge(&mut fresh[..count]);
         }
-        self.look_again(effort.k, margin, scratch)
+        Ok(())
     }
 
-    /// Takes the distances of the best open estimates, which the walk had no need to expand.
-    fn look_again(&self, k: usize, margin: f32, scratch: &mut Scratch) -> Read<()> {
+    /// Takes the distances of the best open estimates, which the walk had no need to expand. Those that are among the k
+    /// best after all are open again, as what they are; whether there are any.
+    fn look_again(&self, effort: Effort, scratch: &mut Scratch) -> Read<bool> {
         let Scratch {
             beam,
             top,
             query,
-            sample,
+            pending,
             ..
         } = scratch;
-        sample.clear();
-        let last = top
-            .entries()
-            .get(k - 1)
-            .map(|&kth| self.slackened(kth, margin + WINDOW));
-        while sample.len() < SECOND_LOOK {
+        pending.clear();
+        let kth = top.entries().get(effort.k - 1).copied();
+        let last = kth.map(|kth| self.slackened(kth, effort.margin(query) + WINDOW));
+        while pending.len() < SECOND_LOOK {
             let Some(open) = beam.pop() else { break };
             if last.is_some_and(|last| open.score() < last) {
                 break;
             }
             self.prefetch_row(open.row());
-            sample.push(open);
+            pending.push(open);
         }
-        for open in sample {
-            let distance = self.node(open.row())?.distance(query);
-            top.offer(Entry::new(-distance, open.row()));
+        let mut better = 0;
+        for i in 0..pending.len() {
+            let name = pending[i].row();
+            let distance = self.node(name)?.distance(query);
+            if kth.is_none_or(|kth| -distance > kth.score()) {
+                self.prefetch_block(name);
+                pending[better] = Entry::new(-distance, name);
+                better += 1;
+            } else {
+                top.offer(Entry::new(-distance, self.row_of(name)?.min(MAX_ROWS)));
+            }
         }
-        Ok(())
+        pending.truncate(better);
+        beam.merge(pending);
+        Ok(better > 0)
     }
 }
 
@@ -244,22 +268,21 @@ impl Graph {
         limits: Limits<'_>,
         scratch: &mut Scratch,
     ) -> Read<bool> {
-        let margin = effort.margin();
         let Scratch {
             frontier,
             visited,
             query,
-            sample,
+            starts,
             pending,
             ..
         } = scratch;
+        let margin = effort.margin(query);
         self.begin(limits.absent, visited);
         frontier.clear();
         pending.clear();
-        self.starts(query, visited, sample, |entry| {
-            frontier.push(entry);
-            pending.push(entry);
-        })?;
+        self.starts(query, visited, starts)?;
+        frontier.extend(starts.entries());
+        pending.extend_from_slice(starts.entries());
         self.offer_accepted(pending, &accept, margin, collect, query)?;
         let mut expanded = 0;
         while let Some(best) = frontier.pop() {

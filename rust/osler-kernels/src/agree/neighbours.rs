@@ -93,6 +93,8 @@ fn tables_and_residuals_have_the_same_bits_at_every_level() {
                 let (mut table, mut signs) = (vec![0; 4 * dim], vec![0; dim / 8]);
                 let scale = scalar::tables(&a, &mut table);
                 let sums = scalar::residual(&a, &b, &mut signs);
+                let mut wide = vec![0; dim];
+                let unit = scalar::to_i16(&b, 30_000.0, &mut wide);
                 for kernels in vector_levels() {
                     let name = kernels.level().name();
                     let (mut other, mut others) = (vec![0; 4 * dim], vec![0; dim / 8]);
@@ -102,6 +104,12 @@ fn tables_and_residuals_have_the_same_bits_at_every_level() {
                         "{name}"
                     );
                     assert!(other == table, "{name}: table at {dim} dims");
+                    let mut same_wide = vec![0; dim];
+                    let found = kernels.to_i16(&b, 30_000.0, &mut same_wide);
+                    assert!(
+                        same(found, unit) && same_wide == wide,
+                        "{name}: wide at {dim} dims"
+                    );
                     let found = kernels.residual(&a, &b, &mut others);
                     assert!(
                         same(found.squares, sums.squares)
@@ -237,6 +245,7 @@ fn blocks_that_do_not_fit_are_refused_before_a_kernel_runs() {
         refused(|| kernels.neighbours(&[], &[], &factors, &factors, terms, &mut [0.0; 32]));
         refused(|| kernels.tables(&[0.0; D - 1], &mut [0; 4 * D]));
         refused(|| kernels.tables(&[0.0; D], &mut [0; 4 * D - 1]));
+        refused(|| kernels.to_i16(&[0.0; D], 1.0, &mut [0; D / 2]));
         refused(|| kernels.residual(&[0.0; D], &[0.0; 2 * D], &mut [0; D / 8]));
         refused(|| kernels.residual(&[0.0; D], &[0.0; D], &mut [0; D / 4]));
         refused(|| kernels.dot_i16_i8(&[0; 3], &[0; 4]));
