@@ -97,9 +97,7 @@ def test_filters_groups_and_exclusion_under_codes(form: Form, share: float) -> N
     found = index.search(queries, 10, filter=mask)
     assert mask[found.keys[found.keys != oracle.NO_KEY].astype(int)].all()
     assert found.counts.tolist() == [min(10, int(mask.sum()))] * len(queries)
-    together = index.search(
-        queries, 10, filter=mask, groups=groups, exclude_groups=own, exclude_by=groups, recall=0.95
-    )
+    together = index.search(queries, 10, filter=mask, groups=groups, exclude_groups=own, exclude_by=groups, recall=0.95)
     scores = oracle.scores("cosine", kept, queries)
     right = wanted = 0
     for at, (hits, count) in enumerate(zip(together.keys, together.counts, strict=True)):
@@ -202,11 +200,11 @@ def test_an_opened_copy_leaves_vectors_in_their_file(codes: str, tmp_path: Path)
 
 def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
-    with pytest.raises(OSError, match="temporary|osler-vectors"):
+    with pytest.raises(OSError, match=r"temporary|osler-vectors"):
         osler.Index.build(clustered(8_000, 96, 8), keep_vectors="disk")
     index = osler.Index(96, keep_vectors="disk")
     index.add(clustered(100, 96, 8))
-    with pytest.raises(OSError, match="temporary|osler-vectors"):
+    with pytest.raises(OSError, match=r"temporary|osler-vectors"):
         index.add(clustered(8_000, 96, 8))
     assert len(index) == 100
     assert index.search(np.ones(96), 3).counts == 3
