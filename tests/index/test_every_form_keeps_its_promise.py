@@ -1,6 +1,7 @@
 """Codes, and vectors in memory, on disk or nowhere: recall, what `get` returns, what stays in memory, and the budget.
 
-Recall is by the score of the full vectors, which the tests keep, on real text and on clustered rows with held-out queries.
+Recall is by the score of the full vectors, which the tests keep, on real text and on clustered rows with held-out
+queries.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ pub const EXACT_BELOW: usize = 2000;
 
 /// Full vectors that are kept on disk are written there once so many bytes of new ones have come, or this share of those
 /// on disk, so that a stream of small additions does not write all of them anew each time.
-const RESIDENT_BYTES: usize = 1 << 20;
+const RESIDENT_BYTES: usize = 64 << 10;
 const RESIDENT_SHARE: usize = 8;
 
 /// What never changes about an index.

@@ -125,7 +125,7 @@ impl Index {
     /// keep_vectors : {"ram", "disk", "none"}
     ///     Where full vectors are kept, from which the best finds are ordered and scores come. ``"disk"``: in an unlinked
     ///     temporary file (in ``$TMPDIR``, which should be a disk) and in the saved file, read when they are scored; at most
-    ///     1 MiB of new ones, or an 8th of all, waits in memory. ``"none"``: nowhere, from 2,000 vectors on. Then scores and
+    ///     64 KiB of new ones, or an 8th of all, wait in memory. ``"none"``: nowhere, from 2,000 vectors on. Then scores and
     ///     `get` are approximate, from the 8-bit rows of the graph or from the small codes; a recall above what they can
     ///     tell is not reached, and `stats` says what was measured. By default ``"ram"``, or what fits `memory`.
     /// memory : int, optional

@@ -14,8 +14,8 @@ pub struct Blocks {
     section: String,
     salt: [u8; 8],
     /// First byte in the map, and in the file.
+    start: usize,
     offset: usize,
-    origin: usize,
     length: usize,
     shape: Shape,
     checksums: Vec<u32>,
@@ -39,8 +39,8 @@ impl Blocks {
             map,
             section,
             salt,
+            start: offset,
             offset,
-            origin: offset,
             length: shape.bytes(),
             shape,
             checksums,
@@ -55,12 +55,12 @@ impl Blocks {
 
     /// The same section in memory of its own.
     pub fn in_memory(&self) -> Self {
-        let bytes = &self.map.bytes()[self.offset..self.offset + self.length];
+        let bytes = &self.map.bytes()[self.start..self.start + self.length];
         let verified = self.verified.iter();
         Blocks {
             map: Map::owned(bytes, self.map.name()),
             section: self.section.clone(),
-            offset: 0,
+            start: 0,
             checksums: self.checksums.clone(),
             verified: verified
                 .map(|word| AtomicU64::new(word.load(Ordering::Acquire)))
@@ -71,7 +71,7 @@ impl Blocks {
 
     /// First byte of the section in its file.
     pub fn offset(&self) -> usize {
-        self.origin
+        self.offset
     }
 
     /// Number of blocks.
@@ -82,7 +82,7 @@ impl Blocks {
     fn range(&self, index: usize) -> (usize, usize) {
         let size = self.shape.block_bytes();
         let start = index * size;
-        (self.offset + start, size.min(self.length - start))
+        (self.start + start, size.min(self.length - start))
     }
 
     /// The bytes of a block, if they were verified already.
@@ -116,7 +116,7 @@ impl Blocks {
         let (start, length) = self.range(index);
         let bytes = &self.map.bytes()[start..start + length];
         if checksum(self.salt, index as u64, bytes) != self.checksums[index] {
-            let start = self.origin + (start - self.offset);
+            let start = self.offset + (start - self.start);
             return Err(self.damage(start as u64, "the checksum of this block does not match"));
         }
         self.verified[index >> 6].fetch_or(1 << (index & 63), Ordering::AcqRel);
