@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import osler
 import pytest
+from forms import FULL, FUSED, SCANNED, Form
 
 DETECTED = (osler.CorruptIndexError, osler.FormatVersionError)
 
@@ -53,6 +54,19 @@ def test_every_byte_counts(tmp_path: Path, mmap: bool, rng: np.random.Generator)
     patterns = rng.integers(1, 256, len(content)).tolist()
     missed = undetected(path, content, enumerate(patterns), mmap=mmap)
     assert not missed, f"{len(missed)} of {len(content)} damaged bytes passed, the first at {missed[0]}"
+
+
+@pytest.mark.parametrize("form", FUSED + SCANNED, ids=str)
+def test_bytes_of_every_form_count(tmp_path: Path, form: Form, rng: np.random.Generator) -> None:
+    path = tmp_path / "a.osler"
+    rows = rng.standard_normal((2_050, 12)).astype(np.float32)
+    osler.Index.build(rows, **form.options).save(path)
+    content = path.read_bytes()
+    offsets = rng.choice(len(content), 60, replace=False).tolist()
+    patterns = rng.integers(1, 256, len(offsets)).tolist()
+    for mmap in (True, False):
+        missed = undetected(path, content, zip(offsets, patterns, strict=True), mmap=mmap)
+        assert not missed, f"{len(missed)} damaged bytes passed, the first at {missed[0]}"
 
 
 def test_every_bit_of_the_first_page_counts(tmp_path: Path) -> None:
@@ -116,11 +130,12 @@ def test_other_files_are_refused(tmp_path: Path, rng: np.random.Generator) -> No
             osler.Index.open(path)
 
 
-def test_damage_never_changes_an_answer(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("form", [FULL[0], *FUSED[1:], SCANNED[1], SCANNED[2]], ids=str)
+def test_damage_never_changes_an_answer(tmp_path: Path, form: Form, rng: np.random.Generator) -> None:
     """Without `verify`, what a search touches is checked: it raises, or its answer is the undamaged one."""
     path = tmp_path / "a.osler"
     rows = rng.standard_normal((2_300, 16)).astype(np.float32)
-    osler.Index.build(rows).save(path)
+    osler.Index.build(rows, **form.options).save(path)
     content = bytearray(path.read_bytes())
     whole = osler.Index.open(path).search(rows[:40], 10)
     raised = 0

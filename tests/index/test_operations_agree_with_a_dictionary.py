@@ -13,6 +13,7 @@ import numpy as np
 import oracle
 import osler
 import pytest
+from forms import FULL, FUSED, SCANNED, Form
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -25,7 +26,7 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
     """`rows` is the model: key to vector as stored, in insertion order."""
 
     metric = "cosine"
-    codes = "f32"
+    form = FULL[0]
 
     @initialize(start=st.sampled_from([0, 1, 40, 1_960, 1_990, 2_050]), seed=SEEDS)
     def begin(self, start: int, seed: int) -> None:
@@ -35,10 +36,10 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
         self.unused = 0
         if start and seed % 2:
             vectors = self.vectors(start, seed)
-            self.index = osler.Index.build(vectors, metric=self.metric, codes=self.codes)
+            self.index = osler.Index.build(vectors, metric=self.metric, **self.form.options)
             self.remember(self.index.keys, vectors)
         else:
-            self.index = osler.Index(DIM, metric=self.metric, codes=self.codes)
+            self.index = osler.Index(DIM, metric=self.metric, **self.form.options)
             self.add(start, seed)
 
     def vectors(self, n: int, seed: int) -> np.ndarray:
@@ -96,8 +97,9 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
         stored = self.index.get(keys)
         row_scores = oracle.scores(self.metric, stored, queries)
         found = self.index.search(queries, k, exact=True)
-        slack = 1.5e-3 if self.codes == "f16" else 4e-6
-        for at in range(3):
+        slack = 1.5e-3 if self.form.codes == "f16" else 4e-6
+        # Codes of few bits score rows otherwise than what they stand for does, so that the order is another.
+        for at in range(3 if self.form.keeps else 0):
             oracle.check_answer(
                 found.keys[at],
                 found.scores[at],
@@ -107,6 +109,7 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
                 k=k,
                 tolerance=slack * oracle.magnitude(self.metric, stored, queries),
             )
+        assert found.counts.tolist() == [min(k, len(self.rows))] * 3
         quick = self.index.search(queries, k)
         assert quick.counts.tolist() == [min(k, len(self.rows))] * 3
         for key_row in quick.keys:
@@ -119,6 +122,8 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
     def every_live_row_finds_itself(self) -> None:
         keys = np.array(list(self.rows), np.uint64)
         stored = self.index.get(keys)
+        if self.form.error > 0.1:
+            return
         if self.metric == "dot":
             # A longer row may beat a row at its own vector: what is asked for is the recall, at the first place.
             best = self.index.search(stored, 1, exact=True)
@@ -160,18 +165,27 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
                 self.index.get([key])
         if sample:
             expected = np.array([self.rows[key] for key in sample])
-            slack = 2e-3 if self.codes == "f16" else 2e-7
-            np.testing.assert_allclose(self.index.get(sample), expected, rtol=slack, atol=slack)
+            got = self.index.get(sample)
+            if not self.form.keeps:
+                off = np.linalg.norm(got - expected, axis=1) / np.linalg.norm(expected, axis=1)
+                assert off.mean() <= 2 * self.form.error
+                return
+            slack = 2e-3 if self.form.codes == "f16" else 2e-7
+            np.testing.assert_allclose(got, expected, rtol=slack, atol=slack)
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
             self.folder.cleanup()
 
 
-@pytest.mark.parametrize("codes", ["f32", "f16"])
-@pytest.mark.parametrize("metric", oracle.METRICS)
-def test_index_against_dictionary(metric: str, codes: str) -> None:
-    machine = type("Machine", (IndexAgainstDictionary,), {"metric": metric, "codes": codes})
+CASES = [(metric, form) for form in FULL for metric in oracle.METRICS]
+CASES += [(oracle.METRICS[at % 3], form) for at, form in enumerate(FUSED + SCANNED)]
+CASES += [("dot", form) for form in FUSED + SCANNED if not form.keeps]
+
+
+@pytest.mark.parametrize(("metric", "form"), CASES, ids=str)
+def test_index_against_dictionary(metric: str, form: Form) -> None:
+    machine = type("Machine", (IndexAgainstDictionary,), {"metric": metric, "form": form})
     profile = settings.get_current_profile_name()
     case = machine.TestCase
     # A failure is printed as found: making it smaller would take many times the whole run.

@@ -21,10 +21,11 @@ import hashlib, sys
 import numpy as np
 import osler
 
-metric, codes, threads, seed, path = sys.argv[1:]
+metric, codes, keep, threads, seed, path = sys.argv[1:]
 rng = np.random.default_rng(11)
 rows = rng.standard_normal((3000, 40)).astype(np.float32)
-index = osler.Index.build(rows[:2500], metric=metric, codes=codes, threads=int(threads), seed=int(seed))
+options = {"metric": metric, "codes": codes, "keep_vectors": keep}
+index = osler.Index.build(rows[:2500], **options, threads=int(threads), seed=int(seed))
 index.delete(np.arange(0, 700, 3))
 index.add(rows[2500:])
 index.save(path)
@@ -47,9 +48,18 @@ def levels() -> list[str]:
     return names
 
 
-def saved(folder: Path, metric: str, codes: str, *, threads: int = 1, seed: int = 0, simd: str | None = None) -> str:
+def saved(
+    folder: Path,
+    metric: str,
+    codes: str,
+    keep: str = "ram",
+    *,
+    threads: int = 1,
+    seed: int = 0,
+    simd: str | None = None,
+) -> str:
     environment = {**os.environ, **({"OSLER_SIMD": simd} if simd else {})}
-    arguments = [metric, codes, str(threads), str(seed), str(folder / "index.osler")]
+    arguments = [metric, codes, keep, str(threads), str(seed), str(folder / "index.osler")]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=300
     )
@@ -57,13 +67,26 @@ def saved(folder: Path, metric: str, codes: str, *, threads: int = 1, seed: int 
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize(("metric", "codes"), [("cosine", "f32"), ("dot", "f16"), ("l2", "f32")])
-def test_threads_and_simd_levels(metric: str, codes: str, tmp_path: Path) -> None:
-    reference = saved(tmp_path, metric, codes)
-    for threads in (2, 3):
-        assert saved(tmp_path, metric, codes, threads=threads) == reference, f"{threads} threads"
+CASES = [
+    ("cosine", "f32", "ram"),
+    ("dot", "f16", "ram"),
+    ("l2", "f32", "disk"),
+    ("dot", "f32", "none"),
+    ("l2", "sq8", "none"),
+    ("cosine", "pq", "disk"),
+    ("dot", "pq:8x8", "none"),
+    ("l2", "rabitq", "disk"),
+    ("cosine", "rabitq:4", "ram"),
+]
+
+
+@pytest.mark.parametrize(("metric", "codes", "keep"), CASES)
+def test_threads_and_simd_levels(metric: str, codes: str, keep: str, tmp_path: Path) -> None:
+    reference = saved(tmp_path, metric, codes, keep)
+    for threads in (2, 3, 8):
+        assert saved(tmp_path, metric, codes, keep, threads=threads) == reference, f"{threads} threads"
     for simd in levels():
-        assert saved(tmp_path, metric, codes, threads=2, simd=simd) == reference, simd
+        assert saved(tmp_path, metric, codes, keep, threads=2, simd=simd) == reference, simd
     print(f"levels compared: {levels()}")
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import oracle
 import osler
 import pytest
+from forms import EVERY, Form
 
 
-def small_and_large(metric: str, codes: str, rng: np.random.Generator) -> list[osler.Index]:
-    indexes = [osler.Index(dim=19, metric=metric, codes=codes)]
-    for n in (1, 400, 2_300):
-        index = osler.Index.build(rng.standard_normal((n, 19)), rng.permutation(9 * n)[:n], metric=metric, codes=codes)
+def small_and_large(metric: str, form: Form, rng: np.random.Generator) -> list[osler.Index]:
+    indexes = [osler.Index(dim=19, metric=metric, **form.options)]
+    for n in (1, 400, 2_700):
+        rows, keys = rng.standard_normal((n, 19)), rng.permutation(9 * n)[:n]
+        index = osler.Index.build(rows, keys, metric=metric, **form.options)
         index.delete(index.keys[: n // 5])
         indexes.append(index)
     return indexes
@@ -24,6 +26,8 @@ def small_and_large(metric: str, codes: str, rng: np.random.Generator) -> list[o
 
 def same(left: osler.Index, right: osler.Index, rng: np.random.Generator) -> None:
     assert (left.dim, left.metric, left.codes, len(left)) == (right.dim, right.metric, right.codes, len(right))
+    for what in ("keep_vectors", "scores_from", "search"):
+        assert left.stats()[what] == right.stats()[what]
     np.testing.assert_array_equal(left.keys, right.keys)
     np.testing.assert_array_equal(left.get(left.keys), right.get(right.keys))
     queries = rng.standard_normal((20, left.dim)).astype(np.float32)
@@ -41,11 +45,11 @@ def same(left: osler.Index, right: osler.Index, rng: np.random.Generator) -> Non
         np.testing.assert_array_equal(a.scores, b.scores)
 
 
-@pytest.mark.parametrize("codes", ["f32", "f16"])
+@pytest.mark.parametrize("form", EVERY, ids=str)
 @pytest.mark.parametrize("metric", oracle.METRICS)
-def test_round_trip(metric: str, codes: str, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_round_trip(metric: str, form: Form, tmp_path: Path, rng: np.random.Generator) -> None:
     path, again = tmp_path / "a.osler", tmp_path / "b.osler"
-    for index in small_and_large(metric, codes, rng):
+    for index in small_and_large(metric, form, rng):
         index.save(path)
         for mmap in (True, False):
             reopened = osler.Index.open(path, mmap=mmap)

@@ -6,7 +6,7 @@ use osler_core::pool::Control;
 use osler_core::query::Ask;
 use osler_core::random::Stream;
 use osler_core::state::Params;
-use osler_core::vectors::Codes;
+use osler_core::vectors::{Codes, Keep};
 
 pub const DIM: usize = 24;
 
@@ -37,10 +37,15 @@ pub fn vectors(seed: u64, count: usize, clusters: u64) -> Vec<f32> {
 }
 
 pub fn index(metric: Metric, codes: Codes, seed: u64) -> Index {
+    index_that_keeps(metric, codes, Keep::Ram, seed)
+}
+
+pub fn index_that_keeps(metric: Metric, codes: Codes, keep: Keep, seed: u64) -> Index {
     Index::new(Params {
         dim: DIM,
         metric,
         codes,
+        keep,
         seed,
     })
     .unwrap()

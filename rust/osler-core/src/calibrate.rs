@@ -12,6 +12,9 @@ pub const WIDTHS: [usize; 22] = [
     1200,
 ];
 
+/// Wider ones, which are tried where a scan of codes leaves so many rows to be ordered by their vectors.
+pub const WIDER: [usize; 4] = [2000, 3200, 5000, 8000];
+
 /// No more widths are tried once the lower bounds of the larger k are this high.
 pub const ENOUGH: f32 = 0.995;
 
@@ -82,12 +85,13 @@ impl Calibration {
         Some(if k > of { (ef * k).div_ceil(of) } else { ef }.max(k))
     }
 
-    /// The mean recall at k that was measured at the width for `recall`.
+    /// The mean recall at k that was measured at the width for `recall`, or the best one if none reaches it.
     pub fn measured(&self, k: usize, recall: f32) -> Option<f32> {
-        self.points
-            .iter()
-            .find(|p| p.k as usize == k && p.lower >= recall)
+        let of_k = || self.points.iter().filter(|p| p.k as usize == k);
+        let chosen = of_k().find(|p| p.lower >= recall);
+        chosen
             .map(|p| p.recall)
+            .or_else(|| of_k().map(|p| p.recall).reduce(f32::max))
     }
 }
 

@@ -40,7 +40,7 @@ pub fn scan_batch(
     accept: impl Fn(usize, u32) -> bool,
     collectors: &mut [impl Collect],
 ) -> Read<()> {
-    if probes.len() >= TILE_FROM {
+    if probes.len() >= TILE_FROM && probes[0].has_tiles() {
         return scan_tiles(probes, rows, accept, collectors);
     }
     let mut block = [0; BLOCK];

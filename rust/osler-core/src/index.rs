@@ -9,8 +9,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::calibrate::Calibration;
+use crate::chunks::Rows;
+use crate::codes::CodeTable;
 use crate::error::{Damage, Error, Result};
-use crate::file::{self, Reader, map::Map};
+use crate::file::{self, Reader, kind, map::Map};
 use crate::graph::Graph;
 use crate::graph::scratch::Scratches;
 use crate::group::{GroupId, Items, ItemsOnce};
@@ -48,6 +50,28 @@ pub struct Index {
     read_only: bool,
 }
 
+/// Bytes of the parts of an index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bytes {
+    /// Full vectors.
+    pub vectors: usize,
+    /// Small codes.
+    pub codes: usize,
+    /// Blocks and names of the graph.
+    pub graph: usize,
+    /// Keys, and coordinates that lift rows.
+    pub keys: usize,
+    /// Of all of these, what lies in a file and not in memory.
+    pub on_disk: usize,
+}
+
+impl Bytes {
+    /// All parts.
+    pub fn total(&self) -> usize {
+        self.vectors + self.codes + self.graph + self.keys
+    }
+}
+
 /// Sizes and settings, for people.
 #[derive(Clone, Debug)]
 pub struct Stats {
@@ -57,8 +81,12 @@ pub struct Stats {
     pub live: usize,
     /// Rows that were deleted but still lead a walk.
     pub deleted: usize,
-    /// Bytes of the vectors, of the graph and of the keys.
-    pub bytes: (usize, usize, usize),
+    /// Bytes of each part.
+    pub bytes: Bytes,
+    /// What scores come from.
+    pub scores_from: String,
+    /// Whether small codes are scanned.
+    pub scans_codes: bool,
     /// Nodes with blocks for 16 and for 32 neighbours; None: there is no graph and every search is exact.
     pub nodes: Option<[usize; 2]>,
     /// What was measured.
@@ -98,6 +126,11 @@ impl Index {
                 true,
             ));
         }
+        let reader = Reader::new(Map::open(path)?)?;
+        if stored::keeps_on_disk(&reader)? {
+            // The map keeps the file's bytes, whatever happens to its name.
+            return Self::checked(reader, Some(kind::VECTORS), control);
+        }
         Self::from_map(Map::read(path)?, control)
     }
 
@@ -110,12 +143,21 @@ impl Index {
     }
 
     fn from_map(map: Map, control: &Control) -> Result<Self> {
-        let reader = Reader::new(map)?;
+        Self::checked(Reader::new(map)?, None, control)
+    }
+
+    /// The index of a file that is read to its end; but for sections of kind `mapped` it is then in memory.
+    fn checked(reader: Reader, mapped: Option<u32>, control: &Control) -> Result<Self> {
         if let Some(damage) = reader.verify(&|| control.check())?.into_iter().next() {
             return Err(damage.into());
         }
-        let state = stored::load(reader)?;
+        let reader = match mapped {
+            Some(kind) => reader.in_memory_but(kind),
+            None => reader,
+        };
+        let mut state = stored::load(reader)?;
         state.check()?;
+        state.spool()?;
         Ok(Self::with_state(state, false))
     }
 
@@ -175,10 +217,10 @@ impl Index {
     /// About how many multiplications an add of `count` rows takes.
     pub fn cost_of_add(&self, count: usize) -> usize {
         let state = self.state.load();
-        let linked = match &state.graph {
-            Some(_) => count,
-            None if state.live() + count < EXACT_BELOW => 0,
-            None => state.live() + count,
+        let linked = match state.is_linked() {
+            true => count,
+            false if state.live() + count < EXACT_BELOW => 0,
+            false => state.live() + count,
         };
         let scored = linked.saturating_mul(ROWS_PER_LINKED);
         scored
@@ -189,8 +231,9 @@ impl Index {
     /// About how many multiplications a search takes; `exact` says that it scores every row.
     pub fn cost_of_search(&self, queries: usize, exact: bool) -> usize {
         let state = self.state.load();
-        let scored = match &state.graph {
-            Some(_) if !exact => ROWS_PER_LINKED,
+        let scored = match (&state.graph, &state.codes) {
+            (Some(_), _) if !exact => ROWS_PER_LINKED,
+            (_, Some(_)) if !exact => state.rows() / 16 + ROWS_PER_LINKED,
             _ => state.rows(),
         };
         queries
@@ -312,7 +355,7 @@ impl Index {
             .collect::<Result<Vec<u32>>>()?;
         let mut out = vec![0.0; rows.len() * dim];
         for (row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
-            state.vectors.read(*row, out)?;
+            state.vector(*row, out)?;
         }
         Ok(out)
     }
@@ -468,7 +511,7 @@ impl Index {
             ));
         }
         self.write(control, |state| {
-            if state.graph.is_none() {
+            if !state.is_linked() {
                 return Ok(());
             }
             let measured = self.pool.run(threads, || match queries {
@@ -537,15 +580,25 @@ impl Index {
     /// Sizes and settings.
     pub fn stats(&self) -> Stats {
         let state = self.state.load();
+        let mut bytes = Bytes {
+            vectors: state.vectors.bytes(),
+            codes: state.codes.as_ref().map_or(0, CodeTable::bytes),
+            graph: state.graph.as_ref().map_or(0, Graph::bytes),
+            keys: state.keys.rows().bytes() + state.lifts.as_ref().map_or(0, Rows::bytes),
+            on_disk: 0,
+        };
+        bytes.on_disk = if self.read_only {
+            bytes.total()
+        } else {
+            bytes.vectors * state.spooled / state.vectors.rows().max(1)
+        };
         Stats {
             params: state.params,
             live: state.live(),
             deleted: state.dead,
-            bytes: (
-                state.vectors.bytes(),
-                state.graph.as_ref().map_or(0, Graph::bytes),
-                state.keys.rows().bytes(),
-            ),
+            bytes,
+            scores_from: state.scores_from(),
+            scans_codes: state.codes.is_some(),
             nodes: state.graph.as_ref().map(Graph::sizes),
             calibration: state.calibration.clone(),
             read_only: self.read_only,

@@ -379,7 +379,7 @@ impl<'a> Search<'a> {
         let probes: Vec<Probe<'_>> = self
             .vectors_of(queries.clone())
             .chunks_exact(state.params.dim)
-            .map(|vector| Probe::new(&state.vectors, state.params.metric, vector))
+            .map(|vector| state.probe(vector))
             .collect();
         let excluded: Vec<Grouping<'_>> = queries.clone().map(|q| self.excluded(q)).collect();
         parts::tally(

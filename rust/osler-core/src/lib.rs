@@ -2,16 +2,16 @@
 //!
 //! No Python, no network, no clock, no global state. The same input and seed give the same bytes in a saved file, at
 //! any number of threads and at any SIMD level. From the bottom: [`error`], [`metric`], [`random`], [`fs`]; [`file`]
-//! and [`chunks`] hold bytes and rows; [`quantize`] makes small codes of rows; [`vectors`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
+//! and [`chunks`] hold bytes and rows; [`quantize`] makes small codes of rows; [`form`] says in which form rows are kept; [`vectors`], [`spool`], [`codes`], [`likeness`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
 //! [`pool`] are the parts of a search; [`graph`] and [`exact`] are its two ways; [`calibrate`] turns a wanted recall into a width;
 //! [`state`] is one snapshot, `maintain` what a writer does to it, [`stored`] its file, [`query`] a search over it, [`items`] one for items by their [`parts`] and [`means`]; [`index`] is what callers use, beside
 //! [`join`]. `FORMAT.md` beside this crate gives every byte of a file.
 //!
 //! ```
-//! use osler_core::{index::Index, metric::Metric, pool::Control, query::Ask, state::Params, vectors::Codes};
+//! use osler_core::{index::Index, metric::Metric, pool::Control, query::Ask, state::Params, vectors::{Codes, Keep}};
 //!
 //! # fn main() -> osler_core::error::Result<()> {
-//! let index = Index::new(Params { dim: 2, metric: Metric::Cosine, codes: Codes::F32, seed: 0 })?;
+//! let index = Index::new(Params { dim: 2, metric: Metric::Cosine, codes: Codes::F32, keep: Keep::Ram, seed: 0 })?;
 //! index.add(vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0], Some(&[7, 8, 9]), 1, &Control::default())?;
 //! let mut query = vec![2.0, 0.1];
 //! index.prepare(&mut query)?;
@@ -24,9 +24,11 @@
 
 pub mod calibrate;
 pub mod chunks;
+pub mod codes;
 pub mod error;
 pub mod exact;
 pub mod file;
+pub mod form;
 pub mod fs;
 pub mod graph;
 pub mod group;
@@ -35,6 +37,7 @@ pub mod index;
 pub mod items;
 pub mod join;
 pub mod keys;
+pub mod likeness;
 mod maintain;
 pub mod means;
 pub mod metric;
@@ -45,6 +48,7 @@ pub mod query;
 pub mod queue;
 pub mod random;
 pub mod select;
+pub mod spool;
 pub mod state;
 pub mod stored;
 pub mod vectors;

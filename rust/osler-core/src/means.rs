@@ -54,7 +54,7 @@ impl Means {
             let mut square = 0.0;
             sums.fill(0.0);
             for &at in rows {
-                state.vectors.read(at, &mut row)?;
+                state.vector(at, &mut row)?;
                 let mut own = 0.0;
                 for (sum, &x) in sums.iter_mut().zip(&row) {
                     *sum += f64::from(x);

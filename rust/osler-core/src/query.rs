@@ -1,10 +1,11 @@
-//! One search over a snapshot: which rows may be returned, and whether to walk the graph or to scan.
+//! One search over a snapshot: which rows may be returned, and whether to walk the graph, to scan codes or to scan all.
 //!
 //! Costs are counted in rows scored, never timed. Allocates in `Scratch` and in the caller's results.
 
 use rayon::prelude::*;
 
 use crate::calibrate::KS;
+use crate::codes::CodeTable;
 use crate::error::{Error, Read, Result};
 use crate::exact;
 use crate::graph::Graph;
@@ -13,10 +14,11 @@ use crate::graph::search::{Effort, Limits, SPARE};
 use crate::group::{GroupId, Grouping, NO_GROUP};
 use crate::keys::RESERVED;
 use crate::pool::{Control, Pool};
-use crate::queue::{Entry, GroupedTop, Many, Top};
+use crate::quantize::Prepared;
+use crate::queue::{Collect, Entry, GroupedTop, Many, Top};
 use crate::select::RowSet;
 use crate::state::{EXACT_BELOW, State};
-use crate::vectors::Probe;
+use crate::vectors::{Keep, Probe};
 
 /// Queries that are scanned together, so that a row is read once for all of them.
 const SCAN_TOGETHER: usize = 256;
@@ -69,7 +71,7 @@ struct Plan<'a> {
     way: Way,
 }
 
-/// How the graph's 8-bit rows are used, if at all.
+/// What is scored before full vectors are, if anything.
 #[derive(Clone, Copy)]
 enum Way {
     /// Every candidate's full vector is scored.
@@ -78,7 +80,24 @@ enum Way {
     Scan,
     /// The graph is walked.
     Walk(Effort),
+    /// All candidates' small codes are scanned, and the full vectors of the best so many are scored.
+    Codes(usize),
 }
+
+/// Blocks of codes that are scanned for every query of a task while they lie in the cache.
+const BLOCKS_TOGETHER: usize = 64;
+
+/// Without full vectors a scan, which rounds, leaves so many finds to be scored by their codes.
+const fn finds_to_score(k: usize) -> usize {
+    2 * k + 64
+}
+
+/// A vector that is read from a file costs as much as this many in memory, at least.
+const DISK: usize = 8;
+
+/// Where group sizes are limited a scan keeps so many times the finds, and members of a group: estimates may take the wrong
+/// ones first.
+const GROUPED_SPARE: usize = 4;
 
 /// Finds of a scan of 8-bit rows beside the k wanted ones, to be ordered by full vectors.
 const SCAN_SPARE: usize = 22;
@@ -128,9 +147,6 @@ impl<'a> Plan<'a> {
         if ask.exact || state.live() < EXACT_BELOW {
             return Way::Exact;
         }
-        let Some(graph) = &state.graph else {
-            return Way::Exact;
-        };
         let ef = match ask.ef {
             Some(ef) => Some(ef.max(ask.k)),
             None if ask.recall >= 1.0 => None,
@@ -139,7 +155,10 @@ impl<'a> Plan<'a> {
                 .as_ref()
                 .and_then(|c| c.width(ask.k, ask.recall)),
         };
-        let Some(ef) = ef else {
+        if let Some(codes) = &state.codes {
+            return Self::way_of_codes(state, codes, ask, candidates, ef);
+        }
+        let (Some(graph), Some(ef)) = (&state.graph, ef) else {
             return Way::Exact;
         };
         // Between the first two k that are measured, a walk for the greater of them is what was measured.
@@ -153,6 +172,60 @@ impl<'a> Plan<'a> {
             Way::Walk(effort)
         } else {
             Way::Scan
+        }
+    }
+
+    fn way_of_codes(
+        state: &State,
+        codes: &CodeTable,
+        ask: &Ask<'_>,
+        candidates: usize,
+        width: Option<usize>,
+    ) -> Way {
+        let whole = candidates.saturating_mul(Self::vector_bytes(state));
+        let width = if state.bare > 0 {
+            // What codes cannot tell is nowhere else.
+            finds_to_score(ask.k)
+        } else {
+            match width {
+                Some(width) if whole > Self::code_bytes(state, codes) => {
+                    Self::grown(state, ask, width)
+                }
+                _ => return Way::Exact,
+            }
+        };
+        let groups = ask.limit.map_or(1, |(_, size)| size);
+        let width = width.max(ask.k.saturating_mul(groups));
+        if candidates <= width {
+            Way::Exact
+        } else {
+            Way::Codes(width)
+        }
+    }
+
+    /// A calibrated width for the rows of today: those that codes place before a near one grow with all rows.
+    fn grown(state: &State, ask: &Ask<'_>, width: usize) -> usize {
+        match &state.calibration {
+            Some(calibration) if ask.ef.is_none() && state.live() > calibration.rows => {
+                (width as u64 * state.live() as u64).div_ceil(calibration.rows.max(1) as u64)
+                    as usize
+            }
+            _ => width,
+        }
+    }
+
+    /// Bytes that a scan of codes reads.
+    fn code_bytes(state: &State, codes: &CodeTable) -> usize {
+        state.rows() * codes.quantizer().bytes()
+    }
+
+    /// About what reading a full vector costs, in bytes that are read in order.
+    fn vector_bytes(state: &State) -> usize {
+        let bytes = state.params.dim * state.params.codes.bytes();
+        if state.params.keep == Keep::Disk {
+            DISK * bytes
+        } else {
+            bytes
         }
     }
 
@@ -234,6 +307,81 @@ impl<'a> Plan<'a> {
             }
         }
         self.settle(probe, found).map(|()| true)
+    }
+
+    /// Scans codes for queries `first..`; the best finds of each by full vectors are appended to `found`.
+    fn by_codes(
+        &self,
+        codes: &CodeTable,
+        width: usize,
+        probes: &[Probe<'_>],
+        first: usize,
+        found: &mut [Vec<Entry>],
+    ) -> Read<()> {
+        let prepared: Vec<Prepared> = probes
+            .iter()
+            .map(|probe| codes.quantizer().prepare(probe.query()))
+            .collect();
+        match self.ask.limit {
+            Some((groups, size)) => {
+                let (most, of_group) = (
+                    width.saturating_mul(GROUPED_SPARE),
+                    size.saturating_mul(GROUPED_SPARE),
+                );
+                let top = || GroupedTop::new(most, of_group, groups);
+                let mut tops: Vec<_> = probes.iter().map(|_| top()).collect();
+                self.scan_codes(codes, &prepared, first, &mut tops)?;
+                for ((probe, found), top) in probes.iter().zip(found).zip(&tops) {
+                    let mut entries: Vec<Entry> = top.entries().collect();
+                    settle(probe, &mut entries)?;
+                    let mut best = GroupedTop::new(self.ask.k, size, groups);
+                    entries.into_iter().for_each(|entry| best.offer(entry));
+                    found.extend(best.entries());
+                }
+            }
+            None if width > MANY => {
+                let mut tops: Vec<_> = probes.iter().map(|_| Many::new(width)).collect();
+                self.scan_codes(codes, &prepared, first, &mut tops)?;
+                for ((probe, found), top) in probes.iter().zip(found).zip(tops) {
+                    *found = top.into_entries();
+                    self.settle(probe, found)?;
+                }
+            }
+            None => {
+                let top = || Top::with_capacity(width);
+                let mut tops: Vec<_> = probes.iter().map(|_| top()).collect();
+                self.scan_codes(codes, &prepared, first, &mut tops)?;
+                for ((probe, found), top) in probes.iter().zip(found).zip(&tops) {
+                    found.extend(top.entries());
+                    self.settle(probe, found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_codes(
+        &self,
+        codes: &CodeTable,
+        prepared: &[Prepared],
+        first: usize,
+        tops: &mut [impl Collect],
+    ) -> Read<()> {
+        let state = self.state;
+        let mask = |block| match self.ask.allowed {
+            Some(allowed) => allowed.word32(block),
+            None => !state.deleted.word32(block),
+        };
+        let blocks = codes.blocks().len();
+        for from in (0..blocks).step_by(BLOCKS_TOGETHER) {
+            let together = from..(from + BLOCKS_TOGETHER).min(blocks);
+            for (i, (query, top)) in prepared.iter().zip(tops.iter_mut()).enumerate() {
+                let grouping = self.grouping(first + i);
+                let accept = |row| !grouping.excludes(row);
+                codes.scan(together.clone(), query, mask, accept, top)?;
+            }
+        }
+        Ok(())
     }
 
     /// Walks the graph for accepted rows; false if the budget did not suffice.
@@ -333,17 +481,24 @@ impl<'a> Plan<'a> {
         let (state, k) = (self.state, self.ask.k);
         let probes: Vec<Probe<'_>> = queries
             .chunks_exact(state.params.dim)
-            .map(|q| Probe::new(&state.vectors, state.params.metric, q))
+            .map(|query| state.probe(query))
             .collect();
         let mut found = vec![Vec::new(); probes.len()];
         let mut left = Vec::new();
+        let codes = match (self.way, &state.codes) {
+            (Way::Codes(width), Some(codes)) => Some((width, codes)),
+            _ => None,
+        };
+        if let Some((width, codes)) = codes {
+            self.by_codes(codes, width, &probes, first, &mut found)?;
+        }
         for (i, probe) in probes.iter().enumerate() {
-            if !self.by_graph(probe, first + i, scratch, &mut found[i])? {
+            if codes.is_none() && !self.by_graph(probe, first + i, scratch, &mut found[i])? {
                 found[i].clear();
                 left.push(i);
             }
         }
-        if left.len() == probes.len() {
+        if !left.is_empty() && left.len() == probes.len() {
             self.scan(&probes, first, &mut found)?;
         } else {
             for i in left {
@@ -426,6 +581,10 @@ pub(crate) fn cost_of_walk(state: &State, ask: Ask<'_>) -> Result<Option<usize>>
             let hops = effort.hops() * state.rows() as f64 / plan.candidates.max(1) as f64;
             Some((hops / share) as usize)
         }
+        Way::Codes(width) => state.codes.as_ref().map(|codes| {
+            let vector = state.params.dim * state.params.codes.bytes();
+            Plan::code_bytes(state, codes) / vector + width
+        }),
         Way::Exact | Way::Scan => None,
     })
 }
@@ -536,7 +695,7 @@ pub fn search_range(
     control.expect(queries.len() / state.params.dim);
     let answer = |query: &[f32]| -> Result<Vec<(u64, f32)>> {
         control.check()?;
-        let probe = Probe::new(&state.vectors, metric, query);
+        let probe = state.probe(query);
         let found = match allowed {
             Some(allowed) => exact::above(&probe, allowed.iter(), threshold)?,
             None => exact::above(&probe, state.live_rows(), threshold)?,

@@ -50,6 +50,13 @@ impl RowSet {
             .is_some_and(|word| word >> (row & 63) & 1 == 1)
     }
 
+    /// Which of the rows from `32 * block` on the set holds, a bit each.
+    #[inline]
+    pub fn word32(&self, block: usize) -> u32 {
+        let word = self.words.get(block / 2).copied().unwrap_or(0);
+        (word >> (block % 2 * 32)) as u32
+    }
+
     /// Adds a row, which must be below the set's length; whether it was new.
     #[inline]
     pub fn insert(&mut self, row: u32) -> bool {

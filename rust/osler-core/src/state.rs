@@ -5,18 +5,25 @@ use std::sync::{Arc, Weak};
 
 use crate::calibrate::Calibration;
 use crate::chunks::Rows;
+use crate::codes::CodeTable;
 use crate::error::{Error, Read, Result};
 use crate::file::Reader;
 use crate::graph::Graph;
 use crate::graph::insert::Source;
 use crate::graph::query::Query;
 use crate::keys::Keys;
+use crate::likeness::Likeness;
 use crate::metric::Metric;
 use crate::select::RowSet;
-use crate::vectors::{Codes, Vectors};
+use crate::vectors::{Codes, Keep, Probe, Vectors};
 
 /// Below this many live rows every search is exact and no graph is kept.
 pub const EXACT_BELOW: usize = 2000;
+
+/// Full vectors that are kept on disk are written there once so many bytes of new ones have come, or this share of those
+/// on disk, so that a stream of small additions does not write all of them anew each time.
+const RESIDENT_BYTES: usize = 64 << 10;
+const RESIDENT_SHARE: usize = 8;
 
 /// What never changes about an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +32,10 @@ pub struct Params {
     pub dim: usize,
     /// What a score means.
     pub metric: Metric,
-    /// How full vectors are stored.
+    /// What rows are searched by.
     pub codes: Codes,
+    /// Where full vectors are kept.
+    pub keep: Keep,
     /// Seed of every random choice.
     pub seed: u64,
 }
@@ -61,7 +70,12 @@ pub(crate) struct Renumbering {
 pub struct State {
     /// What never changes.
     pub params: Params,
+    /// Full vectors of the rows from `bare` on.
     pub(crate) vectors: Vectors,
+    /// Rows below this have no full vectors.
+    pub(crate) bare: usize,
+    /// As many of the table's rows lie in a file and not in memory.
+    pub(crate) spooled: usize,
     /// Under the dot metric, the coordinate that brings each row to one length, and that length.
     pub(crate) lifts: Option<Rows<f32>>,
     pub(crate) radius: f32,
@@ -69,6 +83,8 @@ pub struct State {
     pub(crate) deleted: Arc<RowSet>,
     pub(crate) dead: usize,
     pub(crate) graph: Option<Graph>,
+    /// Small codes instead of a graph.
+    pub(crate) codes: Option<CodeTable>,
     pub(crate) calibration: Option<Arc<Calibration>>,
     /// Rows linked since it was last looked for rows that no path leads to.
     pub(crate) unchecked: usize,
@@ -86,12 +102,15 @@ impl State {
         State {
             params,
             vectors: Vectors::new(params.codes, params.dim),
+            bare: 0,
+            spooled: 0,
             lifts: (params.metric == Metric::Dot).then(|| Rows::new(1)),
             radius: 0.0,
             keys: Keys::default(),
             deleted: Arc::default(),
             dead: 0,
             graph: None,
+            codes: None,
             calibration: None,
             unchecked: 0,
             numbering: 0,
@@ -103,7 +122,87 @@ impl State {
 
     /// All rows, deleted ones too.
     pub fn rows(&self) -> usize {
-        self.vectors.rows()
+        self.bare + self.vectors.rows()
+    }
+
+    /// Rows that the graph or the codes have.
+    pub(crate) fn linked_rows(&self) -> usize {
+        let coded = self.codes.as_ref().map(CodeTable::rows);
+        coded.unwrap_or_else(|| self.graph.as_ref().map_or(0, Graph::rows))
+    }
+
+    /// Whether there is a graph, or codes that are scanned.
+    pub fn is_linked(&self) -> bool {
+        self.graph.is_some() || self.codes.is_some()
+    }
+
+    /// What scores come from.
+    pub fn scores_from(&self) -> String {
+        match (self.bare, &self.codes) {
+            (0, _) if self.params.codes.method().is_some() => "f32".to_owned(),
+            (0, _) | (_, Some(_)) => self.params.codes.name(),
+            _ => "sq8".to_owned(),
+        }
+    }
+
+    /// Writes out a row's vector, or the best that is kept of it.
+    ///
+    /// # Errors
+    /// The damage, where the row lies in a damaged block of a file.
+    pub fn vector(&self, row: u32, out: &mut [f32]) -> Read<()> {
+        if row as usize >= self.bare {
+            return self.vectors.read(row - self.bare as u32, out);
+        }
+        match (&self.codes, &self.graph) {
+            (Some(codes), _) => codes.decode(row, out)?,
+            (None, Some(graph)) => graph.decode(row, out)?,
+            (None, None) => out.fill(0.0),
+        }
+        if self.params.metric == Metric::Cosine {
+            let length = osler_kernels::sum_of_squares(out).sqrt();
+            if length > 0.0 {
+                out.iter_mut().for_each(|x| *x /= length);
+            }
+        }
+        Ok(())
+    }
+
+    /// A prepared query against the best that is kept of every row.
+    pub fn probe<'a>(&'a self, query: &'a [f32]) -> Probe<'a> {
+        let probe = Probe::new(&self.vectors, self.params.metric, query);
+        if self.bare == 0 {
+            return probe;
+        }
+        match (&self.codes, &self.graph) {
+            (Some(codes), _) => probe.with_likeness(self.bare, Likeness::of_codes(codes, query)),
+            (None, Some(graph)) => {
+                let likeness = Likeness::of_graph(graph, self.params.metric, query);
+                probe.with_likeness(self.bare, likeness)
+            }
+            (None, None) => probe,
+        }
+    }
+
+    /// Gives up full vectors where they are not to be kept and something else stands for every row.
+    pub(crate) fn forget(&mut self) {
+        if self.params.keep == Keep::Nowhere
+            && self.linked_rows() == self.rows()
+            && self.is_linked()
+        {
+            self.bare = self.rows();
+            self.vectors = Vectors::new(self.params.codes, self.params.dim);
+        }
+    }
+
+    /// Makes vectors again of what is kept of each row that `stays`, under the new numbers.
+    pub(crate) fn remembered(&self, stays: impl Fn(u32) -> bool) -> Result<Vectors> {
+        let mut vectors = Vectors::new(self.params.codes, self.params.dim);
+        let mut vector = vec![0.0; self.params.dim];
+        for row in (0..self.rows() as u32).filter(|&row| stays(row)) {
+            self.vector(row, &mut vector)?;
+            vectors.push(&vector, row as usize)?;
+        }
+        Ok(vectors)
     }
 
     /// Rows that are live.
@@ -149,7 +248,7 @@ impl State {
         let mut lifts = Rows::new(1);
         let mut vector = vec![0.0; self.params.dim];
         for row in 0..self.rows() as u32 {
-            self.vectors.read(row, &mut vector)?;
+            self.vector(row, &mut vector)?;
             let squares = osler_kernels::sum_of_squares(&vector);
             lifts.push(&[(radius * radius - squares).max(0.0).sqrt()])?;
         }
@@ -165,8 +264,11 @@ impl State {
         if let Some(graph) = &self.graph {
             graph.validate()?;
         }
+        if let Some(codes) = &self.codes {
+            codes.validate()?;
+        }
         let mut vector = vec![0.0; self.params.dim];
-        for row in 0..self.rows() as u32 {
+        for row in 0..self.vectors.rows() as u32 {
             self.vectors.read(row, &mut vector)?;
             let squares = osler_kernels::sum_of_squares(&vector);
             let sound = match self.params.metric {
@@ -189,15 +291,38 @@ impl State {
         Ok(())
     }
 
-    /// Adds a prepared vector; `at` is its place in what the user gave, for messages.
+    /// Adds prepared vectors.
     ///
     /// # Errors
-    /// [`Error::Input`] if the codes cannot hold it.
-    pub(crate) fn push(&mut self, vector: &[f32], at: usize) -> Result<()> {
-        self.vectors.push(vector, at)?;
+    /// [`Error::Input`] if the codes cannot hold one, [`Error::Io`] if there is no room for them on disk.
+    pub(crate) fn push(&mut self, vectors: &[f32]) -> Result<()> {
+        let dim = self.params.dim;
         if let Some(lifts) = &mut self.lifts {
-            let squares = osler_kernels::sum_of_squares(vector);
-            lifts.push(&[(self.radius * self.radius - squares).max(0.0).sqrt()])?;
+            for vector in vectors.chunks_exact(dim) {
+                let squares = osler_kernels::sum_of_squares(vector);
+                lifts.push(&[(self.radius * self.radius - squares).max(0.0).sqrt()])?;
+            }
+        }
+        let row = dim * self.params.codes.bytes();
+        let resident = (self.vectors.rows() - self.spooled + vectors.len() / dim) * row;
+        let allowed = (self.spooled * row / RESIDENT_SHARE).max(RESIDENT_BYTES);
+        if self.params.keep == Keep::Disk && resident > allowed {
+            self.vectors = self.vectors.spooled_with(vectors, dim)?;
+            self.spooled = self.vectors.rows();
+            return Ok(());
+        }
+        for (at, vector) in vectors.chunks_exact(dim).enumerate() {
+            self.vectors.push(vector, at)?;
+        }
+        Ok(())
+    }
+
+    /// Moves full vectors out of memory where they are to be kept on disk.
+    pub(crate) fn spool(&mut self) -> Result<()> {
+        let bytes = self.vectors.rows() * self.params.dim * self.params.codes.bytes();
+        if self.params.keep == Keep::Disk && self.spooled == 0 && bytes > RESIDENT_BYTES {
+            self.vectors = self.vectors.spooled_with(&[], self.params.dim)?;
+            self.spooled = self.vectors.rows();
         }
         Ok(())
     }
@@ -244,7 +369,7 @@ impl Source for State {
 
     fn read(&self, row: u32, out: &mut [f32]) -> Read<()> {
         let dim = self.params.dim;
-        self.vectors.read(row, &mut out[..dim])?;
+        self.vector(row, &mut out[..dim])?;
         if let Some(lifts) = &self.lifts {
             out[dim] = lifts.value(row as usize)?;
         }

@@ -6,6 +6,7 @@ use bytemuck::Pod;
 
 use crate::calibrate::{Calibration, Point};
 use crate::chunks::Rows;
+use crate::codes::CodeTable;
 use crate::error::Result;
 use crate::file::shape::Shape;
 use crate::file::{Reader, Section, kind};
@@ -14,18 +15,20 @@ use crate::graph::frame::Frame;
 use crate::graph::node::{Layout, SIZES};
 use crate::keys::Keys;
 use crate::metric::Metric;
+use crate::quantize::{LANES, Method, Quantizer};
 use crate::select::RowSet;
 use crate::state::{MAX_DIM, Params, State};
-use crate::vectors::{Codes, Vectors};
+use crate::vectors::{Codes, Keep, Vectors};
 
 /// Numbers of the settings section, in order.
-const SETTINGS: usize = 9;
+const SETTINGS: usize = 13;
 
 /// Owns the tables that exist only for writing.
 pub struct Tables {
     settings: Rows<u64>,
     calibration: Option<Rows<f32>>,
     frame: Option<Rows<f32>>,
+    quantizer: Option<Rows<f32>>,
 }
 
 fn metric_number(metric: Metric) -> u64 {
@@ -36,11 +39,40 @@ fn metric_number(metric: Metric) -> u64 {
     }
 }
 
-fn codes_number(codes: Codes) -> u64 {
+/// Codes as three numbers: which, and their parameters.
+fn codes_numbers(codes: Codes) -> [u64; 3] {
     match codes {
-        Codes::F32 => 1,
-        Codes::F16 => 2,
+        Codes::F32 => [1, 0, 0],
+        Codes::F16 => [2, 0, 0],
+        Codes::Small(Method::Sq8) => [3, 0, 0],
+        Codes::Small(Method::Pq { parts, bits }) => [4, parts as u64, bits as u64],
+        Codes::Small(Method::Rabitq { bits }) => [5, 0, bits as u64],
     }
+}
+
+fn codes_of(numbers: [u64; 3], dim: usize) -> Option<Codes> {
+    let name = match numbers {
+        [1, 0, 0] => "f32".to_owned(),
+        [2, 0, 0] => "f16".to_owned(),
+        [3, 0, 0] => "sq8".to_owned(),
+        [4, parts, bits] => format!("pq:{parts}x{bits}"),
+        [5, 0, bits] => format!("rabitq:{bits}"),
+        _ => return None,
+    };
+    Codes::parse(&name, dim).ok()
+}
+
+fn keep_number(keep: Keep) -> u64 {
+    match keep {
+        Keep::Ram => 1,
+        Keep::Disk => 2,
+        Keep::Nowhere => 3,
+    }
+}
+
+fn keep_of(number: u64) -> Option<Keep> {
+    let places = [Keep::Ram, Keep::Disk, Keep::Nowhere];
+    places.into_iter().find(|&keep| keep_number(keep) == number)
 }
 
 impl Tables {
@@ -50,19 +82,28 @@ impl Tables {
             dim,
             metric,
             codes,
+            keep,
             seed,
         } = state.params;
+        let [codes, parts, bits] = codes_numbers(codes);
         let calibration = state.calibration.as_deref();
         let settings = [
             dim as u64,
             metric_number(metric),
-            codes_number(codes),
+            codes,
             seed,
             state.rows() as u64,
             state.keys.next(),
             u64::from(state.radius.to_bits()),
             calibration.map_or(0, |c| c.rows as u64),
             calibration.map_or(0, |c| c.queries as u64),
+            keep_number(keep),
+            parts,
+            bits,
+            state
+                .codes
+                .as_ref()
+                .map_or(0, |codes| codes.trained() as u64),
         ];
         let points = calibration.map(|c| {
             let mut rows = Rows::new(4);
@@ -82,6 +123,10 @@ impl Tables {
             settings: Rows::from_values(&settings),
             calibration: points,
             frame,
+            quantizer: state
+                .codes
+                .as_ref()
+                .map(|codes| Rows::from_values(&codes.quantizer().floats())),
         }
     }
 
@@ -89,12 +134,17 @@ impl Tables {
     pub fn sections<'a>(&'a self, state: &'a State) -> Vec<Section<'a>> {
         let mut sections = vec![section(kind::SETTINGS, 0, &self.settings)];
         match &state.vectors {
+            _ if state.bare > 0 => {}
             Vectors::F32(rows) => sections.push(section(kind::VECTORS, 0, rows)),
             Vectors::F16(rows) => sections.push(section(kind::VECTORS, 0, rows)),
         }
         sections.push(section(kind::KEYS, 0, state.keys.rows()));
         if let Some(lifts) = &state.lifts {
             sections.push(section(kind::LIFTS, 0, lifts));
+        }
+        if let (Some(codes), Some(quantizer)) = (&state.codes, &self.quantizer) {
+            sections.push(section(kind::QUANTIZER, 0, quantizer));
+            sections.push(section(kind::CODES, 0, codes.blocks()));
         }
         if let (Some(graph), Some(frame)) = (&state.graph, &self.frame) {
             let tables = graph.tables();
@@ -120,9 +170,13 @@ fn section<T: Pod>(kind: u32, number: u32, rows: &Rows<T>) -> Section<'_> {
 /// The rows of a section, which lie as this version would lay them: a shape of its own making would let a small file
 /// ask for any amount of memory.
 fn table<T: Pod>(reader: &Reader, kind: u32, number: u32) -> Result<Rows<T>> {
+    table_within(reader, kind, number, MAX_WIDTH)
+}
+
+fn table_within<T: Pod>(reader: &Reader, kind: u32, number: u32, most: usize) -> Result<Rows<T>> {
     let blocks = reader.section(kind, number, size_of::<T>())?;
     let shape = blocks.shape();
-    let ours = Rows::<T>::new(shape.width.min(MAX_WIDTH));
+    let ours = Rows::<T>::new(shape.width.min(most));
     let ours = Shape {
         rows: shape.rows,
         ..ours.shape()
@@ -131,6 +185,15 @@ fn table<T: Pod>(reader: &Reader, kind: u32, number: u32) -> Result<Rows<T>> {
         return Err(reader.damage(kind, "its rows lie in another way than this format has"));
     }
     Ok(Rows::stored(blocks))
+}
+
+/// Whether the index in a file keeps its vectors on disk.
+///
+/// # Errors
+/// [`crate::error::Error::Corrupt`].
+pub fn keeps_on_disk(reader: &Reader) -> Result<bool> {
+    let settings: Vec<u64> = table::<u64>(reader, kind::SETTINGS, 0)?.to_vec()?;
+    Ok(settings.get(9) == Some(&keep_number(Keep::Disk)))
 }
 
 /// The snapshot in a file. Vectors and links are read when they are touched.
@@ -150,6 +213,10 @@ pub fn load(reader: Reader) -> Result<State> {
         radius,
         calibrated,
         queries,
+        keep,
+        parts,
+        bits,
+        trained,
     ] = &settings[..]
     else {
         return Err(bad("it has another number of settings"));
@@ -161,15 +228,17 @@ pub fn load(reader: Reader) -> Result<State> {
         3 => Metric::L2,
         _ => return Err(bad("the metric is unknown")),
     };
-    let codes = match codes {
-        1 => Codes::F32,
-        2 => Codes::F16,
-        _ => return Err(bad("the codes are unknown")),
-    };
+    if !(1..=MAX_DIM as u64).contains(&dim) {
+        return Err(bad("dim is out of range"));
+    }
+    let codes = codes_of([codes, parts, bits], dim as usize);
+    let codes = codes.ok_or_else(|| bad("the codes are unknown"))?;
+    let keep = keep_of(keep).ok_or_else(|| bad("the place of vectors is unknown"))?;
     let params = Params {
         dim: dim as usize,
         metric,
         codes,
+        keep,
         seed,
     }
     .check()
@@ -185,23 +254,23 @@ pub fn load(reader: Reader) -> Result<State> {
             Err(reader.damage(kind, "it has another size than the settings say"))
         }
     };
+    let linked = reader.count(kind::NODES) > 0 || reader.count(kind::CODES) > 0;
+    let bare = if keep == Keep::Nowhere && linked {
+        rows
+    } else {
+        0
+    };
+    let size = (rows, params.dim);
     let vectors = match codes {
-        Codes::F32 => {
+        _ if bare > 0 => Vectors::new(codes, params.dim),
+        Codes::F32 | Codes::Small(_) => {
             let table = table::<f32>(&reader, kind::VECTORS, 0)?;
-            sized(
-                kind::VECTORS,
-                (table.len(), table.width()),
-                (rows, params.dim),
-            )?;
+            sized(kind::VECTORS, (table.len(), table.width()), size)?;
             Vectors::F32(table)
         }
         Codes::F16 => {
             let table = table::<u16>(&reader, kind::VECTORS, 0)?;
-            sized(
-                kind::VECTORS,
-                (table.len(), table.width()),
-                (rows, params.dim),
-            )?;
+            sized(kind::VECTORS, (table.len(), table.width()), size)?;
             Vectors::F16(table)
         }
     };
@@ -219,6 +288,14 @@ pub fn load(reader: Reader) -> Result<State> {
         }
         _ => None,
     };
+    let codes = if reader.count(kind::CODES) == 0 {
+        None
+    } else {
+        Some(code_table(&reader, params, rows, trained)?)
+    };
+    if reader.count(kind::NODES) > 0 && params.codes.method().is_some() {
+        return Err(bad("there is a graph where the codes need none"));
+    }
     let graph = if reader.count(kind::NODES) == 0 {
         None
     } else {
@@ -261,10 +338,38 @@ pub fn load(reader: Reader) -> Result<State> {
         keys,
         deleted: Arc::new(RowSet::empty(rows)),
         graph,
+        codes,
+        bare,
+        spooled: if keep == Keep::Disk && reader.is_mapped() {
+            rows
+        } else {
+            0
+        },
         calibration,
         reader: Some(Arc::new(reader)),
         ..State::empty(params)
     })
+}
+
+/// The codes of `rows` rows.
+fn code_table(reader: &Reader, params: Params, rows: usize, trained: u64) -> Result<CodeTable> {
+    let Params {
+        dim,
+        metric,
+        codes,
+        seed,
+        ..
+    } = params;
+    let method = codes.method();
+    let method = method.ok_or_else(|| reader.damage(kind::CODES, "the settings name no codes"))?;
+    let width = LANES.saturating_mul(method.bytes(metric, dim));
+    let blocks = table_within::<u8>(reader, kind::CODES, 0, width)?;
+    let floats = table::<f32>(reader, kind::QUANTIZER, 0)?.to_vec()?;
+    let quantizer = Quantizer::from_floats(method, metric, dim, seed, &floats)
+        .ok_or_else(|| reader.damage(kind::QUANTIZER, "it is no quantizer of these codes"))?;
+    let trained = usize::try_from(trained).unwrap_or(usize::MAX);
+    CodeTable::from_blocks(quantizer, blocks, rows, trained)
+        .ok_or_else(|| reader.damage(kind::CODES, "it has another size than the settings say"))
 }
 
 /// The graph over `rows` rows.
@@ -293,3 +398,119 @@ fn graph(reader: &Reader, params: Params, rows: usize) -> Result<Graph> {
 
 /// Longest row of a table: the block of a node with the greatest dimension.
 const MAX_WIDTH: usize = Layout::new((MAX_DIM + 1).next_multiple_of(64), 1).words();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::file::map::Map;
+    use crate::file::to_bytes;
+    use crate::index::Index;
+    use crate::pool::Control;
+    use crate::random::Stream;
+
+    const DIM: usize = 9;
+
+    fn index(codes: Codes, keep: Keep) -> Index {
+        let index = Index::new(Params {
+            dim: DIM,
+            metric: Metric::L2,
+            codes,
+            keep,
+            seed: 1,
+        })
+        .unwrap();
+        let mut stream = Stream::new(5, 5, 5);
+        let rows = (0..2040 * DIM).map(|_| stream.below(1000) as f32 / 100.0);
+        let control = Control::default();
+        index.add(rows.collect(), None, 2, &control).unwrap();
+        index
+    }
+
+    fn reopened(tables: &Tables, state: &State) -> Result<State> {
+        let bytes = to_bytes(&tables.sections(state), &|| Ok(())).unwrap();
+        let state = load(Reader::new(Map::owned(&bytes, "hostile"))?)?;
+        state.check()?;
+        Ok(state)
+    }
+
+    fn is_damage(result: Result<State>) -> bool {
+        matches!(result.err(), Some(Error::Corrupt(_)))
+    }
+
+    /// Files whose checksums are right, as only one who means harm would write them.
+    #[test]
+    fn settings_that_make_no_sense_are_damage_and_no_panic() {
+        let pq = Codes::Small(Method::Pq { parts: 3, bits: 4 });
+        for (codes, keep) in [
+            (Codes::F32, Keep::Disk),
+            (Codes::F16, Keep::Nowhere),
+            (pq, Keep::Nowhere),
+            (Codes::Small(Method::Rabitq { bits: 3 }), Keep::Ram),
+            (Codes::Small(Method::Sq8), Keep::Disk),
+        ] {
+            let index = index(codes, keep);
+            let state = index.snapshot();
+            assert!(reopened(&Tables::new(&state), &state).is_ok());
+            for setting in 0..SETTINGS {
+                for hostile in [0, 1, 2, 3, 4, 5, 8, 1 << 16, 1 << 40, u64::MAX] {
+                    let mut tables = Tables::new(&state);
+                    let was = tables.settings.value(setting).unwrap();
+                    tables.settings.row_mut(setting).unwrap()[0] = hostile;
+                    let result = reopened(&tables, &state);
+                    let is_known = matches!(setting, 0 | 4 | 10 | 11)
+                        || (setting == 2 && (keep != Keep::Nowhere || hostile > 2))
+                        || (setting == 9 && !(1..=3).contains(&hostile));
+                    assert!(
+                        !is_known || hostile == was || is_damage(result),
+                        "{codes:?} {keep:?} setting {setting} {hostile}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_quantizer_or_codes_of_another_size_are_damage() {
+        let method = Method::Pq { parts: 3, bits: 4 };
+        let index = index(Codes::Small(method), Keep::Ram);
+        let state = index.snapshot();
+        let right = state.codes.as_ref().unwrap().quantizer().floats();
+        let mut infinite = right.clone();
+        infinite[3] = f32::INFINITY;
+        let hostile = [
+            vec![],
+            right[1..].to_vec(),
+            infinite,
+            [&right[..], &[1.0]].concat(),
+        ];
+        for floats in hostile {
+            let mut tables = Tables::new(&state);
+            tables.quantizer = Some(Rows::from_values(&floats));
+            assert!(is_damage(reopened(&tables, &state)));
+        }
+        for width in [1, 31, 32 * method.bytes(Metric::L2, DIM), 5000] {
+            let mut blocks = Rows::<u8>::new(width);
+            (0..63).for_each(|_| blocks.push(&vec![7; width]).unwrap());
+            let quantizer = state.codes.as_ref().unwrap().quantizer().clone();
+            assert!(CodeTable::from_blocks(quantizer, blocks, 2040, 2040).is_none());
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_no_number_is_damage() {
+        for method in [
+            Method::Sq8,
+            Method::Rabitq { bits: 1 },
+            Method::Rabitq { bits: 4 },
+        ] {
+            let index = index(Codes::Small(method), Keep::Nowhere);
+            let mut state = State::clone(&index.snapshot());
+            let codes = state.codes.take().unwrap();
+            let (quantizer, mut blocks) = (codes.quantizer().clone(), codes.blocks().clone());
+            blocks.row_mut(7).unwrap().fill(0xff);
+            state.codes = CodeTable::from_blocks(quantizer, blocks, 2040, 2040);
+            assert!(is_damage(reopened(&Tables::new(&state), &state)));
+        }
+    }
+}

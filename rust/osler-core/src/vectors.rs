@@ -1,91 +1,21 @@
-//! The full vectors of all rows, as f32 or f16, and how a query is scored against them.
+//! Full vectors of rows, as f32 or f16, in memory or in a file, and how a query is scored against them.
 //!
 //! Reads rows; allocates only when rows are added. The bits of a score do not depend on how many rows are scored at once.
+//! Rows whose vectors are not kept are scored by what stands in for them.
 
+use std::sync::Arc;
+
+use bytemuck::Pod;
 use half::f16;
 
 use crate::chunks::Rows;
 use crate::error::{Damage, Error, Read, Result};
+use crate::graph::repair;
+use crate::likeness::Likeness;
 use crate::metric::Metric;
+use crate::spool::Spool;
 
-/// How full vectors are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codes {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats, rounded to nearest even.
-    F16,
-}
-
-impl Codes {
-    /// The codes of a public name.
-    ///
-    /// # Errors
-    /// [`Error::Input`] for any other name.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "f32" => Ok(Codes::F32),
-            "f16" => Ok(Codes::F16),
-            _ => Err(Error::input(format!(
-                "codes is {name:?}; this version stores \"f32\" and \"f16\", and \"auto\" chooses between them"
-            ))),
-        }
-    }
-
-    /// The codes that a user asked for, or for "auto" the widest that fit into `memory` bytes with `rows` vectors.
-    ///
-    /// # Errors
-    /// [`Error::Input`] for names that are unknown and for a budget that is too small.
-    pub fn choose(
-        name: &str,
-        keep: &str,
-        memory: Option<u64>,
-        dim: usize,
-        rows: usize,
-    ) -> Result<Self> {
-        if keep != "ram" {
-            return Err(Error::input(format!(
-                "keep_vectors is {keep:?}; this version keeps full vectors in memory: use \"ram\", and open a saved \
-                 index with mmap=True to leave them on disk"
-            )));
-        }
-        let need = |codes: Codes| (rows * (dim * codes.bytes() + BYTES_BESIDE_VECTOR)) as u64;
-        let fits = |codes: Codes| memory.is_none_or(|memory| need(codes) <= memory);
-        let chosen = match name {
-            "auto" if fits(Codes::F32) => Codes::F32,
-            "auto" => Codes::F16,
-            named => Codes::parse(named)?,
-        };
-        if fits(chosen) {
-            return Ok(chosen);
-        }
-        Err(Error::input(format!(
-            "memory is {} bytes, but {rows} vectors of {dim} numbers need {} with codes {:?}; allow more or use fewer",
-            memory.unwrap_or(0),
-            need(chosen),
-            chosen.name()
-        )))
-    }
-
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Codes::F32 => "f32",
-            Codes::F16 => "f16",
-        }
-    }
-
-    /// Bytes of one number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Codes::F32 => 4,
-            Codes::F16 => 2,
-        }
-    }
-}
-
-/// What a row takes beside its vector: links of the bottom level (128), its share of upper levels and its key.
-const BYTES_BESIDE_VECTOR: usize = 128 + 16;
+pub use crate::form::{Codes, Keep};
 
 /// A table of vectors.
 #[derive(Clone)]
@@ -100,16 +30,8 @@ impl Vectors {
     /// An empty table.
     pub fn new(codes: Codes, dim: usize) -> Self {
         match codes {
-            Codes::F32 => Vectors::F32(Rows::new(dim)),
+            Codes::F32 | Codes::Small(_) => Vectors::F32(Rows::new(dim)),
             Codes::F16 => Vectors::F16(Rows::new(dim)),
-        }
-    }
-
-    /// How the vectors are stored.
-    pub fn codes(&self) -> Codes {
-        match self {
-            Vectors::F32(_) => Codes::F32,
-            Vectors::F16(_) => Codes::F16,
         }
     }
 
@@ -136,18 +58,40 @@ impl Vectors {
     pub fn push(&mut self, vector: &[f32], at: usize) -> Result<()> {
         match self {
             Vectors::F32(rows) => rows.push(vector)?,
-            Vectors::F16(rows) => {
-                let mut row = vec![f16::ZERO; vector.len()];
-                osler_kernels::to_f16(vector, &mut row);
-                if !osler_kernels::all_finite_f16(&row) {
-                    return Err(Error::input(format!(
-                        "vectors row {at} has a number beyond 65504, which codes \"f16\" cannot hold; use codes \"f32\""
-                    )));
-                }
-                rows.push(bytemuck::cast_slice(&row))?;
-            }
+            Vectors::F16(rows) => rows.push(&half_row(vector, at)?)?,
         }
         Ok(())
+    }
+
+    /// The table with more rows, all of them in a temporary file.
+    ///
+    /// # Errors
+    /// As for [`Vectors::push`], and [`Error::Io`] if there is no room for the file.
+    pub fn spooled_with(&self, vectors: &[f32], dim: usize) -> Result<Self> {
+        let mut new = vectors.chunks_exact(dim).enumerate();
+        Ok(match self {
+            Vectors::F32(rows) => {
+                let mut spool = copied(rows)?;
+                new.try_for_each(|(_, vector)| spool.push(vector))?;
+                Vectors::F32(spool.finish()?)
+            }
+            Vectors::F16(rows) => {
+                let mut spool = copied(rows)?;
+                new.try_for_each(|(at, vector)| spool.push(&half_row(vector, at)?))?;
+                Vectors::F16(spool.finish()?)
+            }
+        })
+    }
+
+    /// The rows that stay, in order; in a temporary file if `spooled`.
+    ///
+    /// # Errors
+    /// The damage, where a row lies in a damaged block of a file; [`Error::Io`].
+    pub fn kept(&self, new_row: &[u32], spooled: bool) -> Result<Self> {
+        Ok(match self {
+            Vectors::F32(rows) => Vectors::F32(kept(rows, new_row, spooled)?),
+            Vectors::F16(rows) => Vectors::F16(kept(rows, new_row, spooled)?),
+        })
     }
 
     /// Moves rows that were added one by one into huge pages.
@@ -190,6 +134,38 @@ impl Vectors {
     }
 }
 
+fn half_row(vector: &[f32], at: usize) -> Result<Vec<u16>> {
+    let mut row = vec![f16::ZERO; vector.len()];
+    osler_kernels::to_f16(vector, &mut row);
+    if !osler_kernels::all_finite_f16(&row) {
+        return Err(Error::input(format!(
+            "vectors row {at} has a number beyond 65504, which codes \"f16\" cannot hold; use codes \"f32\""
+        )));
+    }
+    Ok(row.into_iter().map(f16::to_bits).collect())
+}
+
+fn copied<T: Pod>(rows: &Rows<T>) -> Result<Spool<T>> {
+    let mut spool = Spool::new(rows.width())?;
+    for row in 0..rows.len() {
+        spool.push(rows.row(row)?)?;
+    }
+    Ok(spool)
+}
+
+fn kept<T: Pod>(rows: &Rows<T>, new_row: &[u32], spooled: bool) -> Result<Rows<T>> {
+    if !spooled {
+        return Ok(repair::kept(rows, new_row)?);
+    }
+    let mut spool = Spool::new(rows.width())?;
+    for (row, &to) in new_row.iter().enumerate() {
+        if to != repair::GONE {
+            spool.push(rows.row(row)?)?;
+        }
+    }
+    spool.finish()
+}
+
 /// What a probe measures.
 #[derive(Clone, Copy)]
 enum Measure {
@@ -200,11 +176,13 @@ enum Measure {
 }
 
 /// A query against a table of vectors.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Probe<'a> {
     vectors: &'a Vectors,
     query: &'a [f32],
     measure: Measure,
+    /// What rows below the number are scored by; the table has those from it on.
+    bare: Option<(u32, Arc<Likeness<'a>>)>,
 }
 
 impl<'a> Probe<'a> {
@@ -219,7 +197,33 @@ impl<'a> Probe<'a> {
             vectors,
             query,
             measure,
+            bare: None,
         }
+    }
+
+    /// The same, where rows below `rows` have no vectors.
+    pub fn with_likeness(self, rows: usize, likeness: Likeness<'a>) -> Self {
+        Probe {
+            bare: Some((rows as u32, Arc::new(likeness))),
+            ..self
+        }
+    }
+
+    /// Whether rows are scored as tiles.
+    pub fn has_tiles(&self) -> bool {
+        self.bare.is_none()
+    }
+
+    #[cold]
+    fn score_without_vector(&self, row: u32, bare: &(u32, Arc<Likeness<'a>>)) -> Read<f32> {
+        if row < bare.0 {
+            return bare.1.score(row);
+        }
+        let with_vectors = Probe {
+            bare: None,
+            ..self.clone()
+        };
+        with_vectors.score(row - bare.0)
     }
 
     /// The prepared query.
@@ -233,6 +237,9 @@ impl<'a> Probe<'a> {
     /// The damage, where the row lies in a damaged block of a file.
     #[inline(always)]
     pub fn score(&self, row: u32) -> Read<f32> {
+        if let Some(bare) = &self.bare {
+            return self.score_without_vector(row, bare);
+        }
         let at = row as usize;
         Ok(match (self.vectors, self.measure) {
             (Vectors::F32(rows), Measure::Dot) => osler_kernels::dot(self.query, rows.row(at)?),
@@ -252,6 +259,13 @@ impl<'a> Probe<'a> {
     /// The damage, where a row lies in a damaged block of a file.
     #[inline(always)]
     pub fn score4(&self, four: [u32; 4]) -> Read<[f32; 4]> {
+        if let Some(bare) = &self.bare {
+            let mut scores = [0.0; 4];
+            for (score, row) in scores.iter_mut().zip(four) {
+                *score = self.score_without_vector(row, bare)?;
+            }
+            return Ok(scores);
+        }
         Ok(match self.vectors {
             Vectors::F32(rows) => {
                 let [a, b, c, d] = four.map(|row| row as usize);
@@ -274,7 +288,7 @@ impl<'a> Probe<'a> {
     }
 
     /// The scores of some rows for each of `queries` (row-major), query by query, with the bits of single scores; this
-    /// probe's own query counts no more than the others.
+    /// probe's own query counts no more than the others. Only for a probe that [has tiles](Probe::has_tiles).
     ///
     /// # Errors
     /// The damage, where a row lies in a damaged block of a file.
@@ -320,7 +334,9 @@ impl<'a> Probe<'a> {
     /// Asks the processor to fetch a row that will be scored soon.
     #[inline(always)]
     pub fn prefetch(&self, row: u32) {
-        self.vectors.prefetch(row);
+        if self.bare.is_none() {
+            self.vectors.prefetch(row);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use osler_core::form::{Keep, Wanted};
 use osler_core::group::ItemsOnce;
 use osler_core::index::{Index as Engine, Stats};
 use osler_core::items::ItemAsk;
@@ -12,7 +13,6 @@ use osler_core::parts::Score;
 use osler_core::pool::Control;
 use osler_core::query::Ask;
 use osler_core::state::Params;
-use osler_core::vectors::Codes;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
@@ -21,6 +21,9 @@ use crate::arrays::Whole;
 use crate::results::{Found, FoundItems, Pairs};
 use crate::sets::{Bitmap, Groups};
 use crate::{arrays, enter, errors, options};
+
+/// The recall that a search has by default.
+const RECALL: f32 = 0.95;
 
 /// An index of vectors under integer keys, searched exactly or through an HNSW graph.
 ///
@@ -31,20 +34,22 @@ use crate::{arrays, enter, errors, options};
 /// metric : {"cosine", "dot", "l2"}
 ///     What a score means; a higher score is always nearer. ``cosine``: the cosine in [-1, 1], vectors are stored at
 ///     unit length. ``dot``: the inner product. ``l2``: minus the squared Euclidean distance.
-/// codes : {"auto", "f32", "f16"}
-///     How vectors are stored. ``auto`` is ``f32``, or in `build` the widest that fits `memory`.
-/// keep_vectors : {"ram"}
-///     Where full vectors are kept.
+/// codes : str
+///     What vectors are searched by: ``"auto"``, ``"f32"``, ``"f16"``, ``"sq8"``, ``"pq"``, ``"rabitq"``, with parameters as
+///     ``"pq:96x4"`` or ``"rabitq:4"``; see `build`.
+/// keep_vectors : {"ram", "disk", "none"}
+///     Where full vectors are kept; see `build`.
 /// memory : int, optional
-///     Bytes that the index may take; None: no limit.
+///     Bytes that the index may take; None: no limit. Chooses in `build`, where the number of vectors is known.
 /// seed : int
 ///     Seed of every random choice. The same input and seed give the same bytes in a saved file, at any number of
 ///     threads and any SIMD level.
 ///
 /// Notes
 /// -----
-/// Below 2,000 vectors search is exact. From there on a graph is kept (HNSW, Malkov and Yashunin, arXiv 1603.09320), and
-/// the width of its beam for a wanted recall is measured on vectors of the index that are held out while it is built.
+/// Below 2,000 vectors search is exact. From there on a graph is kept (HNSW, Malkov and Yashunin, arXiv 1603.09320), or
+/// small codes that are scanned, and the width of its beam, or how many finds of a scan are scored by their vectors, is
+/// measured for a wanted recall on vectors of the index that are held out while it is built.
 /// Any number of threads may search while one adds or deletes: a call sees one state of the index.
 ///
 /// Examples
@@ -66,14 +71,14 @@ pub struct Index {
 #[pymethods]
 impl Index {
     #[new]
-    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None, seed=Whole(0)),
+    #[pyo3(signature = (dim, *, metric="cosine", codes="auto", keep_vectors=None, memory=None, seed=Whole(0)),
            text_signature = "(dim, *, metric='cosine', codes='auto', keep_vectors='ram', memory=None, seed=0)")]
     fn new(
         py: Python<'_>,
         dim: Whole,
         metric: &str,
         codes: &str,
-        keep_vectors: &str,
+        keep_vectors: Option<&str>,
         memory: Option<Whole>,
         seed: Whole,
     ) -> PyResult<Self> {
@@ -82,11 +87,17 @@ impl Index {
         let seed = arrays::unsigned("seed", &seed)?;
         let engine = enter::quick(py, || {
             let metric = Metric::parse(metric)?;
-            let codes = Codes::choose(codes, keep_vectors, memory, dim, 0)?;
+            let wanted = Wanted {
+                codes,
+                keep: keep_vectors,
+                memory,
+            };
+            let (codes, keep) = wanted.choose(metric, dim, 0)?;
             Engine::new(Params {
                 dim,
                 metric,
                 codes,
+                keep,
                 seed,
             })
         })?;
@@ -102,8 +113,23 @@ impl Index {
     /// vectors : array of shape (n, dim), float32 or float16
     /// keys : array of uint64 of shape (n,), optional
     ///     By default 0, 1, 2, ...
-    /// metric, codes, keep_vectors, memory, seed
+    /// metric, seed
     ///     As for `Index`.
+    /// codes : str
+    ///     What vectors are searched by. ``"f32"`` and ``"f16"``: a graph whose nodes have 8-bit rows, over full vectors of
+    ///     that width; the fastest. The others are small codes without a graph, all of which a search scans: ``"sq8"``, a
+    ///     byte a number; ``"rabitq:BITS"``, 1 to 8 bits a number (``"rabitq"`` is 1; Gao and Long, arXiv 2405.12497);
+    ///     ``"pq:PARTSxBITS"``, product quantization with its rotation (Jégou et al., TPAMI 2011; Ge et al., CVPR 2013) of 4
+    ///     or 8 bits a part (``"pq"`` is a 16th of the bytes of f32). ``"auto"``: f32, or with `memory` the first of these
+    ///     that fits: f32, f16, f16 with vectors on disk, rabitq:4, pq and rabitq:1 with vectors on disk.
+    /// keep_vectors : {"ram", "disk", "none"}
+    ///     Where full vectors are kept, from which the best finds are ordered and scores come. ``"disk"``: in an unlinked
+    ///     temporary file (in ``$TMPDIR``, which should be a disk) and in the saved file, read when they are scored; at most
+    ///     64 KiB of new ones, or an 8th of all, wait in memory. ``"none"``: nowhere, from 2,000 vectors on. Then scores and
+    ///     `get` are approximate, from the 8-bit rows of the graph or from the small codes; a recall above what they can
+    ///     tell is not reached, and `stats` says what was measured. By default ``"ram"``, or what fits `memory`.
+    /// memory : int, optional
+    ///     Bytes that the index may have resident, without what the build takes for a while. None: no limit.
     /// threads : int, optional
     ///     None: the CPU set and the cgroup's quota.
     /// progress : bool or callable
@@ -116,7 +142,14 @@ impl Index {
     /// Raises
     /// ------
     /// ValueError
-    ///     For shapes, values that are not finite, zero vectors under cosine, and keys given twice.
+    ///     For shapes, values that are not finite, zero vectors under cosine, keys given twice, and where nothing fits
+    ///     `memory`.
+    ///
+    /// Notes
+    /// -----
+    /// Parameters for experts, all of them: `codes` and `keep_vectors` here, and in `search` ``ef``, the width of the beam
+    /// or, under small codes, how many finds are scored by their vectors. Quantizers are trained on up to 20,000 vectors,
+    /// and again when the index has four times as many as they were trained on.
     ///
     /// Examples
     /// --------
@@ -124,8 +157,15 @@ impl Index {
     /// >>> index = osler.Index.build(np.eye(3, dtype=np.float32), keys=[10, 20, 30])
     /// >>> len(index), 20 in index
     /// (3, True)
+    ///
+    /// Within a budget:
+    ///
+    /// >>> vectors = np.random.default_rng(0).standard_normal((4000, 64), dtype=np.float32)
+    /// >>> index = osler.Index.build(vectors, memory=500_000)
+    /// >>> index.codes, index.stats()["keep_vectors"], index.stats()["bytes_resident"] <= 500_000
+    /// ('rabitq:4', 'disk', True)
     #[classmethod]
-    #[pyo3(signature = (vectors, keys=None, *, metric="cosine", codes="auto", keep_vectors="ram", memory=None,
+    #[pyo3(signature = (vectors, keys=None, *, metric="cosine", codes="auto", keep_vectors=None, memory=None,
                         threads=None, seed=Whole(0), progress=None),
            text_signature = "(vectors, keys=None, *, metric='cosine', codes='auto', keep_vectors='ram', memory=None, threads=None, seed=0, progress=False)")]
     #[allow(clippy::too_many_arguments, reason = "the public signature")]
@@ -135,7 +175,7 @@ impl Index {
         keys: Option<&Bound<'py, PyAny>>,
         metric: &str,
         codes: &str,
-        keep_vectors: &str,
+        keep_vectors: Option<&str>,
         memory: Option<Whole>,
         threads: Option<Whole>,
         seed: Whole,
@@ -145,14 +185,20 @@ impl Index {
         let matrix = arrays::matrix(vectors, "vectors", None, false)?;
         let memory = memory.map(|m| arrays::unsigned("memory", &m)).transpose()?;
         let seed = arrays::unsigned("seed", &seed)?;
-        let codes = enter::quick(py, || {
-            Codes::choose(codes, keep_vectors, memory, matrix.dim, matrix.rows)
+        let (codes, keep) = enter::quick(py, || {
+            let wanted = Wanted {
+                codes,
+                keep: keep_vectors,
+                memory,
+            };
+            wanted.choose(Metric::parse(metric)?, matrix.dim, matrix.rows)
         })?;
         let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
         let threads = arrays::threads(threads)?;
         let options = PyDict::new(py);
         options.set_item("metric", metric)?;
         options.set_item("codes", codes.name())?;
+        options.set_item("keep_vectors", keep.name())?;
         options.set_item("seed", seed)?;
         let index = cls.call((matrix.dim,), Some(&options))?;
         let engine = index.cast::<Index>()?.get().engine.clone();
@@ -664,6 +710,8 @@ impl Index {
 
     /// The vectors of `keys`, float32 of shape (n, dim), in the stored precision (unit length under cosine).
     ///
+    /// Where full vectors are not kept, these are the approximations that their codes stand for.
+    ///
     /// Raises
     /// ------
     /// KeyError
@@ -780,13 +828,22 @@ impl Index {
         self.engine.params().metric.name()
     }
 
-    /// How vectors are stored: "f32" or "f16".
+    /// What vectors are searched by, with all parameters: such as "f32", "f16", "sq8", "pq:192x4" or "rabitq:4".
     #[getter]
-    fn codes(&self) -> &'static str {
+    fn codes(&self) -> String {
         self.engine.params().codes.name()
     }
 
     /// Sizes, settings and the measured recall curve, as a dict.
+    ///
+    /// Notes
+    /// -----
+    /// ``bytes_resident`` is what must stay in memory, ``bytes_on_disk`` what lies in a file (everything, in a mapped index);
+    /// ``bytes_vectors``, ``bytes_codes``, ``bytes_graph`` and ``bytes_keys`` are the parts of both. ``scores_from`` is what
+    /// scores come from: full vectors ("f32", "f16") or codes. ``recall`` is what was measured at k = 10 for the recall
+    /// that `search` has by default, or the best that was measured below it. ``calibration`` holds the curve, with ``ef`` as
+    /// in `search`. Where vectors are not kept, the first measurement is against the vectors, while they are still there;
+    /// later ones are against the best that is kept.
     ///
     /// Examples
     /// --------
@@ -800,6 +857,8 @@ impl Index {
             live,
             deleted,
             bytes,
+            scores_from,
+            scans_codes,
             nodes,
             calibration,
             read_only,
@@ -809,17 +868,27 @@ impl Index {
         stats.set_item("dim", params.dim)?;
         stats.set_item("metric", params.metric.name())?;
         stats.set_item("codes", params.codes.name())?;
-        stats.set_item("keep_vectors", "ram")?;
-        stats.set_item("scores_from", params.codes.name())?;
+        stats.set_item("keep_vectors", params.keep.name())?;
+        stats.set_item("scores_from", scores_from)?;
         stats.set_item("seed", params.seed)?;
-        stats.set_item("search", if nodes.is_some() { "hnsw" } else { "exact" })?;
+        let search = match (&nodes, scans_codes) {
+            (Some(_), _) => "hnsw",
+            (None, true) => "scan",
+            (None, false) => "exact",
+        };
+        stats.set_item("search", search)?;
         stats.set_item("blocks", nodes.map(Vec::from))?;
         stats.set_item("deleted", deleted)?;
-        stats.set_item("bytes", bytes.0 + bytes.1 + bytes.2)?;
-        stats.set_item("bytes_vectors", bytes.0)?;
-        stats.set_item("bytes_graph", bytes.1)?;
+        stats.set_item("bytes", bytes.total())?;
+        stats.set_item("bytes_vectors", bytes.vectors)?;
+        stats.set_item("bytes_codes", bytes.codes)?;
+        stats.set_item("bytes_graph", bytes.graph)?;
+        stats.set_item("bytes_keys", bytes.keys)?;
+        stats.set_item("bytes_resident", bytes.total() - bytes.on_disk)?;
+        stats.set_item("bytes_on_disk", bytes.on_disk)?;
         stats.set_item("read_only", read_only)?;
         stats.set_item("simd", osler_kernels::level().name())?;
+        let recall = calibration.as_ref().and_then(|c| c.measured(10, RECALL));
         let curve = calibration.map(|calibration| {
             let curve = PyDict::new(py);
             let points = calibration.points.iter().map(|p| {
@@ -836,6 +905,7 @@ impl Index {
             Ok::<_, PyErr>(curve)
         });
         stats.set_item("calibration", curve.transpose()?)?;
+        stats.set_item("recall", recall)?;
         Ok(stats)
     }
 
@@ -857,23 +927,32 @@ impl Index {
     fn __repr__(&self) -> String {
         let stats = self.engine.stats();
         let measured = match (
-            &stats.nodes,
+            stats.nodes.is_some() || stats.scans_codes,
             stats
                 .calibration
                 .as_ref()
-                .and_then(|c| c.measured(10, 0.95)),
+                .and_then(|c| c.measured(10, RECALL)),
         ) {
-            (None, _) => ", exact".to_owned(),
-            (Some(_), Some(recall)) => format!(", recall@10 {recall:.3} measured"),
-            (Some(_), None) => String::new(),
+            (false, _) => ", exact".to_owned(),
+            (true, Some(recall)) => format!(", recall@10 {recall:.3} measured"),
+            (true, None) => String::new(),
         };
         let Params {
-            dim, metric, codes, ..
+            dim,
+            metric,
+            codes,
+            keep,
+            ..
         } = stats.params;
+        let keep = match keep {
+            Keep::Ram => "",
+            Keep::Disk => ", vectors on disk",
+            Keep::Nowhere => ", no vectors",
+        };
         let read_only = if stats.read_only { ", read-only" } else { "" };
         let count = grouped(stats.live);
         format!(
-            "<osler.Index {count} x {dim}, {}, {}{measured}{read_only}>",
+            "<osler.Index {count} x {dim}, {}, {}{keep}{measured}{read_only}>",
             metric.name(),
             codes.name()
         )

@@ -13,6 +13,8 @@ pub struct Blocks {
     map: Map,
     section: String,
     salt: [u8; 8],
+    /// First byte in the map, and in the file.
+    start: usize,
     offset: usize,
     length: usize,
     shape: Shape,
@@ -37,6 +39,7 @@ impl Blocks {
             map,
             section,
             salt,
+            start: offset,
             offset,
             length: shape.bytes(),
             shape,
@@ -50,7 +53,23 @@ impl Blocks {
         self.shape
     }
 
-    /// First byte of the section.
+    /// The same section in memory of its own.
+    pub fn in_memory(&self) -> Self {
+        let bytes = &self.map.bytes()[self.start..self.start + self.length];
+        let verified = self.verified.iter();
+        Blocks {
+            map: Map::owned(bytes, self.map.name()),
+            section: self.section.clone(),
+            start: 0,
+            checksums: self.checksums.clone(),
+            verified: verified
+                .map(|word| AtomicU64::new(word.load(Ordering::Acquire)))
+                .collect(),
+            ..*self
+        }
+    }
+
+    /// First byte of the section in its file.
     pub fn offset(&self) -> usize {
         self.offset
     }
@@ -63,7 +82,7 @@ impl Blocks {
     fn range(&self, index: usize) -> (usize, usize) {
         let size = self.shape.block_bytes();
         let start = index * size;
-        (self.offset + start, size.min(self.length - start))
+        (self.start + start, size.min(self.length - start))
     }
 
     /// The bytes of a block, if they were verified already.
@@ -97,6 +116,7 @@ impl Blocks {
         let (start, length) = self.range(index);
         let bytes = &self.map.bytes()[start..start + length];
         if checksum(self.salt, index as u64, bytes) != self.checksums[index] {
+            let start = self.offset + (start - self.start);
             return Err(self.damage(start as u64, "the checksum of this block does not match"));
         }
         self.verified[index >> 6].fetch_or(1 << (index & 63), Ordering::AcqRel);

@@ -4,7 +4,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "memory mapping has no safe form; see the one block below"
+    reason = "memory mapping has no safe form; see the blocks below"
 )]
 
 use std::path::Path;
@@ -59,6 +59,22 @@ impl Map {
         Ok(Map {
             bytes: Arc::new(Bytes::Mapped(map)),
             name: crate::error::file_name(path).into(),
+            mapped: true,
+        })
+    }
+
+    /// Maps a temporary file of this process that has no name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be mapped.
+    pub fn of_file(file: &std::fs::File, name: &str) -> Result<Self> {
+        // SAFETY: the map is read-only and only ever viewed as integers and floats, for which every bit pattern is a
+        // value. The file has no name, so only this process and its forks have it, and none writes to it again.
+        let map = unsafe { memmap2::Mmap::map(file) }
+            .map_err(|e| Error::io("map", Path::new(name), e))?;
+        Ok(Map {
+            bytes: Arc::new(Bytes::Mapped(map)),
+            name: name.into(),
             mapped: true,
         })
     }

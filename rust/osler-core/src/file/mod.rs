@@ -16,8 +16,8 @@ use crate::error::{Damage, Error, Read, Result};
 use crate::fs;
 
 const MAGIC: [u8; 8] = [0x8f, b'O', b'S', b'L', b'\r', b'\n', 0x1a, b'\n'];
-const OLDEST: u32 = 2;
-const NEWEST: u32 = 2;
+const OLDEST: u32 = 3;
+const NEWEST: u32 = 3;
 const PAGE: usize = 4096;
 const ENTRY: usize = 48;
 const MAX_SECTIONS: usize = 256;
@@ -313,6 +313,22 @@ impl Reader {
         }
     }
 
+    /// The same file with all sections but those of one kind copied into memory.
+    pub fn in_memory_but(self, kind: u32) -> Self {
+        let sections = self.sections.into_iter().map(|(of, number, blocks)| {
+            let blocks = if of == kind {
+                blocks
+            } else {
+                Arc::new(blocks.in_memory())
+            };
+            (of, number, blocks)
+        });
+        Reader {
+            sections: sections.collect(),
+            ..self
+        }
+    }
+
     /// How many sections of a kind there are.
     pub fn count(&self, kind: u32) -> u32 {
         self.sections.iter().filter(|s| s.0 == kind).count() as u32
@@ -381,6 +397,10 @@ pub mod kind {
     pub const CALIBRATION: u32 = 9;
     /// Centre and unit of the graph's frame.
     pub const FRAME: u32 = 10;
+    /// What training a quantizer made.
+    pub const QUANTIZER: u32 = 11;
+    /// Blocks of small codes.
+    pub const CODES: u32 = 12;
 }
 
 fn section_name(kind: u32) -> &'static str {
@@ -395,6 +415,8 @@ fn section_name(kind: u32) -> &'static str {
         kind::LIFTS => "lifts",
         kind::CALIBRATION => "calibration",
         kind::FRAME => "frame",
+        kind::QUANTIZER => "quantizer",
+        kind::CODES => "codes",
         _ => "unknown",
     }
 }

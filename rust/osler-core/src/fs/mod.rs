@@ -1,4 +1,4 @@
-//! Every file call there is: open, read, and replace a file in one step.
+//! Every file call there is: open, read, replace a file in one step, and files without a name.
 //!
 //! The only module that names `std::fs`.
 #![allow(
@@ -97,6 +97,47 @@ pub fn replace(path: &Path, write: &mut dyn FnMut(&mut NewFile<'_>) -> Result<()
     result
 }
 
+/// A temporary file that has no name: nobody else can open it, and it is gone with its last user.
+pub struct Unlinked {
+    file: BufWriter<File>,
+    folder: PathBuf,
+}
+
+impl Unlinked {
+    /// An empty file in the system's folder for temporary files, which `TMPDIR` names.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn new() -> Result<Self> {
+        let folder = std::env::temp_dir();
+        let (file, path) = temporary(&folder.join("osler-vectors"))?;
+        fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+        Ok(Unlinked {
+            file: BufWriter::with_capacity(1 << 20, file),
+            folder,
+        })
+    }
+
+    /// Writes at the end.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all(bytes);
+        written.map_err(|e| Error::io("write a temporary file in", &self.folder, e))
+    }
+
+    /// The file with all that was written.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<File> {
+        let Unlinked { file, folder } = self;
+        let flushed = file.into_inner();
+        flushed.map_err(|e| Error::io("write a temporary file in", &folder, e.into_error()))
+    }
+}
+
 /// A new file beside `path`, which nobody else has.
 fn temporary(path: &Path) -> Result<(File, PathBuf)> {
     let name = path
@@ -109,7 +150,7 @@ fn temporary(path: &Path) -> Result<(File, PathBuf)> {
         other.push(format!(".{}-{attempt}.tmp", std::process::id()));
         let candidate = path.with_file_name(other);
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
+        options.read(true).write(true).create_new(true).mode(0o600);
         match options.open(&candidate) {
             Ok(file) => return Ok((file, candidate)),
             Err(e) if e.kind() == ErrorKind::AlreadyExists && attempt < MAX_ATTEMPTS => {

@@ -165,6 +165,14 @@ impl Frame {
         self.rotation.apply(vector, out);
     }
 
+    /// Writes the vector of which `turned` is the turned form; `turned` is used as working space.
+    pub fn turn_back(&self, turned: &mut [f32], out: &mut [f32]) {
+        self.rotation.invert(turned, out);
+        for (x, &centre) in out.iter_mut().zip(&self.centre) {
+            *x = *x / self.per_unit + centre;
+        }
+    }
+
     /// Rounds a turned vector to 8-bit numbers; returns scale and squared length.
     pub fn encode(turned: &[f32], codes: &mut [i8]) -> [f32; 2] {
         let square = osler_kernels::sum_of_squares(turned);

@@ -16,6 +16,7 @@ pub mod query;
 pub mod repair;
 pub mod scratch;
 pub mod search;
+pub mod stored_row;
 
 use std::sync::Arc;
 

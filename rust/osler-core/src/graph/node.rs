@@ -154,6 +154,13 @@ impl<'a> Node<'a> {
         query.square + coded.square - 2.0 * coded.scale * query.wide_unit * dot
     }
 
+    /// Inner product of the query with the node's row.
+    pub fn product(&self, query: &Query) -> f32 {
+        let coded = self.coded();
+        let dot = osler_kernels::dot_i16_i8(&query.wide, coded.codes) as f32;
+        coded.scale * query.wide_unit * dot
+    }
+
     /// Estimates the squared distances of the query to all neighbours, given that to the node; the mask has those below
     /// `limit`.
     #[inline(always)]
