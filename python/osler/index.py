@@ -8,4 +8,15 @@ from __future__ import annotations
 
 from osler._native import Bitmap, Found, FoundItems, Groups, Index, Pairs, join, join_batches, rank_items, simd_level
 
-__all__ = ["Bitmap", "Found", "FoundItems", "Groups", "Index", "Pairs", "join", "join_batches", "rank_items", "simd_level"]
+__all__ = [
+    "Bitmap",
+    "Found",
+    "FoundItems",
+    "Groups",
+    "Index",
+    "Pairs",
+    "join",
+    "join_batches",
+    "rank_items",
+    "simd_level",
+]
