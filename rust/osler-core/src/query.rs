@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use crate::calibrate::KS;
 use crate::codes::CodeTable;
 use crate::error::{Error, Read, Result};
 use crate::exact;
@@ -160,7 +161,12 @@ impl<'a> Plan<'a> {
         let (Some(graph), Some(ef)) = (&state.graph, ef) else {
             return Way::Exact;
         };
-        let effort = Effort { k: ask.k, ef };
+        // Between the first two k that are measured, a walk for the greater of them is what was measured.
+        let k = match ask.ef {
+            None if ask.k > KS[0] => ask.k.max(KS[1]),
+            _ => ask.k,
+        };
+        let effort = Effort { k, ef: ef.max(k) };
         let hops = effort.hops() * state.rows() as f64 / candidates.max(1) as f64;
         if hops < Self::scan_in_hops(graph, candidates) {
             Way::Walk(effort)
@@ -388,7 +394,7 @@ impl<'a> Plan<'a> {
         found: &mut Vec<Entry>,
     ) -> Read<bool> {
         let accept = |row| self.accepts(row, grouping);
-        let most = self.ask.k + SPARE;
+        let most = effort.k + SPARE;
         let limits = Limits {
             budget: Self::scan_in_hops(graph, self.candidates) as usize,
             absent: &[],

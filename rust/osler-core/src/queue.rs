@@ -317,8 +317,8 @@ impl Beam {
             old -= usize::from(takes_mine);
             left -= usize::from(!takes_mine);
         }
-        for i in 0..left {
-            self.entries[i] = new[i].0;
+        for (entry, new) in self.entries.iter_mut().zip(&new[..left]) {
+            *entry = new.0;
         }
         self.entries.truncate(self.capacity);
         let at = self.entries.partition_point(|&e| e > best.0);
