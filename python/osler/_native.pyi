@@ -33,7 +33,7 @@ class Index:
         *,
         metric: str = "cosine",
         codes: str = "auto",
-        keep_vectors: str | None = None,
+        keep_vectors: str | None = "ram",
         memory: int | None = None,
         seed: int = 0,
     ) -> Index: ...
@@ -45,7 +45,7 @@ class Index:
         *,
         metric: str = "cosine",
         codes: str = "auto",
-        keep_vectors: str | None = None,
+        keep_vectors: str | None = "ram",
         memory: int | None = None,
         threads: int | None = None,
         seed: int = 0,
