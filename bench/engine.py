@@ -7,6 +7,7 @@ in another, as users do.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ class NotOffered(Exception):
     """The engine has no such thing: a filter, a batch call, a variant. Its text is the reason that a table shows."""
 
 
-class Peer:
+class Peer(ABC):
     """One engine in one variant. Subclasses fill in what they can do.
 
     `rows` are unit rows (n, dim) float32 and the wanted order is that of the inner product. A `width` is one point of
@@ -50,31 +51,32 @@ class Peer:
         name = type(self).__module__.rpartition(".")[2]
         return f"{name} {self.variant}".strip()
 
+    @abstractmethod
     def parameters(self) -> str:
-        raise NotImplementedError
+        """Return the settings that a figure is filed under."""
 
     def sweep(self, rows: int) -> list[Any]:
         """Return the widths to measure on an index of `rows` rows."""
         return list(self.widths)
 
+    @abstractmethod
     def build(self, rows: np.ndarray, folder: Path, threads: int) -> None:
         """Build in `self.index`; an engine that builds on disk does so in `folder`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the index below `folder`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, folder: Path, rows: np.ndarray, threads: int) -> None:
         """Load what `save` wrote. `rows` is mapped from the file of the vectors, for engines that re-rank from it."""
-        raise NotImplementedError
 
     def practise(self, queries: np.ndarray) -> None:
         """Learn from queries that are never reported, right after `open`; most engines have no use for them."""
 
+    @abstractmethod
     def single(self, k: int, width: Any) -> Callable[[np.ndarray], Any]:
         """Return a function from one query (dim,) to k row numbers, on one thread."""
-        raise NotImplementedError
 
     def batch(self, queries: np.ndarray, k: int, width: Any) -> np.ndarray:
         """Return row numbers (m, k) from one call over all queries, on the threads that `open` was given."""
