@@ -71,7 +71,7 @@ class Peer(ABC):
     def open(self, folder: Path, rows: np.ndarray, threads: int) -> None:
         """Load what `save` wrote. `rows` is mapped from the file of the vectors, for engines that re-rank from it."""
 
-    def practise(self, queries: np.ndarray) -> None:
+    def practise(self, queries: np.ndarray) -> None:  # noqa: B027 - most engines learn nothing, so doing nothing is the right default
         """Learn from queries that are never reported, right after `open`; most engines have no use for them."""
 
     @abstractmethod
