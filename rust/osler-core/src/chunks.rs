@@ -239,19 +239,17 @@ impl<T: Pod> Rows<T> {
         self.row(row).map(|row| row[0])
     }
 
-    /// Asks the processor to fetch the beginning of a row that will be read soon.
+    /// Asks the processor to fetch a row that will be read soon.
     #[inline(always)]
     pub fn prefetch(&self, row: usize) {
-        if let Some(row) = self.at_hand(row) {
-            osler_kernels::prefetch(row);
-        }
+        self.prefetch_start(row, self.width);
     }
 
-    /// Asks the processor to fetch a whole row that will be read soon.
+    /// Asks the processor to fetch the first elements of a row that will be read soon.
     #[inline(always)]
-    pub fn prefetch_all(&self, row: usize) {
-        if let Some(row) = self.at_hand(row) {
-            osler_kernels::prefetch_all(row);
+    pub fn prefetch_start(&self, row: usize, elements: usize) {
+        if let Some(start) = self.at_hand(row).and_then(|row| row.get(..elements)) {
+            osler_kernels::prefetch(start);
         }
     }
 

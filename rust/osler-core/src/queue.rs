@@ -1,4 +1,4 @@
-//! Bounded lists of the best rows: the beam, the top k, and the top k with a limit per group.
+//! Lists of scored rows: the top k, the top k with a limit per group, and the open candidates of a walk.
 //!
 //! A row and its score are one `u64` that sorts by score, then by row, so the order is total and the same everywhere.
 
@@ -12,8 +12,6 @@ pub const MAX_ROWS: u32 = (1 << 31) - 1;
 /// A scored row; greater is better: a higher score, or the same score and a lower row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry(u64);
-
-const EXPANDED: u64 = 1;
 
 impl Entry {
     /// Less than every real entry.
@@ -272,117 +270,72 @@ fn offer_to_list(
     list.insert(at, (entry, group));
 }
 
-/// The candidates of a best-first walk, best first, each expanded at most once.
-#[derive(Debug, Default)]
-pub struct Beam {
-    entries: Vec<u64>,
-    capacity: usize,
-    next: usize,
+/// Buckets of a frontier.
+const BUCKETS: usize = 512;
+
+/// Ends the list of a bucket.
+const END: u32 = u32::MAX;
+
+/// The open candidates of a best-first walk in buckets of almost the same distance, the last one put in first: to sort what
+/// is estimated more finely than its error would cost more and give nothing.
+#[derive(Debug)]
+pub struct Frontier {
+    /// An entry, and the one below it in its bucket.
+    entries: Vec<(Entry, u32)>,
+    tops: [u32; BUCKETS],
+    /// A bit for each bucket that is not empty, and the first word that may have one.
+    filled: [u64; BUCKETS / 64],
+    first: usize,
+    per_unit: f32,
 }
 
-impl Beam {
-    /// Empties the beam and sets its width, which must not be 0.
-    pub fn reset(&mut self, capacity: usize) {
+impl Default for Frontier {
+    fn default() -> Self {
+        Frontier {
+            entries: Vec::new(),
+            tops: [END; BUCKETS],
+            filled: [0; BUCKETS / 64],
+            first: 0,
+            per_unit: 0.0,
+        }
+    }
+}
+
+impl Frontier {
+    /// Forgets all entries, and expects scores from `lowest` to 0; those outside are in the outermost buckets.
+    pub fn reset(&mut self, lowest: f32) {
         self.entries.clear();
-        self.entries.reserve(capacity + 1);
-        self.capacity = capacity;
-        self.next = 0;
+        self.tops = [END; BUCKETS];
+        self.filled = [0; BUCKETS / 64];
+        self.first = 0;
+        self.per_unit = BUCKETS as f32 / -lowest.min(-f32::MIN_POSITIVE);
     }
 
-    /// An entry at or below this changes nothing.
+    /// Takes an entry.
     #[inline(always)]
-    pub fn floor(&self) -> Entry {
-        if self.entries.len() == self.capacity {
-            Entry(self.entries[self.capacity - 1] & !EXPANDED)
-        } else {
-            Entry::NONE
-        }
+    pub fn push(&mut self, entry: Entry) {
+        let bucket = ((-entry.score() * self.per_unit) as usize).min(BUCKETS - 1);
+        let at = self.entries.len() as u32;
+        self.entries.push((entry, self.tops[bucket]));
+        self.tops[bucket] = at;
+        self.filled[bucket / 64] |= 1 << (bucket % 64);
+        self.first = self.first.min(bucket / 64);
     }
 
-    /// Takes entries, each of which is above the floor; leaves them sorted.
-    #[inline(always)]
-    pub fn merge(&mut self, new: &mut [Entry]) {
-        sort(new);
-        let Some(best) = new.first() else { return };
-        // From the end, so that nothing better than the best new entry is touched; the greater moves without a branch, as
-        // none could be foretold.
-        let (mut old, mut left) = (self.entries.len(), new.len());
-        self.entries.resize(old + left, 0);
-        let mut to = old + left;
-        while left > 0 && old > 0 {
-            to -= 1;
-            let (mine, other) = (self.entries[old - 1], new[left - 1].0);
-            let takes_mine = mine < other;
-            self.entries[to] = if takes_mine { mine } else { other };
-            old -= usize::from(takes_mine);
-            left -= usize::from(!takes_mine);
-        }
-        for (entry, new) in self.entries.iter_mut().zip(&new[..left]) {
-            *entry = new.0;
-        }
-        self.entries.truncate(self.capacity);
-        let at = self.entries.partition_point(|&e| e > best.0);
-        self.next = self.next.min(at);
-    }
-
-    /// The best entry that was not expanded, which is marked as such now.
+    /// Takes the best entry out, or one that is about as good.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<Entry> {
-        let entry = self.entries.get_mut(self.next)?;
-        let found = Entry(*entry);
-        *entry |= EXPANDED;
-        self.next += 1;
-        while self
-            .entries
-            .get(self.next)
-            .is_some_and(|e| e & EXPANDED != 0)
-        {
-            self.next += 1;
+        while *self.filled.get(self.first)? == 0 {
+            self.first += 1;
         }
-        Some(found)
-    }
-
-    /// Takes back the last `pop`, if nothing was pushed since.
-    #[inline(always)]
-    pub fn unpop(&mut self, entry: Entry) {
-        if let Ok(at) = self
-            .entries
-            .binary_search_by(|e| (entry.0 | EXPANDED).cmp(e))
-        {
-            self.entries[at] = entry.0;
-            self.next = at;
+        let word = self.filled[self.first];
+        let bucket = 64 * self.first + word.trailing_zeros() as usize;
+        let (entry, below) = self.entries[self.tops[bucket] as usize];
+        self.tops[bucket] = below;
+        if below == END {
+            self.filled[self.first] = word & (word - 1);
         }
-    }
-
-    /// The entry that `pop` would return next.
-    #[inline(always)]
-    pub fn peek(&self) -> Option<Entry> {
-        self.entries.get(self.next).map(|&e| Entry(e))
-    }
-
-    /// The entry at a place, counted from the best.
-    #[inline(always)]
-    pub fn at(&self, place: usize) -> Option<Entry> {
-        self.entries.get(place).map(|&e| Entry(e & !EXPANDED))
-    }
-
-    /// All entries, best first.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
-        self.entries.iter().map(|&e| Entry(e & !EXPANDED))
-    }
-}
-
-/// Sorts a few entries, best first.
-#[inline(always)]
-fn sort(entries: &mut [Entry]) {
-    for i in 1..entries.len() {
-        let entry = entries[i];
-        let mut at = i;
-        while at > 0 && entries[at - 1] < entry {
-            entries[at] = entries[at - 1];
-            at -= 1;
-        }
-        entries[at] = entry;
+        Some(entry)
     }
 }
 
@@ -455,20 +408,25 @@ mod tests {
     }
 
     #[test]
-    fn a_beam_expands_each_entry_once_best_first() {
-        let mut beam = Beam::default();
-        beam.reset(3);
-        beam.merge(&mut [Entry::new(0.5, 0), Entry::new(0.7, 1)]);
-        assert_eq!(beam.pop().unwrap().row(), 1);
-        beam.merge(&mut [Entry::new(0.6, 3), Entry::new(0.9, 2)]);
-        assert_eq!(beam.floor().row(), 3);
-        assert_eq!(
-            [beam.pop(), beam.pop(), beam.pop()].map(|e| e.map(Entry::row)),
-            [Some(2), Some(3), None]
-        );
-        assert_eq!(
-            beam.entries().map(Entry::row).collect::<Vec<_>>(),
-            [2, 1, 3]
-        );
+    fn a_frontier_gives_the_best_first_up_to_the_width_of_a_bucket() {
+        let mut frontier = Frontier::default();
+        assert_eq!(frontier.pop(), None);
+        for rows in [1u32, 40, 500] {
+            frontier.reset(-(rows as f32));
+            for row in 0..rows {
+                frontier.push(Entry::new(-((row * 7 % rows) as f32), row));
+            }
+            let best = frontier.pop().unwrap();
+            assert_eq!(best, Entry::new(0.0, 0));
+            frontier.push(best);
+            frontier.push(Entry::new(1.0, 5));
+            frontier.push(Entry::new(f32::MIN, 6));
+            let scores: Vec<f32> =
+                std::iter::from_fn(|| frontier.pop().map(Entry::score)).collect();
+            let expected: Vec<f32> = (1..rows).map(|row| -(row as f32)).collect();
+            assert_eq!(scores[..2], [1.0, 0.0]);
+            assert_eq!(scores[2..scores.len() - 1], expected);
+            assert_eq!(scores.last(), Some(&f32::MIN));
+        }
     }
 }

@@ -42,7 +42,7 @@ pub use kernels::{
     l2_f16, l2_tile, l2_tile_f16, neighbours, position_of_max, residual, scan, sliver_reach,
     sliver_sums, sum_of_squares, tables, to_f16, to_f32, to_i16,
 };
-pub use memory::{prefetch, prefetch_all};
+pub use memory::prefetch;
 pub use near::{
     MAX_PANEL_DIM, MAX_PANEL_ROWS, PANEL, PANEL_DIM_STEP, Panels, dot4_i8, nearest_among,
     nearest_of, nearest_within,

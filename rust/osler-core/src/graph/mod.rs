@@ -167,13 +167,14 @@ impl Graph {
 
     #[inline(always)]
     fn prefetch_block(&self, node: u32) {
-        self.nodes[size_of_name(node)].prefetch_all(index_of_name(node));
+        self.nodes[size_of_name(node)].prefetch(index_of_name(node));
     }
 
-    /// Asks for the node's own row, which its block begins with.
+    /// Asks for the node's own row and what is known about it, which its block begins with.
     #[inline(always)]
     fn prefetch_row(&self, node: u32) {
-        self.nodes[size_of_name(node)].prefetch(index_of_name(node));
+        let size = size_of_name(node);
+        self.nodes[size].prefetch_start(index_of_name(node), self.layout(size).links());
     }
 
     /// The row of a node that exists.

@@ -15,8 +15,9 @@ pub const NONE: u32 = u32::MAX;
 /// Sizes of a block.
 pub const SIZES: usize = 2;
 
-/// Words behind the rest: scale, squared length, row, number of real links.
-const HEADER: usize = 4;
+/// Words between a block's row and its links: scale, squared length, row, number of real links, and what fills the cache
+/// line, so that the row and they are read together and codes begin on a line.
+const HEADER: usize = 16;
 
 /// Neighbours that fit into a block of a size.
 #[inline(always)]
@@ -59,8 +60,13 @@ impl Layout {
         }
     }
 
-    const fn links(self) -> usize {
+    const fn header(self) -> usize {
         self.padded / 4
+    }
+
+    /// Words of the row and the header, which a block begins with.
+    pub const fn links(self) -> usize {
+        self.header() + HEADER
     }
 
     const fn centres(self) -> usize {
@@ -75,13 +81,9 @@ impl Layout {
         self.slopes() + self.slots / 2
     }
 
-    const fn header(self) -> usize {
-        self.signs() + self.slots * self.padded / 32
-    }
-
     /// Words of a block.
     pub const fn words(self) -> usize {
-        self.header() + HEADER
+        self.signs() + self.slots * self.padded / 32
     }
 }
 
@@ -140,7 +142,7 @@ impl<'a> Node<'a> {
     #[inline(always)]
     pub fn coded(&self) -> Coded<'a> {
         Coded {
-            codes: bytemuck::cast_slice(self.part(0, self.layout.links())),
+            codes: bytemuck::cast_slice(self.part(0, self.layout.header())),
             scale: f32::from_bits(self.header(0)),
             square: f32::from_bits(self.header(1)),
         }
@@ -168,7 +170,7 @@ impl<'a> Node<'a> {
         let layout = self.layout;
         let halves = |from, to| -> &[f16] { bytemuck::cast_slice(self.part(from, to)) };
         osler_kernels::neighbours(
-            bytemuck::cast_slice(self.part(layout.signs(), layout.header())),
+            bytemuck::cast_slice(self.part(layout.signs(), layout.words())),
             &query.tables,
             halves(layout.centres(), layout.slopes()),
             halves(layout.slopes(), layout.signs()),
@@ -208,7 +210,7 @@ impl Encoder {
         self.signs.resize(padded / 8, 0);
         coded.decode(&mut self.owner);
         out.fill(0);
-        bytemuck::cast_slice_mut::<u32, i8>(&mut out[..layout.links()])
+        bytemuck::cast_slice_mut::<u32, i8>(&mut out[..layout.header()])
             .copy_from_slice(coded.codes);
         out[layout.links()..layout.centres()].fill(NONE);
         // An empty place is infinitely far.
@@ -226,7 +228,7 @@ impl Encoder {
             halves(&mut out[layout.centres()..layout.slopes()])[i] = finite(centre);
             halves(&mut out[layout.slopes()..layout.signs()])[i] = finite(slope);
             let codes: &mut [u8] =
-                bytemuck::cast_slice_mut(&mut out[layout.signs()..layout.header()]);
+                bytemuck::cast_slice_mut(&mut out[layout.signs()..layout.words()]);
             spread(&self.signs, &mut codes[i / PLANE * 2 * padded..], i % PLANE);
         }
         let header = &mut out[layout.header()..];

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use super::query::Query;
-use crate::queue::{Beam, Entry, Top};
+use crate::queue::{Entry, Frontier, Top};
 
 /// What was visited.
 #[derive(Debug, Default)]
@@ -48,14 +48,16 @@ impl Visited {
 /// The buffers of one search.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Candidates of a walk.
-    pub beam: Beam,
-    /// Finds of a scan or of a filtered walk.
+    /// Open nodes of a walk.
+    pub frontier: Frontier,
+    /// The best estimates of a walk that has not yet found k nodes.
+    pub early: Top,
+    /// Finds of a walk or a scan.
     pub top: Top,
     /// Nodes that were seen.
     pub visited: Visited,
     /// Open nodes of a walk that collects.
-    pub frontier: std::collections::BinaryHeap<Entry>,
+    pub heap: std::collections::BinaryHeap<Entry>,
     /// Nodes that a walk starts from.
     pub starts: Top,
     /// Nodes just seen that may be collected, or are looked at once more.

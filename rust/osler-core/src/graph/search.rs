@@ -17,6 +17,9 @@ pub const SPARE: usize = 6;
 /// Open estimates that are looked at once more when the walk is over.
 const SECOND_LOOK: usize = 16;
 
+/// Open nodes are told apart up to this many times the squared distance of the worst start.
+const FAR: f32 = 1.25;
+
 /// Rows of the sample that a walk starts from.
 const STARTS: usize = 5;
 
@@ -59,8 +62,9 @@ impl Effort {
         (self.k + self.ef / 2) as f64
     }
 
-    /// Candidates that are kept; more than any walk needs that ends by its margin.
-    pub fn capacity(self) -> usize {
+    /// Nodes that may be expanded without any of them being among the k best; more than any walk needs that ends by its
+    /// margin.
+    fn patience(self) -> usize {
         self.ef + self.k + 8
     }
 }
@@ -146,13 +150,16 @@ impl Graph {
     /// The damage, where blocks lie in a damaged part of a file.
     pub fn walk(&self, effort: Effort, absent: &[u32], scratch: &mut Scratch) -> Read<()> {
         self.begin(absent, &mut scratch.visited);
-        scratch.beam.reset(effort.capacity());
         scratch.top.reset(effort.k + SPARE);
+        scratch.early.reset(effort.k);
         self.starts(&scratch.query, &mut scratch.visited, &mut scratch.starts)?;
-        let mut fresh = [Entry::NONE; STARTS];
-        let starts = scratch.starts.entries();
-        fresh[..starts.len()].copy_from_slice(starts);
-        scratch.beam.merge(&mut fresh[..starts.len()]);
+        let farthest = scratch.starts.entries().last();
+        let farthest = farthest.map_or(0.0, |entry| entry.score());
+        scratch.frontier.reset(FAR * farthest);
+        for &start in scratch.starts.entries() {
+            scratch.frontier.push(start);
+            scratch.early.offer(start);
+        }
         loop {
             self.advance(effort, scratch)?;
             if !self.look_again(effort, scratch)? {
@@ -165,41 +172,61 @@ impl Graph {
     #[inline(always)]
     fn advance(&self, effort: Effort, scratch: &mut Scratch) -> Read<()> {
         let Scratch {
-            beam,
+            frontier,
+            early,
             top,
             visited,
             query,
             ..
         } = scratch;
         let margin = effort.margin(query);
-        let mut fresh = [Entry::NONE; 32];
-        while let Some(best) = beam.pop() {
-            let mut limit = f32::INFINITY;
-            if let Some(&kth) = top.entries().get(effort.k - 1) {
-                if best.score() < self.slackened(kth, margin) {
-                    beam.unpop(best);
-                    break;
+        let mut patience = effort.patience();
+        let mut coming = None;
+        loop {
+            let kth = top.entries().get(effort.k - 1).copied();
+            // A node is expanded a turn after it was taken, so that its block comes while the one before it is scored.
+            let next = match (frontier.pop(), kth) {
+                (Some(open), Some(kth)) if open.score() < self.slackened(kth, margin) => {
+                    frontier.push(open);
+                    None
                 }
-                limit = -self.slackened(kth, margin + WINDOW);
-            } else if let Some(kth) = beam.at(effort.k - 1) {
-                // Estimates of the k best so far stand in for distances that are not known yet.
-                limit = -self.slackened(kth, margin + WINDOW);
-            }
-            if let Some(next) = beam.peek() {
+                (open, _) => open,
+            };
+            if let Some(next) = next {
                 self.prefetch_block(next.row());
             }
+            let Some(best) = std::mem::replace(&mut coming, next) else {
+                if next.is_none() {
+                    break;
+                }
+                continue;
+            };
+            // Estimates of the k best so far stand in for distances that are not known yet.
+            let known = kth.unwrap_or(early.floor());
+            let limit = if known == Entry::NONE {
+                f32::INFINITY
+            } else {
+                -self.slackened(known, margin + WINDOW)
+            };
             let node = self.node(best.row())?;
             let distance = node.distance(query);
-            top.offer(Entry::new(-distance, node.row().min(MAX_ROWS)));
-            let (floor, mut count) = (beam.floor(), 0);
+            let find = Entry::new(-distance, node.row().min(MAX_ROWS));
+            if kth.is_some_and(|kth| find < kth) {
+                patience -= 1;
+                if patience == 0 {
+                    break;
+                }
+            }
+            top.offer(find);
             let whole = self.expand(&node, distance, limit, query, visited, |entry| {
-                fresh[count] = entry;
-                count += usize::from(entry > floor);
+                frontier.push(entry);
+                if kth.is_none() {
+                    early.offer(entry);
+                }
             });
             if !whole {
                 return Err(self.broken(best.row()));
             }
-            beam.merge(&mut fresh[..count]);
         }
         Ok(())
     }
@@ -208,7 +235,7 @@ impl Graph {
     /// best after all are open again, as what they are; whether there are any.
     fn look_again(&self, effort: Effort, scratch: &mut Scratch) -> Read<bool> {
         let Scratch {
-            beam,
+            frontier,
             top,
             query,
             pending,
@@ -218,28 +245,26 @@ impl Graph {
         let kth = top.entries().get(effort.k - 1).copied();
         let last = kth.map(|kth| self.slackened(kth, effort.margin(query) + WINDOW));
         while pending.len() < SECOND_LOOK {
-            let Some(open) = beam.pop() else { break };
+            let Some(open) = frontier.pop() else { break };
             if last.is_some_and(|last| open.score() < last) {
                 break;
             }
             self.prefetch_row(open.row());
             pending.push(open);
         }
-        let mut better = 0;
-        for i in 0..pending.len() {
-            let name = pending[i].row();
-            let distance = self.node(name)?.distance(query);
+        let mut better = false;
+        for open in pending.drain(..) {
+            let node = self.node(open.row())?;
+            let distance = node.distance(query);
             if kth.is_none_or(|kth| -distance > kth.score()) {
-                self.prefetch_block(name);
-                pending[better] = Entry::new(-distance, name);
-                better += 1;
+                self.prefetch_block(open.row());
+                frontier.push(Entry::new(-distance, open.row()));
+                better = true;
             } else {
-                top.offer(Entry::new(-distance, self.row_of(name)?.min(MAX_ROWS)));
+                top.offer(Entry::new(-distance, node.row().min(MAX_ROWS)));
             }
         }
-        pending.truncate(better);
-        beam.merge(pending);
-        Ok(better > 0)
+        Ok(better)
     }
 }
 
@@ -269,7 +294,7 @@ impl Graph {
         scratch: &mut Scratch,
     ) -> Read<bool> {
         let Scratch {
-            frontier,
+            heap,
             visited,
             query,
             starts,
@@ -278,14 +303,14 @@ impl Graph {
         } = scratch;
         let margin = effort.margin(query);
         self.begin(limits.absent, visited);
-        frontier.clear();
+        heap.clear();
         pending.clear();
         self.starts(query, visited, starts)?;
-        frontier.extend(starts.entries());
+        heap.extend(starts.entries());
         pending.extend_from_slice(starts.entries());
         self.offer_accepted(pending, &accept, margin, collect, query)?;
         let mut expanded = 0;
-        while let Some(best) = frontier.pop() {
+        while let Some(best) = heap.pop() {
             let floor = collect.floor();
             let full = floor > Entry::NONE;
             if full && best.score() < self.slackened(floor, margin) {
@@ -295,7 +320,7 @@ impl Graph {
                 return Ok(false);
             }
             expanded += 1;
-            if let Some(next) = frontier.peek() {
+            if let Some(next) = heap.peek() {
                 self.prefetch_block(next.row());
             }
             let limit = if full {
@@ -306,7 +331,7 @@ impl Graph {
             let node = self.node(best.row())?;
             let distance = node.distance(query);
             let whole = self.expand(&node, distance, limit, query, visited, |entry| {
-                frontier.push(entry);
+                heap.push(entry);
                 pending.push(entry);
             });
             if !whole {
@@ -357,11 +382,11 @@ impl Graph {
     ) -> Read<()> {
         /// Rows that are fetched while those before them are scored.
         const AHEAD: usize = 8;
-        let mut ring = [NONE; AHEAD];
+        let mut ring = [(NONE, 0); AHEAD];
         let mut at = 0;
-        let mut score = |node: u32| -> Read<()> {
+        let mut score = |node: u32, row: u32| -> Read<()> {
             let distance = self.node(node)?.distance(&scratch.query);
-            let entry = Entry::new(-distance, self.row_of(node)?);
+            let entry = Entry::new(-distance, row);
             if entry > collect.floor() {
                 collect.offer(entry);
             }
@@ -376,15 +401,15 @@ impl Graph {
                 return Err(self.node_of.damage(row as usize, super::BROKEN_LINKS));
             }
             self.prefetch_row(node);
-            let due = std::mem::replace(&mut ring[at], node);
+            let (due, due_row) = std::mem::replace(&mut ring[at], (node, row));
             at = (at + 1) % AHEAD;
             if due != NONE {
-                score(due)?;
+                score(due, due_row)?;
             }
         }
         ring.into_iter()
-            .filter(|&node| node != NONE)
-            .try_for_each(score)
+            .filter(|&(node, _)| node != NONE)
+            .try_for_each(|(node, row)| score(node, row))
     }
 }
 
