@@ -20,6 +20,9 @@ const SECOND_LOOK: usize = 16;
 /// Open nodes are told apart up to this many times the squared distance of the worst start.
 const FAR: f32 = 1.25;
 
+/// A node is expanded so many turns after it was taken, so that its block comes while those before it are scored.
+const AHEAD: usize = 2;
+
 /// Rows of the sample that a walk starts from.
 const STARTS: usize = 5;
 
@@ -181,10 +184,10 @@ impl Graph {
         } = scratch;
         let margin = effort.margin(query);
         let mut patience = effort.patience();
-        let mut coming = None;
+        // Nodes whose blocks are on their way, in a ring.
+        let (mut coming, mut turn) = ([None; AHEAD], 0);
         loop {
             let kth = top.entries().get(effort.k - 1).copied();
-            // A node is expanded a turn after it was taken, so that its block comes while the one before it is scored.
             let next = match (frontier.pop(), kth) {
                 (Some(open), Some(kth)) if open.score() < self.slackened(kth, margin) => {
                     frontier.push(open);
@@ -195,8 +198,10 @@ impl Graph {
             if let Some(next) = next {
                 self.prefetch_block(next.row());
             }
-            let Some(best) = std::mem::replace(&mut coming, next) else {
-                if next.is_none() {
+            let due = std::mem::replace(&mut coming[turn], next);
+            turn = (turn + 1) % AHEAD;
+            let Some(best) = due else {
+                if coming.iter().all(Option::is_none) {
                     break;
                 }
                 continue;
@@ -214,6 +219,10 @@ impl Graph {
             if kth.is_some_and(|kth| find < kth) {
                 patience -= 1;
                 if patience == 0 {
+                    coming
+                        .iter()
+                        .flatten()
+                        .for_each(|&open| frontier.push(open));
                     break;
                 }
             }
@@ -381,8 +390,8 @@ impl Graph {
         scratch: &Scratch,
     ) -> Read<()> {
         /// Rows that are fetched while those before them are scored.
-        const AHEAD: usize = 8;
-        let mut ring = [(NONE, 0); AHEAD];
+        const SCANNED_AHEAD: usize = 8;
+        let mut ring = [(NONE, 0); SCANNED_AHEAD];
         let mut at = 0;
         let mut score = |node: u32, row: u32| -> Read<()> {
             let distance = self.node(node)?.distance(&scratch.query);
@@ -402,7 +411,7 @@ impl Graph {
             }
             self.prefetch_row(node);
             let (due, due_row) = std::mem::replace(&mut ring[at], (node, row));
-            at = (at + 1) % AHEAD;
+            at = (at + 1) % SCANNED_AHEAD;
             if due != NONE {
                 score(due, due_row)?;
             }
