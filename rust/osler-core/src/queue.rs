@@ -270,23 +270,27 @@ fn offer_to_list(
     list.insert(at, (entry, group));
 }
 
-/// Buckets of a frontier.
-const BUCKETS: usize = 512;
+/// Buckets of a frontier: so many powers of two of distances, each in as many parts as so many bits tell apart.
+const BUCKETS: usize = 16 << PART_BITS;
+const PART_BITS: u32 = 6;
+
+/// The least distance that has a bucket of its own, 2^-13; closer ones share it.
+const LEAST: f32 = 1.0 / 8192.0;
 
 /// Ends the list of a bucket.
 const END: u32 = u32::MAX;
 
-/// The open candidates of a best-first walk in buckets of almost the same distance, the last one put in first: to sort what
-/// is estimated more finely than its error would cost more and give nothing.
+/// The open candidates of a best-first walk in buckets of distances that differ by less than 2 %, the last one put in first:
+/// to sort what is estimated more finely than its error would cost more and give nothing.
 #[derive(Debug)]
 pub struct Frontier {
     /// An entry, and the one below it in its bucket.
     entries: Vec<(Entry, u32)>,
+    /// The entry on top of each bucket that is not empty.
     tops: [u32; BUCKETS],
     /// A bit for each bucket that is not empty, and the first word that may have one.
     filled: [u64; BUCKETS / 64],
     first: usize,
-    per_unit: f32,
 }
 
 impl Default for Frontier {
@@ -296,30 +300,35 @@ impl Default for Frontier {
             tops: [END; BUCKETS],
             filled: [0; BUCKETS / 64],
             first: 0,
-            per_unit: 0.0,
         }
     }
 }
 
 impl Frontier {
-    /// Forgets all entries, and expects scores from `lowest` to 0; those outside are in the outermost buckets.
-    pub fn reset(&mut self, lowest: f32) {
+    /// Forgets all entries.
+    pub fn clear(&mut self) {
         self.entries.clear();
-        self.tops = [END; BUCKETS];
         self.filled = [0; BUCKETS / 64];
         self.first = 0;
-        self.per_unit = BUCKETS as f32 / -lowest.min(-f32::MIN_POSITIVE);
     }
 
-    /// Takes an entry.
+    /// Takes an entry, whose score is minus a distance.
     #[inline(always)]
     pub fn push(&mut self, entry: Entry) {
-        let bucket = ((-entry.score() * self.per_unit) as usize).min(BUCKETS - 1);
-        let at = self.entries.len() as u32;
-        self.entries.push((entry, self.tops[bucket]));
-        self.tops[bucket] = at;
-        self.filled[bucket / 64] |= 1 << (bucket % 64);
-        self.first = self.first.min(bucket / 64);
+        // The bits of positive floats are in the order of the floats.
+        let part = |distance: f32| distance.to_bits() >> (f32::MANTISSA_DIGITS - 1 - PART_BITS);
+        let bucket = part((-entry.score()).max(LEAST)) - part(LEAST);
+        let bucket = (bucket as usize).min(BUCKETS - 1);
+        let (word, bit) = (bucket / 64, 1 << (bucket % 64));
+        let below = if self.filled[word] & bit == 0 {
+            END
+        } else {
+            self.tops[bucket]
+        };
+        self.tops[bucket] = self.entries.len() as u32;
+        self.entries.push((entry, below));
+        self.filled[word] |= bit;
+        self.first = self.first.min(word);
     }
 
     /// Takes the best entry out, or one that is about as good.
@@ -411,22 +420,21 @@ mod tests {
     fn a_frontier_gives_the_best_first_up_to_the_width_of_a_bucket() {
         let mut frontier = Frontier::default();
         assert_eq!(frontier.pop(), None);
-        for rows in [1u32, 40, 500] {
-            frontier.reset(-(rows as f32));
+        for rows in [1u32, 40, 400] {
+            frontier.clear();
             for row in 0..rows {
-                frontier.push(Entry::new(-((row * 7 % rows) as f32), row));
+                let distance = 0.001 * 1.02f32.powi((row * 7 % rows).cast_signed());
+                frontier.push(Entry::new(-distance, row));
             }
             let best = frontier.pop().unwrap();
-            assert_eq!(best, Entry::new(0.0, 0));
+            assert_eq!(best, Entry::new(-0.001, 0));
             frontier.push(best);
             frontier.push(Entry::new(1.0, 5));
             frontier.push(Entry::new(f32::MIN, 6));
             let scores: Vec<f32> =
                 std::iter::from_fn(|| frontier.pop().map(Entry::score)).collect();
-            let expected: Vec<f32> = (1..rows).map(|row| -(row as f32)).collect();
-            assert_eq!(scores[..2], [1.0, 0.0]);
-            assert_eq!(scores[2..scores.len() - 1], expected);
-            assert_eq!(scores.last(), Some(&f32::MIN));
+            assert_eq!(scores.len(), rows as usize + 2);
+            assert!(scores.is_sorted_by(|a, b| a > b), "{scores:?}");
         }
     }
 }

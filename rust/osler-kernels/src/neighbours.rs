@@ -127,27 +127,26 @@ pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
         .iter()
         .zip(out.as_chunks_mut::<{ 4 * CODE_DIMS }>().0)
     {
-        let (mut magnitudes, mut flips) = ([0u8; CODE_DIMS], [0u8; CODE_DIMS]);
+        // What a dimension adds where its bit is set, and where it is not.
+        let (mut set, mut unset) = ([0u32; CODE_DIMS], [0u32; CODE_DIMS]);
         for i in 0..CODE_DIMS {
-            // At most 126, which a conversion to a signed number holds as well.
-            let rounded = (values[i].abs() * per_unit + 0.5) as i32;
-            magnitudes[i] = rounded as u8;
-            flips[i] = if values[i] < 0.0 { 0xff } else { 0 };
-            sum += rounded.cast_unsigned();
+            let rounded = whole(values[i].abs() * per_unit).cast_unsigned();
+            set[i] = if values[i] < 0.0 { 0 } else { rounded };
+            unset[i] = rounded - set[i];
+            sum += rounded;
         }
-        let groups = magnitudes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .zip(flips.as_chunks::<4>().0);
-        for ((magnitudes, flips), entries) in groups.zip(entries.as_chunks_mut::<16>().0) {
-            let mut all = [0u8; 16];
-            for bit in 0..4 {
-                for n in 0..16 {
-                    all[n] += magnitudes[bit] & (HAS_BIT[bit][n] ^ flips[bit]);
-                }
+        let groups = set.as_chunks::<4>().0.iter().zip(unset.as_chunks::<4>().0);
+        for ((set, unset), entries) in groups.zip(entries.as_chunks_mut::<16>().0) {
+            // Four entries are a word: its bytes differ in the lower two bits, words in the upper two.
+            let bytes = 0x0100_0100 * set[0]
+                + 0x0001_0001 * unset[0]
+                + 0x0101_0000 * set[1]
+                + 0x0000_0101 * unset[1];
+            for (word, entries) in entries.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                let third = if word & 1 == 1 { set[2] } else { unset[2] };
+                let fourth = if word & 2 == 2 { set[3] } else { unset[3] };
+                *entries = (bytes + 0x0101_0101 * (third + fourth)).to_le_bytes();
             }
-            *entries = all;
         }
     }
     let unit = if most > 0.0 { most / (MOST - 2.0) } else { 0.0 };
@@ -157,28 +156,16 @@ pub(crate) fn tables(query: &[f32], out: &mut [u8]) -> TableScale {
     }
 }
 
-/// All ones where bit `[bit]` of number `[n]` is set.
-const HAS_BIT: [[u8; 16]; 4] = {
-    let mut masks = [[0; 16]; 4];
-    let mut bit = 0;
-    while bit < 4 {
-        let mut n = 0;
-        while n < 16 {
-            if n >> bit & 1 == 1 {
-                masks[bit][n] = 0xff;
-            }
-            n += 1;
-        }
-        bit += 1;
-    }
-    masks
-};
+/// The nearest whole number, ties to even, of numbers below 2^22, in a form that compilers turn into vectors.
+#[inline(always)]
+fn whole(x: f32) -> i32 {
+    const ROUNDER: f32 = 12_582_912.0;
+    (x + ROUNDER).to_bits().cast_signed() - ROUNDER.to_bits().cast_signed()
+}
 
 /// Rounds a vector to whole numbers of at most `widest`; returns what a unit of them is worth.
 #[inline(always)]
 pub(crate) fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
-    /// Adding and taking away rounds to a whole number, ties to even.
-    const ROUNDER: f32 = 12_582_912.0;
     let mut mosts = [0.0f32; LANES];
     for block in values.as_chunks::<LANES>().0 {
         for (most, value) in mosts.iter_mut().zip(block) {
@@ -195,7 +182,7 @@ pub(crate) fn to_i16(values: &[f32], widest: f32, out: &mut [i16]) -> f32 {
     }
     let per_unit = if most > 0.0 { widest / most } else { 0.0 };
     for (out, value) in out.iter_mut().zip(values) {
-        *out = ((value * per_unit + ROUNDER) - ROUNDER) as i32 as i16;
+        *out = whole(value * per_unit) as i16;
     }
     if per_unit > 0.0 { 1.0 / per_unit } else { 0.0 }
 }

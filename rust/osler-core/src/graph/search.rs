@@ -17,9 +17,6 @@ pub const SPARE: usize = 6;
 /// Open estimates that are looked at once more when the walk is over.
 const SECOND_LOOK: usize = 16;
 
-/// Open nodes are told apart up to this many times the squared distance of the worst start.
-const FAR: f32 = 1.25;
-
 /// A node is expanded so many turns after it was taken, so that its block comes while those before it are scored.
 const AHEAD: usize = 2;
 
@@ -156,9 +153,7 @@ impl Graph {
         scratch.top.reset(effort.k + SPARE);
         scratch.early.reset(effort.k);
         self.starts(&scratch.query, &mut scratch.visited, &mut scratch.starts)?;
-        let farthest = scratch.starts.entries().last();
-        let farthest = farthest.map_or(0.0, |entry| entry.score());
-        scratch.frontier.reset(FAR * farthest);
+        scratch.frontier.clear();
         for &start in scratch.starts.entries() {
             scratch.frontier.push(start);
             scratch.early.offer(start);
