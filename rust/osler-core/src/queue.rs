@@ -84,6 +84,9 @@ impl Top {
     }
 }
 
+/// Up to this capacity an entry moves down a list place by place, without a branch that could not be foretold.
+const SHORT: usize = 24;
+
 impl Collect for Top {
     #[inline]
     fn offer(&mut self, entry: Entry) {
@@ -93,8 +96,18 @@ impl Collect for Top {
             }
             self.entries.pop();
         }
-        let at = self.entries.partition_point(|&e| e > entry);
-        self.entries.insert(at, entry);
+        if self.capacity <= SHORT {
+            let mut moved = entry.0;
+            for place in &mut self.entries {
+                let better = place.0.max(moved);
+                moved = place.0.min(moved);
+                place.0 = better;
+            }
+            self.entries.push(Entry(moved));
+        } else {
+            let at = self.entries.partition_point(|&e| e > entry);
+            self.entries.insert(at, entry);
+        }
     }
 
     #[inline]
