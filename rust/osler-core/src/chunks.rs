@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Damage, Read};
 use crate::file::blocks::Blocks;
-use crate::file::map::{Huge, HugeMut, Line};
+use crate::file::map::{HUGE_FROM_BYTES, Huge, HugeMut, Line};
 use crate::file::shape::Shape;
 
 /// A chunk is at most this long, unless one row is longer; also the unit of checksums.
@@ -18,9 +18,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// Rows at least this long start on a cache line.
 const ALIGN_FROM_BYTES: usize = 256;
-
-/// Smaller tables are not worth a huge page.
-const GATHER_FROM_BYTES: usize = 4 << 20;
 
 /// Chunks are gathered when at least one in so many is memory of its own.
 const GATHER_SHARE: usize = 4;
@@ -33,6 +30,15 @@ enum Chunk {
     Stored(Arc<Blocks>, usize),
 }
 
+/// Rows that lie one after another.
+#[derive(Clone)]
+struct Flat {
+    memory: Arc<Huge>,
+    /// Where the first row begins.
+    start: usize,
+    rows: usize,
+}
+
 /// A growing table of rows of `width` elements; cloning is cheap and gives a snapshot.
 #[derive(Clone)]
 pub struct Rows<T> {
@@ -41,8 +47,8 @@ pub struct Rows<T> {
     shift: u32,
     len: usize,
     chunks: Vec<Chunk>,
-    /// The memory that rows `0..flat.1` lie in one after another, for a way to them without the list of chunks.
-    flat: Option<(Arc<Huge>, usize)>,
+    /// A way to the first rows without the list of chunks.
+    flat: Option<Flat>,
     element: PhantomData<T>,
 }
 
@@ -84,13 +90,18 @@ impl<T: Pod> Rows<T> {
         let chunks = (0..blocks.count())
             .map(|i| Chunk::Stored(blocks.clone(), i))
             .collect();
+        let flat = blocks.at_hand().map(|(memory, start)| Flat {
+            memory,
+            start,
+            rows,
+        });
         Rows {
             width,
             stride,
             shift,
             len: rows,
             chunks,
-            flat: None,
+            flat,
             element: PhantomData,
         }
     }
@@ -141,12 +152,12 @@ impl<T: Pod> Rows<T> {
 
     #[inline(always)]
     fn flat_row(&self, row: usize) -> Option<&[T]> {
-        let (memory, rows) = self.flat.as_ref()?;
-        if row >= *rows {
+        let flat = self.flat.as_ref()?;
+        if row >= flat.rows {
             return None;
         }
-        let start = row * self.stride * size_of::<T>();
-        let bytes = &memory.bytes()[start..start + self.width * size_of::<T>()];
+        let start = flat.start + row * self.stride * size_of::<T>();
+        let bytes = &flat.memory.bytes()[start..start + self.width * size_of::<T>()];
         Some(bytemuck::cast_slice(bytes))
     }
 
@@ -169,7 +180,7 @@ impl<T: Pod> Rows<T> {
             own += usize::from(matches!(chunk, Chunk::Owned(_)));
             movable += usize::from(!matches!(chunk, Chunk::Stored(..)));
         }
-        let worth = own * size >= GATHER_FROM_BYTES && own * GATHER_SHARE >= movable;
+        let worth = own * size >= HUGE_FROM_BYTES && own * GATHER_SHARE >= movable;
         if !worth || !size.is_multiple_of(Line::BYTES) {
             return;
         }
@@ -191,7 +202,11 @@ impl<T: Pod> Rows<T> {
         }
         let memory = Arc::new(memory.freeze());
         let in_order = places.len() == last;
-        self.flat = in_order.then(|| (memory.clone(), last << self.shift));
+        self.flat = in_order.then(|| Flat {
+            memory: memory.clone(),
+            start: 0,
+            rows: last << self.shift,
+        });
         for (index, offset) in places {
             self.chunks[index] = Chunk::Gathered(memory.clone(), offset);
         }
@@ -309,7 +324,10 @@ impl<T: Pod> Rows<T> {
     /// # Errors
     /// The damage, where the row lies in a damaged block of a file.
     pub fn row_mut(&mut self, row: usize) -> Read<&mut [T]> {
-        self.flat = None;
+        let first = row >> self.shift << self.shift;
+        if let Some(flat) = &mut self.flat {
+            flat.rows = flat.rows.min(first);
+        }
         let block = self.shape().block_bytes();
         let full = block.div_ceil(Line::BYTES);
         let at = (row & (self.per_chunk() - 1)) * self.stride;

@@ -4,7 +4,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::map::Map;
+use std::sync::Arc;
+
+use super::map::{Huge, Map};
 use super::shape::Shape;
 use crate::error::{Damage, Read};
 
@@ -67,6 +69,13 @@ impl Blocks {
                 .collect(),
             ..*self
         }
+    }
+
+    /// The huge pages that the section lies in, and where, if all its blocks were verified.
+    pub fn at_hand(&self) -> Option<(Arc<Huge>, usize)> {
+        let all = (0..self.count()).all(|index| self.touched(index).is_some());
+        let huge = self.map.huge().filter(|_| all)?;
+        Some((huge.clone(), self.start))
     }
 
     /// First byte of the section in its file.

@@ -7,6 +7,7 @@
     reason = "memory mapping has no safe form; see the blocks below"
 )]
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,7 +29,11 @@ impl Line {
 enum Bytes {
     Mapped(memmap2::Mmap),
     Owned(Vec<Line>, usize),
+    Huge(Arc<Huge>, usize),
 }
+
+/// Fewer bytes are not worth a huge page.
+pub const HUGE_FROM_BYTES: usize = 4 << 20;
 
 /// Immutable bytes with a name for messages.
 #[derive(Clone)]
@@ -84,18 +89,44 @@ impl Map {
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        Ok(Map::owned(&fs::read(path)?, &crate::error::file_name(path)))
+        let failed = |e| Error::io("read", path, e);
+        let mut file = fs::open(path)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let length = usize::try_from(length).map_err(|_| Error::Memory(usize::MAX))?;
+        Self::filled(length, &crate::error::file_name(path), |bytes| {
+            file.read_exact(bytes).map_err(failed)
+        })
     }
 
     /// A copy of `bytes` in memory.
     pub fn owned(bytes: &[u8], name: &str) -> Self {
-        let mut lines = vec![Line::zeroed(); bytes.len().div_ceil(Line::BYTES)];
-        bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..bytes.len()].copy_from_slice(bytes);
-        Map {
-            bytes: Arc::new(Bytes::Owned(lines, bytes.len())),
+        let copied: Result<Self> = Self::filled(bytes.len(), name, |to| {
+            to.copy_from_slice(bytes);
+            Ok(())
+        });
+        copied.unwrap_or_else(|_| unreachable!("a copy does not fail"))
+    }
+
+    /// So many bytes of memory that `fill` fills, in huge pages if they are many.
+    fn filled(
+        length: usize,
+        name: &str,
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<Self> {
+        let huge = (length >= HUGE_FROM_BYTES).then(|| HugeMut::new(length));
+        let bytes = if let Some(mut huge) = huge.flatten() {
+            fill(&mut huge.bytes_mut()[..length])?;
+            Bytes::Huge(Arc::new(huge.freeze()), length)
+        } else {
+            let mut lines = vec![Line::zeroed(); length.div_ceil(Line::BYTES)];
+            fill(&mut bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..length])?;
+            Bytes::Owned(lines, length)
+        };
+        Ok(Map {
+            bytes: Arc::new(bytes),
             name: name.into(),
             mapped: false,
-        }
+        })
     }
 
     /// All bytes.
@@ -104,6 +135,15 @@ impl Map {
         match &*self.bytes {
             Bytes::Mapped(map) => map,
             Bytes::Owned(lines, length) => &bytemuck::cast_slice(lines)[..*length],
+            Bytes::Huge(huge, length) => &huge.bytes()[..*length],
+        }
+    }
+
+    /// The huge pages that the bytes begin in, if they lie there.
+    pub fn huge(&self) -> Option<&Arc<Huge>> {
+        match &*self.bytes {
+            Bytes::Huge(huge, _) => Some(huge),
+            Bytes::Mapped(_) | Bytes::Owned(..) => None,
         }
     }
 

@@ -24,14 +24,6 @@ pub fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::io("open", path, e))
 }
 
-/// Reads a whole file.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::io("read", path, e))
-}
-
 /// A file that is being written and has not yet got its name.
 pub struct NewFile<'a> {
     file: BufWriter<File>,
