@@ -88,6 +88,50 @@ fn through_adds_and_deletes() {
 }
 
 #[test]
+fn twenty_rounds_of_deleting_half_and_adding_a_third_lose_no_recall() {
+    const FIRST: usize = 6000;
+    let seed = 17;
+    println!("seed {seed}");
+    let rows = vectors(seed, FIRST + 20 * FIRST / 3 + 400, 60);
+    let (rows, queries) = rows.split_at(rows.len() - 400 * DIM);
+    let index = index(Metric::Cosine, Codes::F32, seed);
+    let mut live: Vec<(u64, &[f32])> = Vec::new();
+    let mut stream = Stream::new(seed, 103, 0);
+    let mut next = 0;
+    for round in 0..=20 {
+        let end = FIRST + round * FIRST / 3;
+        let keys = add(&index, &rows[next * DIM..end * DIM], None, 2);
+        live.extend(keys.into_iter().zip(rows[next * DIM..end * DIM].chunks(DIM)));
+        next = end;
+        if round < 20 {
+            stream.shuffle(&mut live);
+            let gone: Vec<u64> = live.drain(..live.len() / 2).map(|row| row.0).collect();
+            index.delete(&gone, 2, &Control::default()).unwrap();
+        }
+    }
+    assert_eq!(index.snapshot().live(), live.len());
+    let all: Vec<f32> = live.iter().flat_map(|row| row.1.iter().copied()).collect();
+    let fresh = crate::clustered::index(Metric::Cosine, Codes::F32, seed);
+    add(&fresh, &all, None, 2);
+    for ef in [10, 20, 40, 80] {
+        let (churned, new) = (
+            recall_at(&index, queries, ef),
+            recall_at(&fresh, queries, ef),
+        );
+        println!("ef {ef}: recall@10 {churned:.4} after 20 rounds, {new:.4} built at once");
+        assert!(churned >= new - 0.01, "ef {ef}");
+    }
+    let mut themselves = all;
+    index.prepare(&mut themselves).unwrap();
+    let found = index
+        .search(&index.snapshot(), &themselves, ask(1), 2, &Control::default())
+        .unwrap();
+    // Some rows are equal, so a row has found itself when it found its like.
+    let lost = found.scores.iter().filter(|&&score| score < 0.999_999);
+    assert_eq!(lost.count(), 0, "of {} live rows", live.len());
+}
+
+#[test]
 fn with_hundreds_of_equal_rows() {
     let index = index(Metric::Cosine, Codes::F32, 0);
     let mut rows = vectors(1, 2500, 20);
