@@ -101,7 +101,10 @@ fn twenty_rounds_of_deleting_half_and_adding_a_third_lose_no_recall() {
     for round in 0..=20 {
         let end = FIRST + round * FIRST / 3;
         let keys = add(&index, &rows[next * DIM..end * DIM], None, 2);
-        live.extend(keys.into_iter().zip(rows[next * DIM..end * DIM].chunks(DIM)));
+        live.extend(
+            keys.into_iter()
+                .zip(rows[next * DIM..end * DIM].chunks(DIM)),
+        );
         next = end;
         if round < 20 {
             stream.shuffle(&mut live);
@@ -124,7 +127,13 @@ fn twenty_rounds_of_deleting_half_and_adding_a_third_lose_no_recall() {
     let mut themselves = all;
     index.prepare(&mut themselves).unwrap();
     let found = index
-        .search(&index.snapshot(), &themselves, ask(1), 2, &Control::default())
+        .search(
+            &index.snapshot(),
+            &themselves,
+            ask(1),
+            2,
+            &Control::default(),
+        )
         .unwrap();
     // Some rows are equal, so a row has found itself when it found its like.
     let lost = found.scores.iter().filter(|&&score| score < 0.999_999);
