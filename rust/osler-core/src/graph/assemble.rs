@@ -103,22 +103,20 @@ impl Graph {
             .chunks_exact(DEGREE)
             .map(|list| real(list).len() as u8)
             .collect();
+        let order = near_to_near(edges);
+        let mut names = vec![NONE; counts.len()];
         let mut sizes = [0; SIZES];
-        let names: Vec<u32> = counts
-            .iter()
-            .map(|&count| {
-                let size = usize::from(usize::from(count) > slots(0));
-                sizes[size] += 1;
-                name(size, sizes[size] - 1)
-            })
-            .collect();
+        for &place in &order {
+            let size = usize::from(usize::from(counts[place as usize]) > slots(0));
+            names[place as usize] = name(size, sizes[size]);
+            sizes[size] += 1;
+        }
         edges::fill(edges, DEGREE, &Rule::default(), seed);
         let lists = edges.as_chunks::<DEGREE>().0;
         for size in 0..SIZES {
             let layout = graph.layout(size);
-            let places: Vec<u32> = (0..names.len() as u32)
-                .filter(|&place| size_of_name(names[place as usize]) == size)
-                .collect();
+            let of_size = |&place: &u32| size_of_name(names[place as usize]) == size;
+            let places: Vec<u32> = order.iter().copied().filter(of_size).collect();
             for together in places.chunks(TOGETHER) {
                 control.check()?;
                 let blocks: Vec<Vec<u32>> = together
@@ -248,4 +246,25 @@ impl Graph {
             }
         }));
     }
+}
+
+/// All places in an order in which near ones mostly follow each other, so that a walk stays in few pages of memory: from each
+/// to the nearest of its links that has not been taken, depth first.
+fn near_to_near(edges: &[u32]) -> Vec<u32> {
+    let lists = edges.as_chunks::<DEGREE>().0;
+    let mut order = Vec::with_capacity(lists.len());
+    let mut taken = vec![false; lists.len()];
+    let mut open = Vec::new();
+    for start in 0..lists.len() as u32 {
+        open.push(start);
+        while let Some(place) = open.pop() {
+            if std::mem::replace(&mut taken[place as usize], true) {
+                continue;
+            }
+            order.push(place);
+            let links = real(&lists[place as usize]);
+            open.extend(links.iter().rev().filter(|&&link| !taken[link as usize]));
+        }
+    }
+    order
 }

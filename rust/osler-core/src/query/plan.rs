@@ -40,6 +40,9 @@ const fn finds_to_score(k: usize) -> usize {
     2 * k + 64
 }
 
+/// The recall at which a walk is sure to find a row of the index from its own vector.
+const SURE: f32 = 0.99;
+
 /// A vector that is read from a file costs as much as this many in memory, at least.
 const DISK: usize = 8;
 
@@ -102,10 +105,13 @@ impl<'a> Plan<'a> {
         let (Some(graph), Some(ef)) = (&state.graph, ef) else {
             return Way::Exact;
         };
-        // Between the first two k that are measured, a walk for the greater of them is what was measured.
-        let k = match ask.ef {
-            None if ask.k > KS[0] => ask.k.max(KS[1]),
-            _ => ask.k,
+        // Who asks for a few wants them: below the second k that is measured, a walk for that k is made, and so wide that
+        // every row of the index finds itself.
+        let (k, ef) = match (ask.ef, &state.calibration) {
+            (None, Some(calibration)) if ask.k < KS[1] => {
+                (KS[1], ef.max(calibration.width(KS[1], SURE).unwrap_or(0)))
+            }
+            _ => (ask.k, ef),
         };
         let effort = Effort { k, ef: ef.max(k) };
         let hops = effort.hops() * state.rows() as f64 / candidates.max(1) as f64;
