@@ -231,6 +231,14 @@ def test_auto_fits_the_budget_and_says_what_it_chose() -> None:
     assert len(set(chosen)) >= 4
 
 
+def test_a_budget_holds_for_vectors_without_structure() -> None:
+    rows = np.random.default_rng(13).standard_normal((3_000, 128)).astype(np.float32)
+    for memory in (4_600_000, 3_800_000, 3_000_000):
+        index = osler.Index.build(rows, memory=memory)
+        assert index.codes in ("f32", "f16"), "large blocks are what this test is about"
+        assert index.stats()["bytes_resident"] <= memory
+
+
 def test_a_budget_that_nothing_fits_is_refused_with_advice() -> None:
     rows = np.eye(64, dtype=np.float32)
     with pytest.raises(ValueError, match=r"memory is 100 bytes, but 64 vectors of 64 numbers need \d+ .*allow more"):

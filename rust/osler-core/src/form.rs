@@ -3,6 +3,7 @@
 //! Pure values; touches nothing. Sizes are those of the tables, counted in bytes a row.
 
 use crate::error::{Error, Result};
+use crate::file::map::Line;
 use crate::graph::node::{Layout, SIZES};
 use crate::metric::Metric;
 use crate::quantize::Method;
@@ -125,13 +126,11 @@ pub struct Wanted<'a> {
 /// Bytes of a key, and of its place in the table of keys.
 const KEY: usize = 8 + 16;
 
-/// Of 16 nodes of a graph so many have large blocks, about: measured on text and on clustered vectors.
-const LARGE_OF_16: usize = 6;
-
-/// Bytes that a row takes in memory.
+/// Bytes that a row takes in memory at most: how many of a graph's blocks are large is known when it is built, and a budget
+/// must hold before.
 pub fn resident(codes: Codes, keep: Keep, metric: Metric, dim: usize) -> usize {
     let full = match keep {
-        Keep::Ram => dim * codes.bytes(),
+        Keep::Ram => (dim * codes.bytes()).next_multiple_of(Line::BYTES),
         Keep::Disk | Keep::Nowhere => 0,
     };
     let lift = usize::from(metric == Metric::Dot);
@@ -139,9 +138,8 @@ pub fn resident(codes: Codes, keep: Keep, metric: Metric, dim: usize) -> usize {
         Codes::Small(method) => method.bytes(metric, dim),
         Codes::F32 | Codes::F16 => {
             let padded = (dim + lift).next_multiple_of(64);
-            let block = |size| 4 * Layout::new(padded, size).words();
             // Names and rows of nodes beside their blocks.
-            8 + (LARGE_OF_16 * block(SIZES - 1) + (16 - LARGE_OF_16) * block(0)) / 16
+            8 + 4 * Layout::new(padded, SIZES - 1).words()
         }
     };
     full + searched + KEY + 4 * lift

@@ -33,6 +33,10 @@ const INSIDE: f32 = 1.2;
 /// Margin that is added for a query one unit farther out.
 const OUTSIDE: f32 = 6.0;
 
+/// Margin that is added where rows are chosen: a width is measured by walks that choose none, and nodes that are nearer than
+/// any chosen row make a way longer.
+const COLLECTING: f32 = 0.5;
+
 /// How much farther than the margin an estimate may be and still be kept, in standard errors.
 const WINDOW: f32 = 0.8;
 
@@ -305,7 +309,7 @@ impl Graph {
             pending,
             ..
         } = scratch;
-        let margin = effort.margin(query);
+        let margin = effort.margin(query) + COLLECTING;
         self.begin(limits.absent, visited);
         heap.clear();
         pending.clear();
