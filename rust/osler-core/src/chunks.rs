@@ -14,7 +14,7 @@ use crate::file::map::{HUGE_FROM_BYTES, Huge, HugeMut, Line};
 use crate::file::shape::Shape;
 
 /// A chunk is at most this long, unless one row is longer; also the unit of checksums.
-const CHUNK_BYTES: usize = 64 << 10;
+pub const CHUNK_BYTES: usize = 64 << 10;
 
 /// Rows at least this long start on a cache line.
 const ALIGN_FROM_BYTES: usize = 256;

@@ -2,6 +2,7 @@
 //!
 //! Pure values; touches nothing. Sizes are those of the tables, counted in bytes a row.
 
+use crate::chunks::CHUNK_BYTES;
 use crate::error::{Error, Result};
 use crate::file::map::Line;
 use crate::graph::node::{Layout, SIZES};
@@ -58,6 +59,14 @@ impl Codes {
         match self {
             Codes::F16 => 2,
             Codes::F32 | Codes::Small(_) => 4,
+        }
+    }
+
+    /// Bytes of chunks that are not full yet, at most: those of vectors, of blocks of both sizes, and of the short tables.
+    fn begun(self) -> u64 {
+        match self {
+            Codes::F32 | Codes::F16 => 4 * CHUNK_BYTES as u64,
+            Codes::Small(_) => 0,
         }
     }
 
@@ -175,8 +184,10 @@ impl Wanted<'_> {
         let named = (self.codes != "auto")
             .then(|| Codes::parse(self.codes, dim))
             .transpose()?;
-        let need =
-            |(codes, keep)| (resident(codes, keep, metric, dim) as u64).saturating_mul(rows as u64);
+        let need = |(codes, keep): (Codes, Keep)| {
+            let all = (resident(codes, keep, metric, dim) as u64).saturating_mul(rows as u64);
+            all.saturating_add(codes.begun())
+        };
         let Some(memory) = self.memory else {
             return Ok((named.unwrap_or(Codes::F32), keep.unwrap_or(Keep::Ram)));
         };
