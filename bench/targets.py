@@ -181,7 +181,7 @@ def size(parts: Parts) -> list[Row]:
         for part in parts.of("size", group):
             figures = part["figures"]
             own, mapped, disk = (figures[f"{kind}_bytes"] / figures["rows"] for kind in ("private", "file", "disk"))
-            said = figures["said_bytes"]
+            said = figures["said_bytes"] or None
             words = (
                 f"{own:,.0f} own + {mapped:,.0f} mapped in memory, {disk:,.0f} on disk, recall {figures['recall']:.4f}"
             )
@@ -225,7 +225,7 @@ def small(parts: Parts) -> list[Row]:
 
 
 def _held(figures: dict[str, Any]) -> float:
-    if figures["said_bytes"] is not None:
+    if figures["said_bytes"]:
         return figures["said_bytes"] / figures["rows"]
     return (figures["private_bytes"] + figures["file_bytes"]) / figures["rows"]
 

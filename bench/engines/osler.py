@@ -110,5 +110,5 @@ class Engine(Peer):
         return len(index.join(rows, threshold, metric="cosine", threads=threads)[0])
 
     def ram(self) -> int | None:
-        found = self.index.stats().get("ram_bytes")
-        return int(found) if found is not None else None
+        # A mapped index must hold nothing, which says nothing about what makes it fast.
+        return int(self.index.stats()["bytes_resident"]) or None
