@@ -40,7 +40,8 @@ const fn finds_to_score(k: usize) -> usize {
     2 * k + 64
 }
 
-/// The recall at which a walk is sure to find a row of the index from its own vector.
+/// The recall at which walks found every row from its own vector, on clusters after twenty rounds of changes; at 0.95 a row in
+/// two hundred was missed.
 const SURE: f32 = 0.99;
 
 /// A vector that is read from a file costs as much as this many in memory, at least.
@@ -106,7 +107,7 @@ impl<'a> Plan<'a> {
             return Way::Exact;
         };
         // Who asks for a few wants them: below the second k that is measured, a walk for that k is made, and so wide that
-        // every row of the index finds itself.
+        // rows of the index find themselves.
         let (k, ef) = match (ask.ef, &state.calibration) {
             (None, Some(calibration)) if ask.k < KS[1] => {
                 (KS[1], ef.max(calibration.width(KS[1], SURE).unwrap_or(0)))
