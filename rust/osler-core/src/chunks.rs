@@ -150,6 +150,21 @@ impl<T: Pod> Rows<T> {
         }
     }
 
+    /// The table for many reads: what leads to its rows is looked up once.
+    pub fn view(&self) -> View<'_, T> {
+        let flat = self.flat.as_ref().map_or(&[][..], |flat| {
+            let bytes = flat.rows * self.stride * size_of::<T>();
+            // The last row of a file ends with its own elements.
+            let whole = &flat.memory.bytes()[flat.start..];
+            elements(&whole[..bytes.min(whole.len())])
+        });
+        View {
+            table: self,
+            flat,
+            rows: self.flat.as_ref().map_or(0, |flat| flat.rows),
+        }
+    }
+
     #[inline(always)]
     fn flat_row(&self, row: usize) -> Option<&[T]> {
         let flat = self.flat.as_ref()?;
@@ -382,6 +397,46 @@ impl<T: Pod> Rows<T> {
                 .expect("a table in memory has no damage");
         }
         rows
+    }
+}
+
+/// A table for many reads; see [`Rows::view`].
+pub struct View<'a, T> {
+    table: &'a Rows<T>,
+    flat: &'a [T],
+    rows: usize,
+}
+
+impl<'a, T: Pod> View<'a, T> {
+    /// One row, which must exist.
+    ///
+    /// # Errors
+    /// The damage, where the row lies in a damaged block of a file.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> Read<&'a [T]> {
+        if row < self.rows {
+            let start = row * self.table.stride;
+            Ok(&self.flat[start..start + self.table.width])
+        } else {
+            self.table.row(row)
+        }
+    }
+
+    /// Asks the processor to fetch the first elements of a row that will be read soon.
+    #[inline(always)]
+    pub fn prefetch_start(&self, row: usize, elements: usize) {
+        if row < self.rows {
+            let start = row * self.table.stride;
+            osler_kernels::prefetch(&self.flat[start..start + elements]);
+        } else {
+            self.table.prefetch_start(row, elements);
+        }
+    }
+
+    /// Rows in the table.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.table.len
     }
 }
 

@@ -20,7 +20,7 @@ use crate::items::{self, ItemAnswers, ItemAsk};
 use crate::maintain::{append, checked_keys, compacted, linked, measure, measure_rows, sample};
 use crate::pool::{Control, Pool, ProcessLock};
 use crate::query::{self, Answers, Ask};
-use crate::select::RowSet;
+use crate::select::{RowSet, SetOnce};
 use crate::state::{EXACT_BELOW, Params, State};
 use crate::stored;
 
@@ -437,21 +437,28 @@ impl Index {
         Ok(with(&translate))
     }
 
-    /// A prepared set in the numbering of a snapshot.
+    /// The live rows of a prepared set in the numbering of a snapshot, kept in `once`.
     ///
     /// # Errors
     /// [`Error::Input`] if another index prepared it.
-    pub fn prepared_set(&self, state: &State, set: &Prepared<RowSet>) -> Result<RowSet> {
+    pub fn prepared_set(
+        &self,
+        state: &State,
+        set: &Prepared<RowSet>,
+        once: &SetOnce,
+    ) -> Result<Arc<RowSet>> {
         self.moved(state, set, "bitmap", |translate| {
-            let live = |value: &RowSet| value.combine(&state.deleted, |a, gone| a & !gone);
-            if set.numbering == state.numbering {
-                return live(&set.value);
-            }
-            let mut moved = RowSet::empty(state.rows());
-            for row in set.value.iter().filter_map(translate) {
-                moved.insert(row);
-            }
-            live(&moved)
+            once.get(state.numbering, &state.deleted, || {
+                let live = |value: &RowSet| value.combine(&state.deleted, |a, gone| a & !gone);
+                if set.numbering == state.numbering {
+                    return live(&set.value);
+                }
+                let mut moved = RowSet::empty(state.rows());
+                for row in set.value.iter().filter_map(translate) {
+                    moved.insert(row);
+                }
+                live(&moved)
+            })
         })
     }
 

@@ -2,11 +2,22 @@
 //!
 //! Pure values; rows at and beyond the set's length are outside it.
 
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
+
+/// A set with at most one row in so many is also kept as a list, which then takes half as much as its bits, once its rows
+/// are gone through.
+const LISTED_SHARE: usize = 64;
+
 /// A set of rows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct RowSet {
     words: Vec<u64>,
     len: usize,
+    count: usize,
+    /// The rows of a sparse set, ascending; made when they are first gone through.
+    listed: OnceLock<Box<[u32]>>,
 }
 
 impl RowSet {
@@ -15,25 +26,27 @@ impl RowSet {
         RowSet {
             words: vec![0; len.div_ceil(64)],
             len,
+            ..RowSet::default()
+        }
+    }
+
+    fn of(mut words: Vec<u64>, len: usize) -> Self {
+        if !len.is_multiple_of(64)
+            && let Some(last) = words.last_mut()
+        {
+            *last &= (1 << (len % 64)) - 1;
+        }
+        RowSet {
+            count: words.iter().map(|word| word.count_ones() as usize).sum(),
+            words,
+            len,
+            ..RowSet::default()
         }
     }
 
     /// All rows `0..len`.
     pub fn full(len: usize) -> Self {
-        let mut set = RowSet {
-            words: vec![u64::MAX; len.div_ceil(64)],
-            len,
-        };
-        set.trim();
-        set
-    }
-
-    fn trim(&mut self) {
-        if !self.len.is_multiple_of(64)
-            && let Some(last) = self.words.last_mut()
-        {
-            *last &= (1 << (self.len % 64)) - 1;
-        }
+        RowSet::of(vec![u64::MAX; len.div_ceil(64)], len)
     }
 
     /// Makes the set about more rows, none of which it holds.
@@ -64,29 +77,26 @@ impl RowSet {
         let bit = 1 << (row & 63);
         let new = *word & bit == 0;
         *word |= bit;
+        if new {
+            self.count += 1;
+            self.listed.take();
+        }
         new
     }
 
     /// How many rows the set holds.
     pub fn count(&self) -> usize {
-        self.words
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        self.count
     }
 
     /// The rows, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                (rest != 0).then(|| {
-                    let bit = rest.trailing_zeros();
-                    rest &= rest - 1;
-                    i as u32 * 64 + bit
-                })
-            })
-        })
+    pub fn iter(&self) -> Ascending<'_> {
+        if self.count <= self.len / LISTED_SHARE {
+            let listed = self.listed.get_or_init(|| Bits::of(&self.words).collect());
+            Ascending::Listed(listed.iter())
+        } else {
+            Ascending::Bits(Bits::of(&self.words))
+        }
     }
 
     /// Combines two sets word by word; the result is about as many rows as the longer one.
@@ -96,9 +106,97 @@ impl RowSet {
         let words = (0..len.div_ceil(64))
             .map(|i| how(word(&self.words, i), word(&other.words, i)))
             .collect();
-        let mut set = RowSet { words, len };
-        set.trim();
+        RowSet::of(words, len)
+    }
+}
+
+/// The live rows of a prepared set, for the numbering and the deleted rows that they were last asked for with.
+#[derive(Debug, Default)]
+pub struct SetOnce(ArcSwapOption<Live>);
+
+#[derive(Debug)]
+struct Live {
+    numbering: u64,
+    deleted: Arc<RowSet>,
+    set: Arc<RowSet>,
+}
+
+impl SetOnce {
+    /// The set, made by `make` if it is not there.
+    pub fn get(
+        &self,
+        numbering: u64,
+        deleted: &Arc<RowSet>,
+        make: impl FnOnce() -> RowSet,
+    ) -> Arc<RowSet> {
+        if let Some(live) = self.0.load().as_ref()
+            && live.numbering == numbering
+            && Arc::ptr_eq(&live.deleted, deleted)
+        {
+            return live.set.clone();
+        }
+        let set = Arc::new(make());
+        self.0.store(Some(Arc::new(Live {
+            numbering,
+            deleted: deleted.clone(),
+            set: set.clone(),
+        })));
         set
+    }
+}
+
+/// The rows of a set, ascending.
+#[derive(Clone, Debug)]
+pub enum Ascending<'a> {
+    /// Of a set that is kept as a list as well.
+    Listed(std::slice::Iter<'a, u32>),
+    /// Of any other.
+    Bits(Bits<'a>),
+}
+
+impl Iterator for Ascending<'_> {
+    type Item = u32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        match self {
+            Ascending::Listed(rows) => rows.next().copied(),
+            Ascending::Bits(bits) => bits.next(),
+        }
+    }
+}
+
+/// The bits that are set, ascending.
+#[derive(Clone, Debug)]
+pub struct Bits<'a> {
+    words: &'a [u64],
+    /// The number of the word that is gone through, and what is left of it.
+    at: usize,
+    rest: u64,
+}
+
+impl<'a> Bits<'a> {
+    fn of(words: &'a [u64]) -> Self {
+        Bits {
+            words,
+            at: 0,
+            rest: words.first().copied().unwrap_or(0),
+        }
+    }
+}
+
+impl Iterator for Bits<'_> {
+    type Item = u32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        while self.rest == 0 {
+            self.at += 1;
+            self.rest = *self.words.get(self.at)?;
+        }
+        let bit = self.rest.trailing_zeros();
+        self.rest &= self.rest - 1;
+        Some(self.at as u32 * 64 + bit)
     }
 }
 
@@ -115,5 +213,22 @@ mod tests {
         let rest = RowSet::full(130).combine(&set, |a, b| a & !b);
         assert_eq!(rest.count(), 127);
         assert!(!rest.contains(64) && !rest.contains(1000));
+        assert_eq!(rest.iter().count(), 127);
+    }
+
+    #[test]
+    fn a_sparse_set_has_its_rows_after_changes() {
+        let mut set = RowSet::empty(1000);
+        let mut rows = vec![900, 3, 64, 63];
+        for &row in &rows {
+            set.insert(row);
+        }
+        rows.sort_unstable();
+        assert_eq!(set.iter().collect::<Vec<_>>(), rows);
+        set.insert(100);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [3, 63, 64, 100, 900]);
+        let dense = set.combine(&RowSet::full(700), |a, b| a | b);
+        assert_eq!((dense.count(), dense.iter().last()), (701, Some(900)));
+        assert_eq!(RowSet::empty(0).iter().next(), None);
     }
 }

@@ -202,6 +202,18 @@ checked! {
     /// ```
     fn dot_i16_i8(query: &[i16], row: &[i8]) -> i32 { same_length(query.len(), row.len()) }
 
+    /// [`dot_i16_i8`] of one query with four rows.
+    ///
+    /// # Panics
+    ///
+    /// Where the lengths differ.
+    ///
+    /// ```
+    /// let row: &[i8] = &[-128, 2];
+    /// assert_eq!(osler_kernels::dot4_i16_i8(&[-1000, 127], [row; 4]), [128_254; 4]);
+    /// ```
+    fn dot4_i16_i8(query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] { same_lengths(query, rows) }
+
     /// Estimates the squared distances of a query to the neighbours of a node, whose 1-bit codes lie in one or two planes
     /// of 16 (see the module `neighbours` for the layout), and returns a mask of those below `terms.limit`.
     ///
@@ -663,7 +675,7 @@ fn same_length(a: usize, b: usize) {
 
 #[inline(always)]
 #[track_caller]
-fn same_lengths<T>(query: &[f32], rows: [&[T]; 4]) {
+fn same_lengths<Q, T>(query: &[Q], rows: [&[T]; 4]) {
     for row in rows {
         same_length(query.len(), row.len());
     }

@@ -17,7 +17,7 @@
 //!
 //! | kernels | who waits for them | written in |
 //! |---|---|---|
-//! | [`neighbours()`], [`dot_i16_i8`] | every hop of a walk | `neighbours.rs`; look-ups and integers in each set's file |
+//! | [`neighbours()`], [`dot_i16_i8`], [`dot4_i16_i8`] | every hop of a walk, and scans of 8-bit rows | `neighbours.rs`; look-ups and integers in each set's file |
 //! | [`dot4`], [`l2_4`], their `_f16` forms, [`dot`], [`l2`] | finds put in order by full vectors; exact search | `lanes.rs` |
 //! | [`hadamard()`], [`tables`], [`to_i16`] | every query, before its walk | `hadamard.rs`, `neighbours.rs` |
 //! | [`scan`], [`dot_planes`], [`dot_i8`] | every search of small codes | integers in each set's file |
@@ -150,9 +150,9 @@ mod x86_64;
 pub use cpu::{Level, level, levels};
 pub use kernels::{
     Kernels, MAX_I8_LEN, MAX_PLANES_LEN, all_finite, all_finite_f16, columns, dot, dot_f16, dot_i8,
-    dot_i16_i8, dot_planes, dot_tile, dot_tile_f16, dot4, dot4_f16, hadamard, l2, l2_4, l2_4_f16,
-    l2_f16, l2_tile, l2_tile_f16, neighbours, position_of_max, residual, scan, sliver_reach,
-    sliver_sums, sum_of_squares, tables, to_f16, to_f32, to_i16,
+    dot_i16_i8, dot_planes, dot_tile, dot_tile_f16, dot4, dot4_f16, dot4_i16_i8, hadamard, l2,
+    l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, neighbours, position_of_max, residual, scan,
+    sliver_reach, sliver_sums, sum_of_squares, tables, to_f16, to_f32, to_i16,
 };
 pub use memory::prefetch;
 pub use near::{

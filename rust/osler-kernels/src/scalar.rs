@@ -49,6 +49,10 @@ pub(crate) fn dot_i16_i8(query: &[i16], row: &[i8]) -> i32 {
     sum
 }
 
+pub(crate) fn dot4_i16_i8(query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] {
+    rows.map(|row| dot_i16_i8(query, row))
+}
+
 pub(crate) fn neighbours(
     codes: &[u8],
     tables: &[u8],

@@ -26,6 +26,7 @@ pub(crate) struct Table {
     pub(crate) l2_f16: unsafe fn(&[f32], &[f16]) -> f32,
     pub(crate) dot_i8: unsafe fn(&[i8], &[i8]) -> i32,
     pub(crate) dot_i16_i8: unsafe fn(&[i16], &[i8]) -> i32,
+    pub(crate) dot4_i16_i8: unsafe fn(&[i16], [&[i8]; 4]) -> [i32; 4],
     pub(crate) neighbours: unsafe fn(&[u8], &[u8], &[f16], &[f16], Terms, &mut [f32; LANES]) -> u32,
     pub(crate) tables: unsafe fn(&[f32], &mut [u8]) -> TableScale,
     pub(crate) to_i16: unsafe fn(&[f32], f32, &mut [i16]) -> f32,
@@ -60,6 +61,7 @@ pub(crate) static SCALAR: Table = Table {
     l2_f16: scalar::l2_f16,
     dot_i8: scalar::dot_i8,
     dot_i16_i8: scalar::dot_i16_i8,
+    dot4_i16_i8: scalar::dot4_i16_i8,
     neighbours: scalar::neighbours,
     tables: scalar::tables,
     to_i16: scalar::to_i16,
@@ -100,6 +102,7 @@ macro_rules! instantiate {
         scan: $scan:path,
         dot_planes: $dot_planes:path,
         dot_i16_i8: $dot_i16_i8:path,
+        dot4_i16_i8: $dot4_i16_i8:path,
         look_up: $look_up:path,
         four_rows: $four:literal,
         tile: ($carried:literal, $queries:literal, $rows:literal),
@@ -137,6 +140,9 @@ macro_rules! instantiate {
                 }
                 fn dot_i16_i8(query: &[i16], row: &[i8]) -> i32 {
                     simd => $dot_i16_i8(simd, query, row)
+                }
+                fn dot4_i16_i8(query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] {
+                    simd => $dot4_i16_i8(simd, query, rows)
                 }
                 fn neighbours(
                     codes: &[u8],
@@ -236,10 +242,11 @@ macro_rules! instantiate {
             dot_f16: compiled::dot_f16,
             l2_f16: compiled::l2_f16,
             dot_i8: compiled::dot_i8,
-    dot_i16_i8: compiled::dot_i16_i8,
-    neighbours: compiled::neighbours,
-    tables: compiled::tables,
-    to_i16: compiled::to_i16,
+            dot_i16_i8: compiled::dot_i16_i8,
+            dot4_i16_i8: compiled::dot4_i16_i8,
+            neighbours: compiled::neighbours,
+            tables: compiled::tables,
+            to_i16: compiled::to_i16,
             residual: compiled::residual,
             dot4: compiled::dot4,
             l2_4: compiled::l2_4,

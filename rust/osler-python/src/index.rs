@@ -425,7 +425,7 @@ impl Index {
             recall,
             ef,
             exact,
-            allowed: allowed.as_ref(),
+            allowed: allowed.as_deref(),
             limit,
             exclude,
         };
@@ -570,7 +570,7 @@ impl Index {
             score,
             recall,
             exact,
-            allowed: allowed.as_ref(),
+            allowed: allowed.as_deref(),
             items: &items,
             limit: groups.as_deref().zip(group_size),
             exclude,
@@ -635,7 +635,7 @@ impl Index {
                 &state,
                 &matrix.values,
                 threshold,
-                allowed.as_ref(),
+                allowed.as_deref(),
                 threads,
                 control,
             )
@@ -673,10 +673,10 @@ impl Index {
     fn bitmap(&self, py: Python<'_>, mask_or_keys: &Bound<'_, PyAny>) -> PyResult<Bitmap> {
         let state = self.engine.snapshot();
         let set = options::rows(&self.engine, py, &state, mask_or_keys, "mask_or_keys")?;
-        Ok(Bitmap {
-            engine: self.engine.clone(),
-            set: self.engine.bind(&state, set),
-        })
+        Ok(Bitmap::new(
+            self.engine.clone(),
+            self.engine.bind(&state, set),
+        ))
     }
 
     /// Prepare groups once for many searches.

@@ -36,15 +36,16 @@ pub fn filter(
     py: Python<'_>,
     state: &State,
     filter: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Option<RowSet>> {
+) -> PyResult<Option<Arc<RowSet>>> {
     let Some(filter) = filter else {
         return Ok(None);
     };
     if let Ok(bitmap) = filter.cast::<Bitmap>() {
-        let set = &bitmap.get().set;
-        return enter::quick(py, || engine.prepared_set(state, set)).map(Some);
+        let bitmap = bitmap.get();
+        return enter::quick(py, || bitmap.rows(engine, state)).map(Some);
     }
-    rows(engine, py, state, filter, "filter").map(Some)
+    let rows = rows(engine, py, state, filter, "filter")?;
+    Ok(Some(Arc::new(rows)))
 }
 
 /// The rows of a mask or of keys.

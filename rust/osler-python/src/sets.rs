@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use osler_core::error::Result;
 use osler_core::group::ItemsOnce;
 use osler_core::index::{Index as Engine, Prepared};
-use osler_core::select::RowSet;
+use osler_core::select::{RowSet, SetOnce};
+use osler_core::state::State;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -27,10 +29,22 @@ use crate::enter;
 #[pyclass(frozen, module = "osler", name = "Bitmap")]
 pub struct Bitmap {
     pub engine: Arc<Engine>,
-    pub set: Prepared<RowSet>,
+    set: Prepared<RowSet>,
+    live: SetOnce,
 }
 
 impl Bitmap {
+    /// The bitmap of a set that `engine` prepared.
+    pub fn new(engine: Arc<Engine>, set: Prepared<RowSet>) -> Self {
+        let live = SetOnce::default();
+        Bitmap { engine, set, live }
+    }
+
+    /// The rows that it holds in a snapshot of `engine`.
+    pub fn rows(&self, engine: &Engine, state: &State) -> Result<Arc<RowSet>> {
+        engine.prepared_set(state, &self.set, &self.live)
+    }
+
     fn combine(
         &self,
         py: Python<'_>,
@@ -44,14 +58,11 @@ impl Bitmap {
         }
         let set = enter::quick(py, || {
             let state = self.engine.snapshot();
-            let left = self.engine.prepared_set(&state, &self.set)?;
-            let right = self.engine.prepared_set(&state, &other.set)?;
+            let left = self.rows(&self.engine, &state)?;
+            let right = other.rows(&self.engine, &state)?;
             Ok(self.engine.bind(&state, left.combine(&right, how)))
         })?;
-        Ok(Bitmap {
-            engine: self.engine.clone(),
-            set,
-        })
+        Ok(Bitmap::new(self.engine.clone(), set))
     }
 }
 
@@ -72,22 +83,16 @@ impl Bitmap {
     fn __invert__(&self, py: Python<'_>) -> PyResult<Bitmap> {
         let set = enter::quick(py, || {
             let state = self.engine.snapshot();
-            let own = self.engine.prepared_set(&state, &self.set)?;
+            let own = self.rows(&self.engine, &state)?;
             let others = state.live_set().combine(&own, |all, own| all & !own);
             Ok(self.engine.bind(&state, others))
         })?;
-        Ok(Bitmap {
-            engine: self.engine.clone(),
-            set,
-        })
+        Ok(Bitmap::new(self.engine.clone(), set))
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         enter::quick(py, || {
-            Ok(self
-                .engine
-                .prepared_set(&self.engine.snapshot(), &self.set)?
-                .count())
+            Ok(self.rows(&self.engine, &self.engine.snapshot())?.count())
         })
     }
 

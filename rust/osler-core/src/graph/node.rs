@@ -152,8 +152,21 @@ impl<'a> Node<'a> {
     #[inline(always)]
     pub fn distance(&self, query: &Query) -> f32 {
         let coded = self.coded();
-        let dot = osler_kernels::dot_i16_i8(&query.wide, coded.codes) as f32;
-        query.square + coded.square - 2.0 * coded.scale * query.wide_unit * dot
+        coded.distance_by(query, osler_kernels::dot_i16_i8(&query.wide, coded.codes))
+    }
+
+    /// Squared distances of the query to the rows of four nodes.
+    #[inline(always)]
+    pub fn distances(query: &Query, [a, b, c, d]: &[Node<'_>; 4]) -> [f32; 4] {
+        let [a, b, c, d] = [a.coded(), b.coded(), c.coded(), d.coded()];
+        let codes = [a.codes, b.codes, c.codes, d.codes];
+        let dots = osler_kernels::dot4_i16_i8(&query.wide, codes);
+        [
+            a.distance_by(query, dots[0]),
+            b.distance_by(query, dots[1]),
+            c.distance_by(query, dots[2]),
+            d.distance_by(query, dots[3]),
+        ]
     }
 
     /// Inner product of the query with the node's row.
@@ -181,6 +194,14 @@ impl<'a> Node<'a> {
             },
             out,
         )
+    }
+}
+
+impl Coded<'_> {
+    /// Squared distance of the query, given the inner product of their integers.
+    #[inline(always)]
+    fn distance_by(&self, query: &Query, dot: i32) -> f32 {
+        query.square + self.square - 2.0 * self.scale * query.wide_unit * dot as f32
     }
 }
 

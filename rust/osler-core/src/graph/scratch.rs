@@ -56,8 +56,6 @@ pub struct Scratch {
     pub top: Top,
     /// Nodes that were seen.
     pub visited: Visited,
-    /// Open nodes of a walk that collects.
-    pub heap: std::collections::BinaryHeap<Entry>,
     /// Nodes that a walk starts from.
     pub starts: Top,
     /// Nodes just seen that may be collected, or are looked at once more.

@@ -5,7 +5,7 @@
 //! estimate is worse than the k-th distance by a margin, so that it goes on where estimates are close together.
 
 use super::Graph;
-use super::node::{NONE, Node};
+use super::node::{NONE, Node, index_of_name, size_of_name};
 use super::query::Query;
 use super::scratch::{Scratch, Visited};
 use crate::error::Read;
@@ -19,6 +19,12 @@ const SECOND_LOOK: usize = 16;
 
 /// A node is expanded so many turns after it was taken, so that its block comes while those before it are scored.
 const AHEAD: usize = 2;
+
+/// Rows that a scan scores before it looks which are good.
+const SCANNED_TOGETHER: usize = 256;
+
+/// Rows that a scan asks for before it needs them.
+const SCANNED_AHEAD: usize = 12;
 
 /// Rows of the sample that a walk starts from.
 const STARTS: usize = 5;
@@ -79,6 +85,15 @@ impl Graph {
     fn slackened(&self, kth: Entry, errors: f32) -> f32 {
         let score = kth.score().min(0.0);
         score + score * (errors * ERROR / (self.frame.padded() as f32).sqrt())
+    }
+
+    /// How much the squared distances of two 8-bit rows that are as long as the query differ by rounding alone, in all but few
+    /// cases: four standard errors of a number that is rounded evenly, at the scale of a turned row, whose largest of D
+    /// coordinates is about sqrt(2 ln D / D) of its length.
+    pub fn rounding(&self, query: &Query) -> f32 {
+        let padded = self.frame.padded() as f32;
+        let scale = (2.0 * padded.ln() / padded).sqrt() / 127.0;
+        4.0 * 2.0 * scale / 12f32.sqrt() * query.square
     }
 
     /// Estimates the neighbours of a node at squared distance `distance` and hands those over that are below `limit` and were
@@ -302,7 +317,7 @@ impl Graph {
         scratch: &mut Scratch,
     ) -> Read<bool> {
         let Scratch {
-            heap,
+            frontier,
             visited,
             query,
             starts,
@@ -311,26 +326,42 @@ impl Graph {
         } = scratch;
         let margin = effort.margin(query) + COLLECTING;
         self.begin(limits.absent, visited);
-        heap.clear();
+        frontier.clear();
         pending.clear();
         self.starts(query, visited, starts)?;
-        heap.extend(starts.entries());
-        pending.extend_from_slice(starts.entries());
+        for &start in starts.entries() {
+            frontier.push(start);
+            pending.push(start);
+        }
         self.offer_accepted(pending, &accept, margin, collect, query)?;
-        let mut expanded = 0;
-        while let Some(best) = heap.pop() {
+        let mut left = limits.budget;
+        // Nodes whose blocks are on their way, in a ring.
+        let (mut coming, mut turn) = ([None; AHEAD], 0);
+        loop {
             let floor = collect.floor();
             let full = floor > Entry::NONE;
-            if full && best.score() < self.slackened(floor, margin) {
-                break;
-            }
-            if expanded == limits.budget {
-                return Ok(false);
-            }
-            expanded += 1;
-            if let Some(next) = heap.peek() {
+            let next = match frontier.pop() {
+                Some(open) if full && open.score() < self.slackened(floor, margin) => {
+                    frontier.push(open);
+                    None
+                }
+                open => open,
+            };
+            if let Some(next) = next {
                 self.prefetch_block(next.row());
             }
+            let due = std::mem::replace(&mut coming[turn], next);
+            turn = (turn + 1) % AHEAD;
+            let Some(best) = due else {
+                if coming.iter().all(Option::is_none) {
+                    break;
+                }
+                continue;
+            };
+            if left == 0 {
+                return Ok(false);
+            }
+            left -= 1;
             let limit = if full {
                 -self.slackened(floor, margin + WINDOW)
             } else {
@@ -339,7 +370,7 @@ impl Graph {
             let node = self.node(best.row())?;
             let distance = node.distance(query);
             let whole = self.expand(&node, distance, limit, query, visited, |entry| {
-                heap.push(entry);
+                frontier.push(entry);
                 pending.push(entry);
             });
             if !whole {
@@ -384,40 +415,76 @@ impl Graph {
     /// The damage, where blocks lie in a damaged part of a file.
     pub fn scan(
         &self,
-        rows: impl Iterator<Item = u32>,
+        mut rows: impl Iterator<Item = u32>,
         collect: &mut impl Collect,
         scratch: &Scratch,
     ) -> Read<()> {
-        /// Rows that are fetched while those before them are scored.
-        const SCANNED_AHEAD: usize = 8;
-        let mut ring = [(NONE, 0); SCANNED_AHEAD];
-        let mut at = 0;
-        let mut score = |node: u32, row: u32| -> Read<()> {
-            let distance = self.node(node)?.distance(&scratch.query);
-            let entry = Entry::new(-distance, row);
-            if entry > collect.floor() {
-                collect.offer(entry);
-            }
-            Ok(())
+        let query = &scratch.query;
+        let blocks = [self.nodes[0].view(), self.nodes[1].view()];
+        let layouts = [self.layout(0), self.layout(1)];
+        let names_of_rows = self.node_of.view();
+        let node = |name: u32| -> Read<Node<'_>> {
+            let size = size_of_name(name);
+            let words = blocks[size].row(index_of_name(name))?;
+            Ok(Node::new(words, layouts[size]))
         };
-        for row in rows {
-            let node = self.node_of(row)?;
-            if node == NONE {
-                continue;
+        let prefetch = |name: u32| {
+            let size = size_of_name(name);
+            blocks[size].prefetch_start(index_of_name(name), layouts[size].links());
+        };
+        let (mut some, mut names) = ([0; SCANNED_TOGETHER], [0; SCANNED_TOGETHER]);
+        let mut distances = [0.0; SCANNED_TOGETHER];
+        loop {
+            let mut count = 0;
+            for row in rows.by_ref() {
+                let name = names_of_rows.row(row as usize)?[0];
+                if index_of_name(name) >= blocks[size_of_name(name)].len() {
+                    if name == NONE {
+                        continue;
+                    }
+                    return Err(self.node_of.damage(row as usize, super::BROKEN_LINKS));
+                }
+                if count < SCANNED_AHEAD {
+                    prefetch(name);
+                }
+                (some[count], names[count]) = (row, name);
+                count += 1;
+                if count == SCANNED_TOGETHER {
+                    break;
+                }
             }
-            if !self.exists(node) {
-                return Err(self.node_of.damage(row as usize, super::BROKEN_LINKS));
+            let names = &names[..count];
+            let (fours, rest) = names.as_chunks::<4>();
+            for (i, four) in fours.iter().enumerate() {
+                let ahead = 4 * i + SCANNED_AHEAD;
+                for &name in names.get(ahead..).unwrap_or(&[]).iter().take(4) {
+                    prefetch(name);
+                }
+                // Written out: `map` over four of these is not inlined.
+                let nodes = [
+                    node(four[0])?,
+                    node(four[1])?,
+                    node(four[2])?,
+                    node(four[3])?,
+                ];
+                distances[4 * i..4 * i + 4].copy_from_slice(&Node::distances(query, &nodes));
             }
-            self.prefetch_row(node);
-            let (due, due_row) = std::mem::replace(&mut ring[at], (node, row));
-            at = (at + 1) % SCANNED_AHEAD;
-            if due != NONE {
-                score(due, due_row)?;
+            for (&name, distance) in rest.iter().zip(&mut distances[4 * fours.len()..]) {
+                *distance = node(name)?.distance(query);
+            }
+            // No number where there is room still, and nothing is beyond that.
+            let mut floor = collect.floor().score();
+            for (&row, &distance) in some[..count].iter().zip(&distances) {
+                if -distance < floor {
+                    continue;
+                }
+                collect.offer(Entry::new(-distance, row));
+                floor = collect.floor().score();
+            }
+            if count < SCANNED_TOGETHER {
+                return Ok(());
             }
         }
-        ring.into_iter()
-            .filter(|&(node, _)| node != NONE)
-            .try_for_each(|(node, row)| score(node, row))
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Allocates in `Scratch` and in the caller's results.
 
+use std::ops::Range;
+
 use super::plan::{Plan, Way};
 use crate::codes::CodeTable;
 use crate::error::Read;
@@ -12,6 +14,7 @@ use crate::graph::search::{Effort, Limits, SPARE};
 use crate::group::{Grouping, NO_GROUP};
 use crate::quantize::Prepared;
 use crate::queue::{Collect, Entry, GroupedTop, Many, Top};
+use crate::select::{Ascending, RowSet};
 use crate::state::State;
 use crate::vectors::Probe;
 
@@ -26,7 +29,7 @@ const BLOCKS_TOGETHER: usize = 64;
 const GROUPED_SPARE: usize = 4;
 
 /// Finds of a scan of 8-bit rows beside the k wanted ones, to be ordered by full vectors.
-const SCAN_SPARE: usize = 22;
+const SCAN_SPARE: usize = 14;
 
 impl<'a> Plan<'a> {
     fn grouping(&self, query: usize) -> Grouping<'a> {
@@ -96,9 +99,17 @@ impl<'a> Plan<'a> {
                 *found = top.into_entries();
             }
             None => {
-                let mut top = Top::with_capacity(most);
-                graph.scan(rows, &mut top, scratch)?;
-                found.extend(top.entries());
+                let mut top = std::mem::take(&mut scratch.top);
+                top.reset(most);
+                let done = graph.scan(rows, &mut top, scratch);
+                let rounding = graph.rounding(&scratch.query);
+                let decided = decided(top.entries(), self.ask.k, rounding);
+                found.extend(&top.entries()[..decided]);
+                scratch.top = top;
+                done?;
+                for find in &*found {
+                    probe.prefetch(find.row());
+                }
             }
         }
         self.settle(probe, found).map(|()| true)
@@ -219,12 +230,13 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn rows(&self) -> Box<dyn Iterator<Item = u32> + 'a> {
+    fn rows(&self) -> Candidates<'a> {
         let state = self.state;
+        let all = 0..state.rows() as u32;
         match self.ask.allowed {
-            Some(allowed) => Box::new(allowed.iter()),
-            None if state.dead == 0 => Box::new(0..state.rows() as u32),
-            None => Box::new(state.live_rows()),
+            Some(allowed) => Candidates::Allowed(allowed.iter()),
+            None if state.dead == 0 => Candidates::All(all),
+            None => Candidates::Live(all, &state.deleted),
         }
     }
 
@@ -323,14 +335,7 @@ pub(crate) fn walk(
 ) -> Read<()> {
     graph.walk(effort, absent, scratch)?;
     let finds = scratch.top.entries();
-    // Beyond the k-th only those can be better that 8-bit rows cannot tell from it.
-    let last = finds
-        .get(effort.k - 1)
-        .map(|kth| kth.score() * (1.0 + UNSURE));
-    for (at, entry) in finds.iter().enumerate() {
-        if at >= effort.k && last.is_some_and(|last| entry.score() < last) {
-            break;
-        }
+    for entry in &finds[..decided(finds, effort.k, graph.rounding(&scratch.query))] {
         if entry.row() as usize >= state.rows() {
             return Err(graph.misnamed(entry.row()));
         }
@@ -341,8 +346,17 @@ pub(crate) fn walk(
     Ok(())
 }
 
-/// How far off the squared distance of an 8-bit row is at most in all but few cases, as a share.
-const UNSURE: f32 = 0.01;
+/// How many finds, best first, full vectors have to put in order: beyond the k-th only those can be better that 8-bit rows
+/// cannot tell from it.
+fn decided(finds: &[Entry], k: usize, rounding: f32) -> usize {
+    match finds.get(k - 1) {
+        Some(kth) => {
+            let last = kth.score() - rounding;
+            k + finds[k..].partition_point(|find| find.score() >= last)
+        }
+        None => finds.len(),
+    }
+}
 
 /// Replaces the scores of rows by those of their full vectors, and sorts.
 pub(crate) fn settle(probe: &Probe<'_>, found: &mut [Entry]) -> Read<()> {
@@ -359,6 +373,26 @@ pub(crate) fn settle(probe: &Probe<'_>, found: &mut [Entry]) -> Read<()> {
     }
     found.sort_unstable_by(|a, b| b.cmp(a));
     Ok(())
+}
+
+/// The rows that may be returned, ascending. No trait object: its call would cost as much as what is done with a row.
+enum Candidates<'a> {
+    All(Range<u32>),
+    Live(Range<u32>, &'a RowSet),
+    Allowed(Ascending<'a>),
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = u32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        match self {
+            Candidates::All(rows) => rows.next(),
+            Candidates::Live(rows, deleted) => rows.find(|&row| !deleted.contains(row)),
+            Candidates::Allowed(rows) => rows.next(),
+        }
+    }
 }
 
 pub(super) struct Out<'a> {

@@ -220,6 +220,12 @@ fn dot_i16_i8_with(_: Neon, query: &[i16], row: &[i8]) -> i32 {
     whole + crate::scalar::dot_i16_i8(tail_q, tail_r)
 }
 
+/// Exact, as [`dot_i16_i8_with`].
+#[inline(always)]
+fn dot4_i16_i8_with(simd: Neon, query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] {
+    rows.map(|row| dot_i16_i8_with(simd, query, row))
+}
+
 /// Look-ups of one group at a time.
 #[inline(always)]
 fn look_up_with(_: Neon, codes: &[u8], tables: &[u8]) -> [u32; LANES] {
@@ -323,6 +329,7 @@ instantiate!(
     scan: scan_with,
     dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
+    dot4_i16_i8: dot4_i16_i8_with,
     look_up: look_up_with,
     four_rows: 4,
     tile: (1, 4, 4),

@@ -132,17 +132,17 @@ fn wide_products_are_exact_at_every_length_and_place() {
             let query: Vec<i16> = (0..len).map(|_| random.next() as i16).collect();
             let query = Guarded::new(&query, place);
             let row = Guarded::new(&random.i8s(len, false), place);
-            let exact: i64 = query
-                .iter()
-                .zip(&*row)
-                .map(|(&q, &r)| i64::from(q) * i64::from(r))
-                .sum();
+            let others = [(); 3].map(|()| Guarded::new(&random.i8s(len, false), place));
+            let rows: [&[i8]; 4] = [&row, &others[0], &others[1], &others[2]];
+            let exact = rows.map(|row| -> i64 {
+                let pairs = query.iter().zip(row);
+                pairs.map(|(&q, &r)| i64::from(q) * i64::from(r)).sum()
+            });
             for kernels in vector_levels() {
-                assert_eq!(
-                    i64::from(kernels.dot_i16_i8(&query, &row)),
-                    exact,
-                    "length {len}"
-                );
+                let single = rows.map(|row| i64::from(kernels.dot_i16_i8(&query, row)));
+                assert_eq!(single, exact, "length {len}");
+                let four = kernels.dot4_i16_i8(&query, rows).map(i64::from);
+                assert_eq!(four, exact, "length {len}");
             }
         }
     }
@@ -249,5 +249,6 @@ fn blocks_that_do_not_fit_are_refused_before_a_kernel_runs() {
         refused(|| kernels.residual(&[0.0; D], &[0.0; 2 * D], &mut [0; D / 8]));
         refused(|| kernels.residual(&[0.0; D], &[0.0; D], &mut [0; D / 4]));
         refused(|| kernels.dot_i16_i8(&[0; 3], &[0; 4]));
+        refused(|| kernels.dot4_i16_i8(&[0; 3], [&[0; 3], &[0; 3], &[0; 4], &[0; 3]]));
     }
 }

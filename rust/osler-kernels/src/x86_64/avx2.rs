@@ -257,6 +257,41 @@ fn dot_i16_i8_with(simd: Avx2, query: &[i16], row: &[i8]) -> i32 {
     simd.sum_i32(sums) + crate::scalar::dot_i16_i8(tail_q, tail_r)
 }
 
+/// Exact, as [`dot_i16_i8_with`]; a block of the query is read once for all rows.
+#[inline(always)]
+fn dot4_i16_i8_with(simd: Avx2, query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] {
+    let (blocks_q, tail_q) = query.as_chunks::<16>();
+    let blocks = rows.map(|row| row.as_chunks::<16>());
+    let mut sums = [simd.zero_i32(); 4];
+    for (at, q) in blocks_q.iter().enumerate() {
+        // SAFETY: a block is as long as what is read; the argument proves AVX2.
+        unsafe {
+            let q = _mm256_loadu_si256(q.as_ptr().cast());
+            for (sum, (blocks_r, _)) in sums.iter_mut().zip(&blocks) {
+                let r = _mm256_cvtepi8_epi16(_mm_loadu_si128(blocks_r[at].as_ptr().cast()));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(q, r));
+            }
+        }
+    }
+    // SAFETY: the argument proves AVX2; the store is as long as the array.
+    let mut whole = [0; 4];
+    unsafe {
+        let pairs = _mm256_hadd_epi32(
+            _mm256_hadd_epi32(sums[0], sums[1]),
+            _mm256_hadd_epi32(sums[2], sums[3]),
+        );
+        let sum = _mm_add_epi32(
+            _mm256_castsi256_si128(pairs),
+            _mm256_extracti128_si256::<1>(pairs),
+        );
+        _mm_storeu_si128(whole.as_mut_ptr().cast(), sum);
+    }
+    for (sum, (_, tail_r)) in whole.iter_mut().zip(&blocks) {
+        *sum += crate::scalar::dot_i16_i8(tail_q, tail_r);
+    }
+    whole
+}
+
 /// Look-ups of two groups at once, one in each half of a register.
 #[inline(always)]
 fn look_up_with(_: Avx2, codes: &[u8], tables: &[u8]) -> [u32; LANES] {
@@ -418,6 +453,7 @@ instantiate!(
     scan: scan_with,
     dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
+    dot4_i16_i8: dot4_i16_i8_with,
     look_up: look_up_with,
     four_rows: 2,
     tile: (1, 2, 4),

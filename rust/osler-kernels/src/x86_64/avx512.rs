@@ -249,6 +249,12 @@ fn dot_i16_i8_with(_: Avx512, query: &[i16], row: &[i8]) -> i32 {
     whole + crate::scalar::dot_i16_i8(tail_q, tail_r)
 }
 
+/// Exact, as [`dot_i16_i8_with`].
+#[inline(always)]
+fn dot4_i16_i8_with(simd: Avx512, query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] {
+    rows.map(|row| dot_i16_i8_with(simd, query, row))
+}
+
 /// Look-ups of four groups at once, one in each quarter of a register.
 #[inline(always)]
 fn look_up_with(_: Avx512, codes: &[u8], tables: &[u8]) -> [u32; LANES] {
@@ -444,6 +450,7 @@ instantiate!(
     scan: scan_with,
     dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
+    dot4_i16_i8: dot4_i16_i8_with,
     look_up: look_up_with,
     four_rows: 2,
     tile: (1, 4, 4),
