@@ -30,14 +30,16 @@ class Engine(Peer):
         "f16": {"codes": "f16"},
         "sq8": {"codes": "sq8"},
         "rabitq": {"codes": "rabitq"},
-        "f16-disk": {"codes": "f16", "keep_vectors": "disk", "mapped": True},
-        "sq8-disk": {"codes": "sq8", "keep_vectors": "disk", "mapped": True},
-        "rabitq-disk": {"codes": "rabitq", "keep_vectors": "disk", "mapped": True},
+        # Opened as a copy that can be changed: codes and graph in memory, full vectors in the file.
+        "f32-disk": {"codes": "f32", "keep_vectors": "disk"},
+        "f16-disk": {"codes": "f16", "keep_vectors": "disk"},
+        "sq8-disk": {"codes": "sq8", "keep_vectors": "disk"},
+        "rabitq-disk": {"codes": "rabitq", "keep_vectors": "disk"},
         # dim / 4 codes of 8 bits are a sixteenth of the bytes of float32.
-        "pq-disk": {"codes": "pq:{quarter}x8", "keep_vectors": "disk", "mapped": True},
+        "pq-disk": {"codes": "pq:{quarter}x8", "keep_vectors": "disk"},
         # 0.30 of what a float32 HNSW with the benchmark's links takes: 4 bytes a dimension and about 148 of links.
-        "budget-30": {"memory": 0.30, "mapped": True},
-        "budget-60": {"memory": 0.60, "mapped": True},
+        "budget-30": {"memory": 0.30},
+        "budget-60": {"memory": 0.60},
     }
 
     def describe(self) -> dict[str, Any]:

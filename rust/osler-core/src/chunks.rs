@@ -435,7 +435,7 @@ impl<'a, T: Pod> View<'a, T> {
 
     /// Rows in the table.
     #[inline(always)]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.table.len
     }
 }

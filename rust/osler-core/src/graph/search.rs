@@ -438,7 +438,7 @@ impl Graph {
             let mut count = 0;
             for row in rows.by_ref() {
                 let name = names_of_rows.row(row as usize)?[0];
-                if index_of_name(name) >= blocks[size_of_name(name)].len() {
+                if index_of_name(name) >= blocks[size_of_name(name)].count() {
                     if name == NONE {
                         continue;
                     }

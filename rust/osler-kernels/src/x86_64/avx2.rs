@@ -273,8 +273,8 @@ fn dot4_i16_i8_with(simd: Avx2, query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] {
             }
         }
     }
-    // SAFETY: the argument proves AVX2; the store is as long as the array.
     let mut whole = [0; 4];
+    // SAFETY: the argument proves AVX2; the store is as long as the array.
     unsafe {
         let pairs = _mm256_hadd_epi32(
             _mm256_hadd_epi32(sums[0], sums[1]),
