@@ -45,7 +45,7 @@ def cases_of(group: dict[str, Any], plan: dict[str, Any], rows: int) -> list[dic
         case
         for case in plan["case"]
         if case["name"] in group.get("cases", [case["name"]])
-        and rows <= case.get("most_rows", rows)
+        and case.get("least_rows", rows) <= rows <= case.get("most_rows", rows)
         and engines_of(case, group, plan)
     ]
 

@@ -15,6 +15,7 @@ from report import Spread, at_recall, best_recall, faster, ratio, speeds
 
 FILTER_RECALL = 0.98
 SAME_SIZE = 1.05
+SMALL = 1_600
 OURS = "osler"
 OUR_RATIO = "osler:recall"
 WAYS = {"single": "one query a call", "batch": "one batch call"}
@@ -175,9 +176,16 @@ def build(parts: Parts) -> list[Row]:
 
 
 def size(parts: Parts) -> list[Row]:
-    """Bytes a row: on disk, the process's own in memory, of mapped files; and the recall they were read at."""
+    """Bytes a row: on disk, the process's own in memory, of mapped files; and the recall they were read at.
+
+    The target asks for one form of ours that is small enough. Where one is, the others are larger by choice.
+    """
     rows = []
     for group in parts.sets:
+        small_enough = any(
+            not is_peer(part["engine"]) and _held(part["figures"]) <= SMALL and part["figures"]["recall"] >= 0.99
+            for part in parts.of("size", group)
+        )
         for part in parts.of("size", group):
             figures = part["figures"]
             own, mapped, disk = (figures[f"{kind}_bytes"] / figures["rows"] for kind in ("private", "file", "disk"))
@@ -189,8 +197,8 @@ def size(parts: Parts) -> list[Row]:
                 words += f" (says {said / figures['rows']:,.0f})"
             resident, goal, met = (said / figures["rows"] if said is not None else own + mapped), "none set", None
             if not is_peer(part["engine"]) and part["set"]["dim"] == 384:
-                goal = "<= 1,600 at recall >= 0.99"
-                met = resident <= 1_600 and figures["recall"] >= 0.99
+                goal = f"<= {SMALL:,} at recall >= 0.99"
+                met = (resident <= SMALL and figures["recall"] >= 0.99) or (None if small_enough else False)
             rows.append(Row(told(group), parts.name(part["engine"]), goal, words, met))
     return rows
 
@@ -332,6 +340,30 @@ def cold_start(parts: Parts) -> list[Row]:
     return rows
 
 
+def beyond_memory(parts: Parts) -> list[Row]:
+    """Reads from disk a query, in the first pass over the queries and in the last, under a limit of memory."""
+    rows = []
+    for group in parts.sets:
+        for part in parts.of("beyond_memory", group):
+            figures = part["figures"]
+            for limit in figures["limits"]:
+                words = [
+                    f"{name} pass {count / one['seconds']:,.0f} queries/s, {one['major_faults'] / count:,.1f} page "
+                    f"faults and {one['read_bytes'] / count / 1024:,.0f} KiB read a query"
+                    for name, one, count in (
+                        ("first", limit["passes"][0], figures["queries"]),
+                        ("last", limit["passes"][-1], figures["queries"]),
+                    )
+                ]
+                what = (
+                    f"{told(group)}, {limit['limit_bytes'] / 2**20:,.0f} MiB of memory for a file of "
+                    f"{figures['disk_bytes'] / 2**20:,.0f} MiB"
+                )
+                recall = f"recall {limit['recall']:.4f}"
+                rows.append(Row(what, parts.name(part["engine"]), "few reads a query", "; ".join([*words, recall])))
+    return rows
+
+
 def join(parts: Parts) -> list[Row]:
     """All pairs above a cosine, against numpy and faiss's range search."""
     rows = []
@@ -422,6 +454,7 @@ SECTIONS: list[tuple[str, Callable[[Parts], list[Row]]]] = [
     ("Filtered search", filtered),
     ("Exact search", exact),
     ("Cold start", cold_start),
+    ("Larger than memory", beyond_memory),
     ("Near-duplicate join", join),
     ("Growth", growth),
     ("The recall asked for and the recall reached", promises),

@@ -109,6 +109,7 @@ class Store:
         return {
             "osler:recall": "osler",
             "osler:recall-texts": "osler",
+            "osler:recall-mapped": "osler",
             "osler:mapped": "osler",
             "osler:exact": "osler",
             "usearch:f32-view": "usearch:f32",

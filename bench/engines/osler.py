@@ -24,6 +24,7 @@ class Engine(Peer):
         "": {},
         "recall": {"by": "recall"},
         "recall-texts": {"by": "recall", "practise": True},
+        "recall-mapped": {"by": "recall", "mapped": True},
         "exact": {"exact": True},
         "mapped": {"mapped": True},
         "f32": {"codes": "f32"},

@@ -184,6 +184,9 @@ fn table_within<T: Pod>(reader: &Reader, kind: u32, number: u32, most: usize) ->
     if shape != ours {
         return Err(reader.damage(kind, "its rows lie in another way than this format has"));
     }
+    if matches!(kind, kind::NODES | kind::VECTORS) {
+        blocks.read_at_random();
+    }
     Ok(Rows::stored(blocks))
 }
 

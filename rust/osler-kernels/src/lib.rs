@@ -95,6 +95,7 @@
 //! OSLER_TEST_SEED=7 cargo test -p osler-kernels      # other values
 //! OSLER_TEST_SIMD=all cargo test -p osler-kernels    # fails where this CPU lacks a level of its architecture
 //! OSLER_SIMD=avx2 cargo test -p osler-core           # the engine on a lower level
+//! make test-sanitized                                # the same under the address sanitizer
 //! cargo bench --bench kernels                        # speed at every level
 //! ```
 //!

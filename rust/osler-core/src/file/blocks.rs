@@ -78,6 +78,11 @@ impl Blocks {
         Some((huge.clone(), self.start))
     }
 
+    /// Says that rows will be read here and there.
+    pub fn read_at_random(&self) {
+        self.map.random(self.start, self.length);
+    }
+
     /// First byte of the section in its file.
     pub fn offset(&self) -> usize {
         self.offset
@@ -123,6 +128,7 @@ impl Blocks {
     #[cold]
     pub fn verify(&self, index: usize) -> Read<&[u8]> {
         let (start, length) = self.range(index);
+        self.map.will_need(start, length);
         let bytes = &self.map.bytes()[start..start + length];
         if checksum(self.salt, index as u64, bytes) != self.checksums[index] {
             let start = self.offset + (start - self.start);

@@ -147,6 +147,26 @@ impl Map {
         }
     }
 
+    /// Says of a part of a mapped file that it will be read here and there, so that the system reads a page and not its
+    /// neighbours. Only a hint.
+    pub fn random(&self, start: usize, length: usize) {
+        #[cfg(unix)]
+        self.advise(memmap2::Advice::Random, start, length);
+    }
+
+    /// Asks for a part of a mapped file that will be read now, in one go. Only a hint.
+    pub fn will_need(&self, start: usize, length: usize) {
+        #[cfg(unix)]
+        self.advise(memmap2::Advice::WillNeed, start, length);
+    }
+
+    #[cfg(unix)]
+    fn advise(&self, advice: memmap2::Advice, start: usize, length: usize) {
+        if let Bytes::Mapped(map) = &*self.bytes {
+            let _ = map.advise_range(advice, start, length);
+        }
+    }
+
     /// The file's name, without its folder.
     pub fn name(&self) -> &str {
         &self.name
