@@ -54,6 +54,10 @@ pub trait Collect {
     fn offer(&mut self, entry: Entry);
     /// An entry at or below this changes nothing; [`Entry::NONE`] while there is room.
     fn floor(&self) -> Entry;
+    /// The k-th best entry, k being at most the capacity, or the floor where that is not known as quickly.
+    fn kth(&self, _k: usize) -> Entry {
+        self.floor()
+    }
 }
 
 /// The best `capacity` entries, best first.
@@ -112,11 +116,12 @@ impl Collect for Top {
 
     #[inline]
     fn floor(&self) -> Entry {
-        if self.entries.len() == self.capacity {
-            self.entries[self.capacity - 1]
-        } else {
-            Entry::NONE
-        }
+        self.kth(self.capacity)
+    }
+
+    #[inline]
+    fn kth(&self, k: usize) -> Entry {
+        self.entries.get(k - 1).copied().unwrap_or(Entry::NONE)
     }
 }
 
@@ -252,6 +257,14 @@ impl Collect for GroupedTop<'_> {
                 all.first().copied().unwrap_or(Entry::NONE)
             }
             _ => Entry::NONE,
+        }
+    }
+
+    #[inline]
+    fn kth(&self, k: usize) -> Entry {
+        match &self.kept {
+            Kept::List(list) => list.get(k - 1).map_or(Entry::NONE, |&(entry, _)| entry),
+            Kept::Trees(..) => self.floor(),
         }
     }
 }

@@ -333,15 +333,15 @@ impl Graph {
             frontier.push(start);
             pending.push(start);
         }
-        self.offer_accepted(pending, &accept, margin, collect, query)?;
+        self.offer_accepted(pending, &accept, effort.k, margin, collect, query)?;
         let mut left = limits.budget;
         // Nodes whose blocks are on their way, in a ring.
         let (mut coming, mut turn) = ([None; AHEAD], 0);
         loop {
-            let floor = collect.floor();
-            let full = floor > Entry::NONE;
+            let kth = collect.kth(effort.k);
+            let full = kth > Entry::NONE;
             let next = match frontier.pop() {
-                Some(open) if full && open.score() < self.slackened(floor, margin) => {
+                Some(open) if full && open.score() < self.slackened(kth, margin) => {
                     frontier.push(open);
                     None
                 }
@@ -363,7 +363,7 @@ impl Graph {
             }
             left -= 1;
             let limit = if full {
-                -self.slackened(floor, margin + WINDOW)
+                -self.slackened(kth, margin + WINDOW)
             } else {
                 f32::INFINITY
             };
@@ -376,7 +376,7 @@ impl Graph {
             if !whole {
                 return Err(self.broken(best.row()));
             }
-            self.offer_accepted(pending, &accept, margin, collect, query)?;
+            self.offer_accepted(pending, &accept, effort.k, margin, collect, query)?;
         }
         Ok(true)
     }
@@ -386,6 +386,7 @@ impl Graph {
         &self,
         pending: &mut Vec<Entry>,
         accept: &impl Fn(u32) -> bool,
+        k: usize,
         margin: f32,
         collect: &mut impl Collect,
         query: &Query,
@@ -393,9 +394,9 @@ impl Graph {
         let mut kept = 0;
         for i in 0..pending.len() {
             let seen = pending[i];
-            let floor = collect.floor();
+            let kth = collect.kth(k);
             let promising =
-                floor == Entry::NONE || seen.score() > self.slackened(floor, margin + WINDOW);
+                kth == Entry::NONE || seen.score() > self.slackened(kth, margin + WINDOW);
             if promising && accept(self.row_of(seen.row())?) {
                 self.prefetch_row(seen.row());
                 pending[kept] = seen;
