@@ -187,10 +187,10 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// How many rows a scan could score, about, for what a walk costs that answers one query; None: no walk answers it.
+/// How many 8-bit rows are as many bytes as a walk reads that answers one query; None: no walk answers it.
 pub(crate) fn cost_of_walk(state: &State, ask: Ask<'_>) -> Result<Option<usize>> {
     let plan = Plan::new(state, ask)?;
-    let share = state.graph.as_ref().map_or(1.0, Graph::row_share) / HOP;
+    let share = state.graph.as_ref().map_or(1.0, Graph::row_share);
     Ok(match plan.way {
         Way::Walk(effort) => {
             let hops = effort.hops() * state.rows() as f64 / plan.candidates.max(1) as f64;
