@@ -385,7 +385,8 @@ def join(parts: Parts) -> list[Row]:
 def growth_curves(parts: Parts) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Return, for speed at 0.95 and for build seconds, each engine's values by the number of rows of `clip`.
 
-    Where ours was measured beside others only, the first of these measurements is taken.
+    Where ours was measured beside others only, the first of these measurements is taken; where builds were not measured
+    in turns, the one that was searched.
     """
     found: dict[str, dict[str, list[tuple[int, float]]]] = {"queries/s": {}, "build s": {}}
     for group in parts.sets:
@@ -396,9 +397,9 @@ def growth_curves(parts: Parts) -> dict[str, dict[str, list[tuple[int, float]]]]
             single = _single(part) if part else None
             if single and (values := speeds(single["curves"][engine], 0.95)):
                 found["queries/s"].setdefault(engine, []).append((group[1], Spread.of(values).middle))
-            part = _with(parts, "build", group, engine)
-            if part:
-                runs = part["figures"]["builds"][0]["runs"][engine]
+            built = _with(parts, "build", group, engine)
+            if built or part:
+                runs = built["figures"]["builds"][0]["runs"][engine] if built else [part["figures"]["builds"][engine]]
                 middle = Spread.of(run["seconds"] for run in runs).middle
                 found["build s"].setdefault(engine, []).append((group[1], middle))
     return found
