@@ -118,6 +118,8 @@ def plots(parts: Parts) -> dict[str, str]:
             for search in part["figures"]["searches"]:
                 place = curves.setdefault((search["way"], search["queries"]), {})
                 place[parts.name(part["engine"])] = search["curves"][part["engine"]]
+                if parts.one("search", group, part["control"]) is None:
+                    place.setdefault(part["control"], search["curves"][part["control"]])
         for (way, kind), shown in curves.items():
             title = f"{told(group)}, {kind}, {way}"
             found[f"{group[0]}-{group[1]}-{kind}-{way}.svg"] = plot.recall_speed(title, shown, 10)

@@ -111,6 +111,21 @@ def test_deleted_rows_leave_a_bitmap(rng: np.random.Generator) -> None:
     assert sorted(found.keys[: found.counts].tolist()) == [1, 3]
 
 
+def test_a_bitmap_that_was_searched_with_follows_every_change(rng: np.random.Generator) -> None:
+    index = osler.Index.build(rng.standard_normal((3_000, 8)))
+    wanted = set(range(0, 3_000, 150))
+    bitmap = index.bitmap(sorted(wanted))
+    for gone in ([150, 7], range(1_000, 2_800), [0]):  # the second makes rows move to other places
+        for _ in range(2):
+            found = index.search(rng.standard_normal(8), 30, filter=bitmap)
+            assert set(found.keys[: found.counts].tolist()) == wanted
+            assert len(bitmap) == len(wanted) == found.counts
+        index.delete(list(gone))
+        wanted -= set(gone)
+    index.add(rng.standard_normal((50, 8)))
+    assert set(index.search(rng.standard_normal(8), 30, filter=bitmap).keys[: len(wanted)].tolist()) == wanted
+
+
 def test_a_bitmap_belongs_to_its_index(rng: np.random.Generator) -> None:
     rows = rng.standard_normal((20, 4))
     index, other = osler.Index.build(rows), osler.Index.build(rows)
