@@ -1,6 +1,6 @@
 """The page of results, the plots and the JSON, from the parts that were measured.
 
-Reads `bench/.cache/parts`, or a JSON that it wrote before; `full` figures are written to `bench/RESULTS.md` and
+Reads `bench/.cache/parts`, or a JSON that it wrote before, and `tried.md`; `full` figures are written to `bench/RESULTS.md` and
 `bench/results`, the others below `bench/.cache`.
 
     python bench/page.py [--profile check|quick|full] [--from JSON]
@@ -144,7 +144,7 @@ def text(parts: Parts, pictures: dict[str, str]) -> str:
     for section in targets.sections(parts):
         lines = [[row.what, row.against, row.target, row.measured, MARKS[row.met]] for row in section.rows]
         out += [f"### {section.title}", "", table(["what", "who", "target", "measured", "met"], lines), ""]
-    out += ["Images encoded per second are not measured by this harness.", ""]
+    out += ["Images encoded per second are not measured by this harness.", "", (HERE / "tried.md").read_text()]
     out += ["## Engines", "", engines(parts), "", "## Every sweep", ""]
     for block in searches(parts):
         out += [block, ""]
