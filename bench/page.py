@@ -1,7 +1,7 @@
 """The page of results, the plots and the JSON, from the parts that were measured.
 
-Reads `bench/.cache/parts`, or a JSON that it wrote before, and `tried.md`; `full` figures are written to `bench/RESULTS.md` and
-`bench/results`, the others below `bench/.cache`.
+Reads `bench/.cache/parts`, or a JSON that it wrote before; `full` figures are written to `bench/RESULTS.md`, with
+`tried.md`, and `bench/results`, the others below `bench/.cache`.
 
     python bench/page.py [--profile check|quick|full] [--from JSON]
 """
@@ -131,8 +131,8 @@ def plots(parts: Parts) -> dict[str, str]:
     return found
 
 
-def text(parts: Parts, pictures: dict[str, str]) -> str:
-    """Return the whole page; `pictures` are the places of the plots by their names."""
+def text(parts: Parts, pictures: dict[str, str], tried: str) -> str:
+    """Return the whole page; `pictures` are the places of the plots by name, `tried` stands behind the tables."""
     out = [
         "# Results",
         "",
@@ -144,7 +144,7 @@ def text(parts: Parts, pictures: dict[str, str]) -> str:
     for section in targets.sections(parts):
         lines = [[row.what, row.against, row.target, row.measured, MARKS[row.met]] for row in section.rows]
         out += [f"### {section.title}", "", table(["what", "who", "target", "measured", "met"], lines), ""]
-    out += ["Images encoded per second are not measured by this harness.", "", (HERE / "tried.md").read_text()]
+    out += ["Images encoded per second are not measured by this harness.", "", tried]
     out += ["## Engines", "", engines(parts), "", "## Every sweep", ""]
     for block in searches(parts):
         out += [block, ""]
@@ -168,7 +168,7 @@ def write(profile: str, source: Path | None = None) -> None:
         (folder / f"{label}-{name}").write_text(svg)
         pictures[name] = f"{(folder / f'{label}-{name}').relative_to(home)}"
     (folder / f"{label}.json").write_text(json.dumps([{**part, "label": label} for part in found]) + "\n")
-    page = text(parts, pictures)
+    page = text(parts, pictures, (HERE / "tried.md").read_text() if profile == "full" else "")
     (home / "RESULTS.md").write_text(page)
     if profile != "full":
         print(page.partition("## Every sweep")[0])
