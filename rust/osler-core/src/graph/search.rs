@@ -50,6 +50,23 @@ const WINDOW: f32 = 0.8;
 /// 2405.12497, theorem 3.2) for a neighbour that is as far from its node as the node is from the query.
 const ERROR: f32 = 1.5;
 
+/// Nodes whose blocks are on their way, in a ring.
+#[derive(Default)]
+struct Coming {
+    nodes: [Option<Entry>; AHEAD],
+    at: usize,
+}
+
+impl Coming {
+    /// Takes the node whose block was just asked for, if there is one, and returns the one whose block is due.
+    #[inline(always)]
+    fn turn(&mut self, next: Option<Entry>) -> Option<Entry> {
+        let due = std::mem::replace(&mut self.nodes[self.at], next);
+        self.at = (self.at + 1) % AHEAD;
+        due
+    }
+}
+
 /// How far and how widely a walk looks.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -198,8 +215,7 @@ impl Graph {
         } = scratch;
         let margin = effort.margin(query);
         let mut patience = effort.patience();
-        // Nodes whose blocks are on their way, in a ring.
-        let (mut coming, mut turn) = ([None; AHEAD], 0);
+        let mut coming = Coming::default();
         loop {
             let kth = top.entries().get(effort.k - 1).copied();
             let next = match (frontier.pop(), kth) {
@@ -212,10 +228,8 @@ impl Graph {
             if let Some(next) = next {
                 self.prefetch_block(next.row());
             }
-            let due = std::mem::replace(&mut coming[turn], next);
-            turn = (turn + 1) % AHEAD;
-            let Some(best) = due else {
-                if coming.iter().all(Option::is_none) {
+            let Some(best) = coming.turn(next) else {
+                if coming.nodes.iter().all(Option::is_none) {
                     break;
                 }
                 continue;
@@ -234,6 +248,7 @@ impl Graph {
                 patience -= 1;
                 if patience == 0 {
                     coming
+                        .nodes
                         .iter()
                         .flatten()
                         .for_each(|&open| frontier.push(open));
@@ -335,8 +350,7 @@ impl Graph {
         }
         self.offer_accepted(pending, &accept, effort.k, margin, collect, query)?;
         let mut left = limits.budget;
-        // Nodes whose blocks are on their way, in a ring.
-        let (mut coming, mut turn) = ([None; AHEAD], 0);
+        let mut coming = Coming::default();
         loop {
             let kth = collect.kth(effort.k);
             let full = kth > Entry::NONE;
@@ -350,10 +364,8 @@ impl Graph {
             if let Some(next) = next {
                 self.prefetch_block(next.row());
             }
-            let due = std::mem::replace(&mut coming[turn], next);
-            turn = (turn + 1) % AHEAD;
-            let Some(best) = due else {
-                if coming.iter().all(Option::is_none) {
+            let Some(best) = coming.turn(next) else {
+                if coming.nodes.iter().all(Option::is_none) {
                     break;
                 }
                 continue;
