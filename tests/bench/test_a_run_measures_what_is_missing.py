@@ -75,7 +75,7 @@ def test_every_part_is_measured_once_and_none_is_dropped(measured: Any, tmp_path
     joined = next(part for part in found if part["case"] == "join")["figures"]["joins"]
     assert len({run["pairs"] for runs in joined.values() for run in runs}) == 1
     assert not list((tmp_path / "work").glob("*/*"))
-    text = page.text(page.Parts(found), {})
+    text = page.text(page.Parts(found), {}, "")
     assert "no_such_engine" in text
 
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").rglob("*.json")}

@@ -20,9 +20,11 @@ def curve(fast: float) -> list[dict[str, Any]]:
 
 
 def part(case: str, engine: str, figures: Any, outcome: str = "measured", rows: int = 10_000) -> dict[str, Any]:
+    control = "osler" if engine != "osler" else None
     return {
         "identity": {"engine": {"name": engine, "version": "1", "parameters": "p"}},
         "engine": engine,
+        "control": control,
         "case": case,
         "set": {"name": "text", "origin": "here", "rows": rows, "dim": 384},
         "machine": {
@@ -39,7 +41,8 @@ def part(case: str, engine: str, figures: Any, outcome: str = "measured", rows: 
 def searched(engine: str, ours: float, theirs: float) -> dict[str, Any]:
     curves = {"osler": curve(ours), engine: curve(theirs)}
     one = {"way": "single-1", "mode": "single", "threads": 1, "queries": "texts", "curves": curves}
-    return part("search", engine, {"searches": [one]})
+    builds = {key: {"seconds": 1.0} for key in curves}
+    return part("search", engine, {"searches": [one], "refused": {}, "builds": builds})
 
 
 @pytest.fixture
@@ -68,6 +71,10 @@ def rows(parts: Parts, title: str) -> list[targets.Row]:
     return next(section.rows for section in targets.sections(parts) if section.title.startswith(title))
 
 
+def grown(found: list[dict[str, Any]]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    return targets.growth_curves(Parts(found))
+
+
 def test_the_best_peer_is_the_one_we_beat_least(parts: Parts) -> None:
     first = rows(parts, "Queries per second, one query")[0]
     assert first.against == "rabitqlib:symqg-8b 1"
@@ -94,7 +101,8 @@ def test_a_filter_is_compared_with_the_fastest_that_keeps_the_recall(parts: Part
 
 
 def test_an_engine_that_was_not_measured_is_on_the_page_with_its_reason(parts: Parts) -> None:
-    text = page.text(parts, page.plots(parts))
+    text = page.text(parts, page.plots(parts), "What was tried.")
+    assert "What was tried." in text
     line = next(line for line in text.splitlines() if line.startswith("| scann |"))
     assert "missing: a reason / with a bar" in line
 
@@ -103,5 +111,16 @@ def test_growth_is_told_from_one_size_to_the_next() -> None:
     found = [searched("osler", 1_000.0, 1_000.0), searched("osler", 500.0, 500.0)]
     for one, count in zip(found, (10_000, 100_000), strict=True):
         one["set"] = {**one["set"], "name": "clip", "rows": count}
-    grown = rows(Parts(found), "Growth")
-    assert [(row.measured, row.met) for row in grown] == [("2.00x", False)]
+    assert grown(found)["queries/s"] == {"osler": [(10_000, 1_000.0), (100_000, 500.0)]}
+    row = rows(Parts(found), "Growth")[0]
+    assert (row.measured, row.met) == ("2.00x", False)
+
+
+def test_what_was_measured_beside_others_only_has_its_growth() -> None:
+    found = [searched("rabitqlib:symqg-8b", ours, 100.0) for ours in (1_000.0, 800.0)]
+    for one, count in zip(found, (10_000, 100_000), strict=True):
+        one["set"] = {**one["set"], "name": "clip", "rows": count}
+    assert grown(found)["queries/s"] == {
+        "osler": [(10_000, 1_000.0), (100_000, 800.0)],
+        "rabitqlib:symqg-8b": [(10_000, 100.0), (100_000, 100.0)],
+    }
