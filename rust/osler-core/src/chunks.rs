@@ -162,6 +162,8 @@ impl<T: Pod> Rows<T> {
             table: self,
             flat,
             rows: self.flat.as_ref().map_or(0, |flat| flat.rows),
+            stride: self.stride,
+            width: self.width,
         }
     }
 
@@ -405,6 +407,8 @@ pub struct View<'a, T> {
     table: &'a Rows<T>,
     flat: &'a [T],
     rows: usize,
+    stride: usize,
+    width: usize,
 }
 
 impl<'a, T: Pod> View<'a, T> {
@@ -415,8 +419,8 @@ impl<'a, T: Pod> View<'a, T> {
     #[inline(always)]
     pub fn row(&self, row: usize) -> Read<&'a [T]> {
         if row < self.rows {
-            let start = row * self.table.stride;
-            Ok(&self.flat[start..start + self.table.width])
+            let start = row * self.stride;
+            Ok(&self.flat[start..start + self.width])
         } else {
             self.table.row(row)
         }
@@ -426,7 +430,7 @@ impl<'a, T: Pod> View<'a, T> {
     #[inline(always)]
     pub fn prefetch_start(&self, row: usize, elements: usize) {
         if row < self.rows {
-            let start = row * self.table.stride;
+            let start = row * self.stride;
             osler_kernels::prefetch(&self.flat[start..start + elements]);
         } else {
             self.table.prefetch_start(row, elements);

@@ -5,7 +5,7 @@
 use crate::chunks::CHUNK_BYTES;
 use crate::error::{Error, Result};
 use crate::file::map::Line;
-use crate::graph::node::{Layout, SIZES};
+use crate::graph::node::{Blocks, Layout, SIZES};
 use crate::metric::Metric;
 use crate::quantize::Method;
 
@@ -16,6 +16,10 @@ pub enum Codes {
     F32,
     /// A graph, over full vectors of 16-bit floats, rounded to nearest even.
     F16,
+    /// A graph of small blocks with rows of 8 bits a number; full vectors are 32-bit floats.
+    Sq8,
+    /// The same with rows of 5 bits a number.
+    Sq5,
     /// A scan of small codes; full vectors are 32-bit floats.
     Small(Method),
 }
@@ -35,10 +39,12 @@ impl Codes {
         match name {
             "f32" => Ok(Codes::F32),
             "f16" => Ok(Codes::F16),
+            "sq8" => Ok(Codes::Sq8),
+            "sq5" => Ok(Codes::Sq5),
             _ => match Method::parse(name, dim) {
                 Ok(method) => Ok(Codes::Small(method)),
                 Err(_) => Err(Error::input(format!(
-                    "codes is {name:?}; it can be \"auto\", \"f32\", \"f16\", \"sq8\", \"pq\", \"pq:PARTSxBITS\" with 1 to \
+                    "codes is {name:?}; it can be \"auto\", \"f32\", \"f16\", \"sq8\", \"sq5\", \"pq\", \"pq:PARTSxBITS\" with 1 to \
                      {dim} parts of 4 or 8 bits, \"rabitq\" or \"rabitq:BITS\" with 1 to 8 bits"
                 ))),
             },
@@ -50,6 +56,8 @@ impl Codes {
         match self {
             Codes::F32 => "f32".to_owned(),
             Codes::F16 => "f16".to_owned(),
+            Codes::Sq8 => "sq8".to_owned(),
+            Codes::Sq5 => "sq5".to_owned(),
             Codes::Small(method) => method.name(),
         }
     }
@@ -58,23 +66,33 @@ impl Codes {
     pub fn bytes(self) -> usize {
         match self {
             Codes::F16 => 2,
-            Codes::F32 | Codes::Small(_) => 4,
+            Codes::F32 | Codes::Sq8 | Codes::Sq5 | Codes::Small(_) => 4,
         }
     }
 
     /// Bytes of chunks that are not full yet, at most: those of vectors, of blocks of both sizes, and of the short tables.
     fn begun(self) -> u64 {
         match self {
-            Codes::F32 | Codes::F16 => 4 * CHUNK_BYTES as u64,
             Codes::Small(_) => 0,
+            _ => 4 * CHUNK_BYTES as u64,
         }
     }
 
     /// The small codes, if rows are searched by them.
     pub fn method(self) -> Option<Method> {
         match self {
-            Codes::F32 | Codes::F16 => None,
             Codes::Small(method) => Some(method),
+            _ => None,
+        }
+    }
+
+    /// What the blocks of a graph are made of, if rows are searched by one.
+    pub fn blocks(self) -> Option<Blocks> {
+        match self {
+            Codes::F32 | Codes::F16 => Some(Blocks::Fused),
+            Codes::Sq8 => Some(Blocks::Single8),
+            Codes::Sq5 => Some(Blocks::Single5),
+            Codes::Small(_) => None,
         }
     }
 }
@@ -145,10 +163,18 @@ pub fn resident(codes: Codes, keep: Keep, metric: Metric, dim: usize) -> usize {
     let lift = usize::from(metric == Metric::Dot);
     let searched = match codes {
         Codes::Small(method) => method.bytes(metric, dim),
-        Codes::F32 | Codes::F16 => {
+        _ => {
             let padded = (dim + lift).next_multiple_of(64);
+            let blocks = codes.blocks().unwrap_or(Blocks::Fused);
+            let layout = Layout::new(blocks, padded, SIZES - 1);
+            let front = if layout.is_fused() {
+                0
+            } else {
+                4 * layout.front()
+            };
             // Names and rows of nodes beside their blocks.
-            8 + 4 * Layout::new(padded, SIZES - 1).words()
+            8 + front.next_multiple_of(Line::BYTES)
+                + (4 * layout.words()).next_multiple_of(Line::BYTES)
         }
     };
     full + searched + KEY + 4 * lift
@@ -163,6 +189,12 @@ fn forms(dim: usize) -> Vec<(Codes, Keep)> {
         (Codes::F16, Keep::Ram),
         (Codes::F16, Keep::Disk),
         (Codes::F16, Keep::Nowhere),
+        (Codes::Sq8, Keep::Ram),
+        (Codes::Sq5, Keep::Ram),
+        // A graph whose few finds are read from a file is faster than a scan of codes with vectors in memory.
+        (Codes::Sq8, Keep::Disk),
+        (Codes::Sq8, Keep::Nowhere),
+        (Codes::Sq5, Keep::Disk),
         (rabitq(4), Keep::Ram),
         (rabitq(4), Keep::Disk),
         (pq(dim.div_ceil(2)), Keep::Disk),

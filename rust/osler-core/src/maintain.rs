@@ -12,7 +12,7 @@ use crate::error::{Error, Read, Result};
 use crate::exact;
 use crate::graph::scratch::Scratches;
 use crate::graph::search::Effort;
-use crate::graph::{Graph, NONE, repair};
+use crate::graph::{Blocks, Graph, NONE, repair};
 use crate::keys::Keys;
 use crate::likeness::Likeness;
 use crate::metric::Metric;
@@ -182,7 +182,9 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
         let held = rows.split_off(rows.len() - wanted);
         rows.sort_unstable();
-        let graph = Graph::build(&state, &rows, state.rows(), state.params.seed, control)?;
+        let blocks = state.params.codes.blocks().unwrap_or(Blocks::Fused);
+        let seed = state.params.seed;
+        let graph = Graph::build(&state, &rows, state.rows(), blocks, seed, control)?;
         state.graph = Some(graph);
         return measured_and_inserted(state, &held, scratches, control);
     }

@@ -139,8 +139,9 @@ impl State {
     /// What scores come from.
     pub fn scores_from(&self) -> String {
         match (self.bare, &self.codes) {
-            (0, _) if self.params.codes.method().is_some() => "f32".to_owned(),
+            (0, _) if self.params.codes.bytes() == 4 => "f32".to_owned(),
             (0, _) | (_, Some(_)) => self.params.codes.name(),
+            _ if self.params.codes == Codes::Sq5 => "sq5".to_owned(),
             _ => "sq8".to_owned(),
         }
     }

@@ -12,7 +12,7 @@ use crate::file::shape::Shape;
 use crate::file::{Reader, Section, kind};
 use crate::graph::Graph;
 use crate::graph::frame::Frame;
-use crate::graph::node::{Layout, SIZES};
+use crate::graph::node::{Blocks, Layout, SIZES};
 use crate::keys::Keys;
 use crate::metric::Metric;
 use crate::quantize::{LANES, Method, Quantizer};
@@ -44,7 +44,8 @@ fn codes_numbers(codes: Codes) -> [u64; 3] {
     match codes {
         Codes::F32 => [1, 0, 0],
         Codes::F16 => [2, 0, 0],
-        Codes::Small(Method::Sq8) => [3, 0, 0],
+        Codes::Sq8 => [6, 0, 8],
+        Codes::Sq5 => [6, 0, 5],
         Codes::Small(Method::Pq { parts, bits }) => [4, parts as u64, bits as u64],
         Codes::Small(Method::Rabitq { bits }) => [5, 0, bits as u64],
     }
@@ -54,7 +55,7 @@ fn codes_of(numbers: [u64; 3], dim: usize) -> Option<Codes> {
     let name = match numbers {
         [1, 0, 0] => "f32".to_owned(),
         [2, 0, 0] => "f16".to_owned(),
-        [3, 0, 0] => "sq8".to_owned(),
+        [6, 0, bits @ (5 | 8)] => format!("sq{bits}"),
         [4, parts, bits] => format!("pq:{parts}x{bits}"),
         [5, 0, bits] => format!("rabitq:{bits}"),
         _ => return None,
@@ -154,6 +155,9 @@ impl Tables {
             for size in 0..SIZES {
                 sections.push(section(kind::NODES, size as u32, &tables.nodes[size]));
                 sections.push(section(kind::NODE_ROWS, size as u32, &tables.rows[size]));
+                if let Some(fronts) = tables.fronts {
+                    sections.push(section(kind::FRONTS, size as u32, &fronts[size]));
+                }
             }
         }
         if let Some(points) = &self.calibration {
@@ -266,7 +270,7 @@ pub fn load(reader: Reader) -> Result<State> {
     let size = (rows, params.dim);
     let vectors = match codes {
         _ if bare > 0 => Vectors::new(codes, params.dim),
-        Codes::F32 | Codes::Small(_) => {
+        Codes::F32 | Codes::Sq8 | Codes::Sq5 | Codes::Small(_) => {
             let table = table::<f32>(&reader, kind::VECTORS, 0)?;
             sized(kind::VECTORS, (table.len(), table.width()), size)?;
             Vectors::F32(table)
@@ -385,22 +389,27 @@ fn graph(reader: &Reader, params: Params, rows: usize) -> Result<Graph> {
     if !whole {
         return Err(reader.damage(kind::FRAME, "it is no centre and unit of vectors"));
     }
-    let frame = Frame::new(centre, per_unit, params.seed);
+    let blocks = params.codes.blocks().unwrap_or(Blocks::Fused);
+    let frame = Frame::new(centre, per_unit, blocks, params.seed);
     let sized = |kind: u32| -> Result<[Rows<u32>; SIZES]> {
         Ok([table(reader, kind, 0)?, table(reader, kind, 1)?])
     };
     let (nodes, node_rows) = (sized(kind::NODES)?, sized(kind::NODE_ROWS)?);
+    let fronts = match blocks {
+        Blocks::Fused => None,
+        Blocks::Single8 | Blocks::Single5 => Some(sized(kind::FRONTS)?),
+    };
     let node_of = table::<u32>(reader, kind::NODE_OF, 0)?;
     if node_of.len() != rows {
         return Err(reader.damage(kind::NODE_OF, "it has another size than the settings say"));
     }
     let roots = table::<u32>(reader, kind::ROOTS, 0)?;
-    Graph::from_tables(frame, nodes, node_rows, roots, node_of, params.seed)
+    Graph::from_tables(frame, nodes, fronts, node_rows, roots, node_of, params.seed)
         .map_err(|problem| reader.damage(kind::NODES, problem))
 }
 
 /// Longest row of a table: the block of a node with the greatest dimension.
-const MAX_WIDTH: usize = Layout::new((MAX_DIM + 1).next_multiple_of(64), 1).words();
+const MAX_WIDTH: usize = Layout::new(Blocks::Fused, (MAX_DIM + 1).next_multiple_of(64), 1).words();
 
 #[cfg(test)]
 mod tests {
@@ -450,7 +459,7 @@ mod tests {
             (Codes::F16, Keep::Nowhere),
             (pq, Keep::Nowhere),
             (Codes::Small(Method::Rabitq { bits: 3 }), Keep::Ram),
-            (Codes::Small(Method::Sq8), Keep::Disk),
+            (Codes::Sq8, Keep::Disk),
         ] {
             let index = index(codes, keep);
             let state = index.snapshot();
@@ -502,11 +511,7 @@ mod tests {
 
     #[test]
     fn a_code_that_is_no_number_is_damage() {
-        for method in [
-            Method::Sq8,
-            Method::Rabitq { bits: 1 },
-            Method::Rabitq { bits: 4 },
-        ] {
+        for method in [Method::Rabitq { bits: 1 }, Method::Rabitq { bits: 4 }] {
             let index = index(Codes::Small(method), Keep::Nowhere);
             let mut state = State::clone(&index.snapshot());
             let codes = state.codes.take().unwrap();

@@ -30,7 +30,7 @@ impl Vectors {
     /// An empty table.
     pub fn new(codes: Codes, dim: usize) -> Self {
         match codes {
-            Codes::F32 | Codes::Small(_) => Vectors::F32(Rows::new(dim)),
+            Codes::F32 | Codes::Sq8 | Codes::Sq5 | Codes::Small(_) => Vectors::F32(Rows::new(dim)),
             Codes::F16 => Vectors::F16(Rows::new(dim)),
         }
     }

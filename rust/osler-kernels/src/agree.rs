@@ -8,6 +8,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 mod guarded;
 mod neighbours;
 mod panels;
+mod signs;
 mod slivers;
 
 use self::guarded::{Guarded, Place};
@@ -565,6 +566,10 @@ fn wrong_lengths_are_refused_before_a_kernel_runs() {
         refused(|| kernels.dot_planes(&[0; 64], &[0; 72]));
         refused(|| kernels.dot_planes(&[0; 32], &[0; 4]));
         refused(|| kernels.dot_planes(&[], &[]));
+        refused(|| kernels.dot4_signs(&[0; 64], [&[0; 8], &[0; 8], &[0; 8], &[0; 7]]));
+        refused(|| kernels.dot4_signs(&[0; 32], [&[0; 4]; 4]));
+        refused(|| kernels.dot_fives(&[0; 64], &[0; 8], &[0; 31]));
+        refused(|| kernels.dot_fives(&[0; 32], &[0; 4], &[0; 16]));
         refused(|| kernels.dot_tile(&a, &a, 0, &mut []));
         refused(|| kernels.dot_tile(&a, &b, 40, &mut [0.0]));
         refused(|| kernels.l2_tile(&a, &a, 20, &mut [0.0; 3]));

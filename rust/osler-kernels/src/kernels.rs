@@ -646,6 +646,60 @@ checked! {
         }
     }
 
+    /// For each of four rows, the sum of those values of a query whose signs [`pack_signs`](crate::pack_signs) has set.
+    ///
+    /// # Panics
+    ///
+    /// Where the query's length is no multiple of 64 or exceeds [`MAX_I8_LEN`], or there are not eight values for each
+    /// byte of signs.
+    ///
+    /// ```
+    /// let row: &[u8] = &[0b1001; 8];
+    /// assert_eq!(osler_kernels::dot4_signs(&[-3; 64], [row; 4]), [-48; 4]);
+    /// ```
+    fn dot4_signs(query: &[i8], signs: [&[u8]; 4]) -> [i32; 4] {
+        {
+            assert!(
+                query.len().is_multiple_of(64) && query.len() <= MAX_I8_LEN,
+                "a query of {} values is no multiple of 64, or too long",
+                query.len()
+            );
+            assert!(
+                signs.iter().all(|signs| 8 * signs.len() == query.len()),
+                "a query of {} values does not fit the bytes of signs",
+                query.len()
+            );
+        }
+    }
+
+    /// Inner product with the levels, from 0 to 31, of a row that [`pack_fives`](crate::pack_fives) has packed.
+    ///
+    /// # Panics
+    ///
+    /// Where the query's length is no multiple of 64 or exceeds [`MAX_I8_LEN`], or the lengths do not fit each other.
+    ///
+    /// ```
+    /// let (mut signs, mut rest) = ([0; 8], [0; 32]);
+    /// osler_kernels::pack_fives(&[3; 64], &mut signs, &mut rest);
+    /// assert_eq!(osler_kernels::dot_fives(&[-1; 64], &signs, &rest), -17 * 64);
+    /// ```
+    fn dot_fives(query: &[i8], signs: &[u8], rest: &[u8]) -> i32 {
+        {
+            assert!(
+                query.len().is_multiple_of(64) && query.len() <= MAX_I8_LEN,
+                "a query of {} values is no multiple of 64, or too long",
+                query.len()
+            );
+            assert!(
+                query.len() == 8 * signs.len() && rest.len() == 4 * signs.len(),
+                "a query of {} values does not fit {} bytes of signs and {} of rest",
+                query.len(),
+                signs.len(),
+                rest.len()
+            );
+        }
+    }
+
     /// Whether no value is infinite or not a number.
     ///
     /// ```

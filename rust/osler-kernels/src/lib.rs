@@ -18,6 +18,7 @@
 //! | kernels | who waits for them | written in |
 //! |---|---|---|
 //! | [`neighbours()`], [`dot_i16_i8`], [`dot4_i16_i8`] | every hop of a walk, and scans of 8-bit rows | `neighbours.rs`; look-ups and integers in each set's file |
+//! | [`dot4_signs`], [`dot_fives`] | every hop of a walk over small blocks | integers in each set's file; `signs.rs` |
 //! | [`dot4`], [`l2_4`], their `_f16` forms, [`dot`], [`l2`] | finds put in order by full vectors; exact search | `lanes.rs` |
 //! | [`hadamard()`], [`tables`], [`to_i16`] | every query, before its walk | `hadamard.rs`, `neighbours.rs` |
 //! | [`scan`], [`dot_planes`], [`dot_i8`] | every search of small codes | integers in each set's file |
@@ -40,6 +41,8 @@
 //!   16 neighbours, and each half selects by one shuffle from 16 bytes of the query's table, which has group after
 //!   group. Entries are at most 127: two of them add up in a byte. One or two planes make a block of 16 or 32
 //!   neighbours.
+//! - **Signs** ([`dot4_signs`]): one row's 1-bit code; dimension `t D / 8 + b` is bit `t` of byte `b`, so that a shift by
+//!   `t` leaves the bits of neighbouring dimensions in neighbouring bytes. The rest of a 5-bit row is in `signs.rs`.
 //! - **Groups of codes** ([`scan`]): 16 bytes hold one half-byte of 32 rows, row `i` in the low half of byte `i`, row
 //!   `16 + i` in its high half. Entries go up to 255, so that sums are widened to 16 bits at once.
 //! - **Planes of numbers** ([`dot_planes`]): bit `i % 8` of byte `i / 8` is a bit of number `i`; the plane of the
@@ -112,8 +115,8 @@
 //!    intrinsics stay in that folder, each `unsafe` block with a `SAFETY:` line that names what makes it true.
 //! 3. `lanes::Simd` for the token. `WIDTH` divides 32. `reduce` and `hadamard` follow the order that the trait
 //!    states; `less` is false beside a NaN; `load_partial` fills up with zeros and reads nothing behind the slice.
-//! 4. Five functions of integers: inner products of `i8` with `i8` and of `i16` with `i8`, the look-ups of
-//!    [`neighbours()`], [`scan`], [`dot_planes`].
+//! 4. Functions of integers: inner products of `i8` with `i8` and of `i16` with `i8`, the look-ups of
+//!    [`neighbours()`], [`scan`], [`dot_planes`], [`dot4_signs`], [`dot_fives`].
 //! 5. `instantiate!` (`table.rs`) compiles everything else: `parts` is 32 / `WIDTH`; the other numbers say how many
 //!    registers a loop carries, change no bit, and are found by the benchmark.
 //! 6. `kernels.rs`: the table in `Kernels::at`, whose `match` must have every level on every architecture.
@@ -142,6 +145,7 @@ mod memory;
 mod near;
 mod neighbours;
 mod scalar;
+mod signs;
 mod sliver;
 mod table;
 mod tile;
@@ -150,10 +154,11 @@ mod x86_64;
 
 pub use cpu::{Level, level, levels};
 pub use kernels::{
-    Kernels, MAX_I8_LEN, MAX_PLANES_LEN, all_finite, all_finite_f16, columns, dot, dot_f16, dot_i8,
-    dot_i16_i8, dot_planes, dot_tile, dot_tile_f16, dot4, dot4_f16, dot4_i16_i8, hadamard, l2,
-    l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, neighbours, position_of_max, residual, scan,
-    sliver_reach, sliver_sums, sum_of_squares, tables, to_f16, to_f32, to_i16,
+    Kernels, MAX_I8_LEN, MAX_PLANES_LEN, all_finite, all_finite_f16, columns, dot, dot_f16,
+    dot_fives, dot_i8, dot_i16_i8, dot_planes, dot_tile, dot_tile_f16, dot4, dot4_f16, dot4_i16_i8,
+    dot4_signs, hadamard, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, neighbours,
+    position_of_max, residual, scan, sliver_reach, sliver_sums, sum_of_squares, tables, to_f16,
+    to_f32, to_i16,
 };
 pub use memory::prefetch;
 pub use near::{
@@ -161,4 +166,5 @@ pub use near::{
     nearest_of, nearest_within,
 };
 pub use neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
+pub use signs::{MOST_OF_FIVE, pack_fives, pack_signs, unpack_fives};
 pub use sliver::SLIVER;

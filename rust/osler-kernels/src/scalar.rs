@@ -11,6 +11,7 @@ use half::f16;
 use crate::codes::{GROUP, ROWS};
 use crate::lanes::LANES;
 use crate::neighbours::{self, Residual, TableScale, Terms, look_up};
+use crate::signs::unpack_fives;
 use crate::sliver::SLIVER;
 
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -189,6 +190,25 @@ pub(crate) fn dot_planes(query: &[i8], planes: &[u8]) -> i32 {
         sum += i32::from(query[i]) * value;
     }
     sum
+}
+
+/// Sums of the query's values at the dimensions whose bits are set; see `signs.rs` for their order.
+pub(crate) fn dot4_signs(query: &[i8], signs: [&[u8]; 4]) -> [i32; 4] {
+    signs.map(|signs| {
+        let set = |i: &usize| signs[i % signs.len()] >> (i / signs.len()) & 1 == 1;
+        let positions = (0..query.len()).filter(set);
+        positions.map(|i| i32::from(query[i])).sum()
+    })
+}
+
+/// Inner product with the levels, from 0 to 31, of a row of five bits.
+pub(crate) fn dot_fives(query: &[i8], signs: &[u8], rest: &[u8]) -> i32 {
+    let mut row = vec![0; query.len()];
+    unpack_fives(signs, rest, &mut row);
+    let products = query.iter().zip(&row);
+    products
+        .map(|(&q, &x)| i32::from(q) * ((i32::from(x) + 31) / 2))
+        .sum()
 }
 
 pub(crate) fn all_finite(a: &[f32]) -> bool {

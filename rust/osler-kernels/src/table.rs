@@ -49,6 +49,8 @@ pub(crate) struct Table {
     pub(crate) position_of_max: unsafe fn(&[f32]) -> usize,
     pub(crate) scan: unsafe fn(&[u8], &[u8], &mut [u32; ROWS]),
     pub(crate) dot_planes: unsafe fn(&[i8], &[u8]) -> i32,
+    pub(crate) dot4_signs: unsafe fn(&[i8], [&[u8]; 4]) -> [i32; 4],
+    pub(crate) dot_fives: unsafe fn(&[i8], &[u8], &[u8]) -> i32,
     pub(crate) all_finite: unsafe fn(&[f32]) -> bool,
     pub(crate) all_finite_f16: unsafe fn(&[f16]) -> bool,
 }
@@ -84,6 +86,8 @@ pub(crate) static SCALAR: Table = Table {
     position_of_max: scalar::position_of_max,
     scan: scalar::scan,
     dot_planes: scalar::dot_planes,
+    dot4_signs: scalar::dot4_signs,
+    dot_fives: scalar::dot_fives,
     all_finite: scalar::all_finite,
     all_finite_f16: scalar::all_finite_f16,
 };
@@ -103,6 +107,8 @@ macro_rules! instantiate {
         dot_planes: $dot_planes:path,
         dot_i16_i8: $dot_i16_i8:path,
         dot4_i16_i8: $dot4_i16_i8:path,
+        dot4_signs: $dot4_signs:path,
+        dot_fives: $dot_fives:path,
         look_up: $look_up:path,
         four_rows: $four:literal,
         tile: ($carried:literal, $queries:literal, $rows:literal),
@@ -226,6 +232,12 @@ macro_rules! instantiate {
                 fn dot_planes(query: &[i8], planes: &[u8]) -> i32 {
                     simd => $dot_planes(simd, query, planes)
                 }
+                fn dot4_signs(query: &[i8], rows: [&[u8]; 4]) -> [i32; 4] {
+                    simd => $dot4_signs(simd, query, rows)
+                }
+                fn dot_fives(query: &[i8], signs: &[u8], rest: &[u8]) -> i32 {
+                    simd => $dot_fives(simd, query, signs, rest)
+                }
                 fn all_finite(a: &[f32]) -> bool {
                     _simd => lanes::all_finite(a)
                 }
@@ -266,6 +278,8 @@ macro_rules! instantiate {
             position_of_max: compiled::position_of_max,
             scan: compiled::scan,
             dot_planes: compiled::dot_planes,
+            dot4_signs: compiled::dot4_signs,
+            dot_fives: compiled::dot_fives,
             all_finite: compiled::all_finite,
             all_finite_f16: compiled::all_finite_f16,
         };

@@ -401,6 +401,8 @@ pub mod kind {
     pub const QUANTIZER: u32 = 11;
     /// Blocks of small codes.
     pub const CODES: u32 = 12;
+    /// Fronts of the graph's nodes where they lie apart from the blocks, a section a size.
+    pub const FRONTS: u32 = 13;
 }
 
 fn section_name(kind: u32) -> &'static str {
@@ -417,6 +419,7 @@ fn section_name(kind: u32) -> &'static str {
         kind::FRAME => "frame",
         kind::QUANTIZER => "quantizer",
         kind::CODES => "codes",
+        kind::FRONTS => "fronts",
         _ => "unknown",
     }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::bytes::ByteRows;
 use super::frame::{Coded, CodedRows, Frame};
 use super::insert::Source;
-use super::node::{Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
+use super::node::{Blocks, Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
 use super::prune::Rule;
 use super::{Graph, ROOTS, edges, partition, real};
 use crate::chunks::Rows;
@@ -39,11 +39,12 @@ impl Graph {
         source: &impl Source,
         rows: &[u32],
         total: usize,
+        blocks: Blocks,
         seed: u64,
         control: &Control,
     ) -> Result<Graph> {
         let dim = source.dim();
-        let frame = Frame::fit(rows.len(), dim, seed, |at, out| {
+        let frame = Frame::fit(rows.len(), dim, blocks, seed, |at, out| {
             source.read(rows[at as usize], out)
         })?;
         let padded = frame.padded();
@@ -111,7 +112,9 @@ impl Graph {
             names[place as usize] = name(size, sizes[size]);
             sizes[size] += 1;
         }
-        edges::fill(edges, DEGREE, &Rule::default(), seed);
+        if graph.fronts.is_none() {
+            edges::fill(edges, DEGREE, &Rule::default(), seed);
+        }
         let lists = edges.as_chunks::<DEGREE>().0;
         for size in 0..SIZES {
             let layout = graph.layout(size);
@@ -124,23 +127,30 @@ impl Graph {
                     .map_init(Encoder::default, |encoder, &place| {
                         let list = &lists[place as usize];
                         let links = usize::from(counts[place as usize]);
-                        let mut block = vec![0; layout.words()];
-                        encoder.encode(
+                        let mut block = vec![0; layout.front() + layout.body()];
+                        let list = &real(list)[..real(list).len().min(slots(size))];
+                        let mut near = [NONE; DEGREE];
+                        for (name, &other) in near.iter_mut().zip(list) {
+                            *name = names[other as usize];
+                        }
+                        encoder.begin(
                             &mut block,
                             layout,
                             rows[place as usize],
                             coded.row(place as usize),
                             links,
-                            real(list)
-                                .iter()
-                                .map(|&other| (names[other as usize], coded.row(other as usize))),
+                            &near[..list.len()],
                         );
+                        if layout.is_fused() {
+                            for (i, &other) in list.iter().enumerate() {
+                                encoder.neighbour(&mut block, layout, i, coded.row(other as usize));
+                            }
+                        }
                         block
                     })
                     .collect();
                 for (block, &place) in blocks.iter().zip(together) {
-                    graph.nodes[size].push(block)?;
-                    graph.rows[size].push(&[rows[place as usize]])?;
+                    graph.push(size, block, rows[place as usize])?;
                 }
             }
         }
@@ -152,18 +162,34 @@ impl Graph {
         Ok(graph)
     }
 
+    /// Adds the block of a row, front and body, behind those of its size.
+    pub(super) fn push(&mut self, size: usize, block: &[u32], row: u32) -> Read<()> {
+        match &mut self.fronts {
+            None => self.nodes[size].push(block)?,
+            Some(fronts) => {
+                let (front, body) = block.split_at(fronts[size].width());
+                fronts[size].push(front)?;
+                self.nodes[size].push(body)?;
+            }
+        }
+        self.rows[size].push(&[row])
+    }
+
     /// Moves what was made or changed piece by piece into huge pages.
     pub fn gather(&mut self) {
-        self.nodes.iter_mut().for_each(Rows::gather);
+        let fronts = self.fronts.iter_mut().flatten();
+        self.nodes.iter_mut().chain(fronts).for_each(Rows::gather);
     }
 
     /// A graph without rows.
     fn empty(frame: Arc<Frame>, seed: u64) -> Self {
-        let table = |size| Rows::new(Layout::new(frame.padded(), size).words());
+        let layout = |size| Layout::new(frame.blocks(), frame.padded(), size);
+        let sized = |words: fn(Layout) -> usize| [0, 1].map(|size| Rows::new(words(layout(size))));
         Graph {
-            nodes: [table(0), table(1)],
+            nodes: sized(Layout::words),
+            fronts: (!layout(0).is_fused()).then(|| sized(Layout::front)),
             rows: [Rows::new(1), Rows::new(1)],
-            roots: table(1),
+            roots: Rows::new(Self::root_layout(&frame).words()),
             node_of: Rows::new(1),
             frame,
             seed,
@@ -180,7 +206,7 @@ impl Graph {
 
     /// Draws the sample that walks begin with.
     pub(super) fn take_roots(&mut self) -> Read<()> {
-        let layout = self.layout(1);
+        let layout = Self::root_layout(&self.frame);
         let [small, large] = self.sizes();
         let linked = small + large;
         let mut stream = Stream::new(self.seed, SAMPLE, linked as u64);
@@ -204,20 +230,13 @@ impl Graph {
             scale: 0.0,
             square: 0.0,
         };
-        let mut block = vec![0; layout.words()];
+        let (mut block, mut space) = (vec![0; layout.words()], Vec::new());
         for names in sample.chunks(DEGREE) {
-            let rows: Vec<(u32, Coded<'_>)> = names
-                .iter()
-                .map(|&name| Ok((name, self.coded(name)?)))
-                .collect::<Read<_>>()?;
-            encoder.encode(
-                &mut block,
-                layout,
-                NONE,
-                centre,
-                names.len(),
-                rows.into_iter(),
-            );
+            encoder.begin(&mut block, layout, NONE, centre, names.len(), names);
+            for (i, &name) in names.iter().enumerate() {
+                let other = self.coded(name, &mut space)?;
+                encoder.neighbour(&mut block, layout, i, other);
+            }
             roots.push(&block)?;
         }
         self.roots = roots;

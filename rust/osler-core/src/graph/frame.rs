@@ -4,6 +4,9 @@
 //! length. Reads vectors through a closure; the rotation spreads each row's energy over all dimensions, which 8-bit and
 //! 1-bit codes need (RaBitQ, Gao and Long, arXiv 2405.12497, section 3.1).
 
+use osler_kernels::MOST_OF_FIVE;
+
+use super::node::Blocks;
 use crate::error::Read;
 use crate::quantize::rotation::Rotation;
 
@@ -19,6 +22,7 @@ const MOST_BYTE: f32 = 127.0;
 /// How vectors become rows of the graph.
 #[derive(Debug)]
 pub struct Frame {
+    blocks: Blocks,
     rotation: Rotation,
     centre: Vec<f32>,
     per_unit: f32,
@@ -94,6 +98,7 @@ impl Frame {
     pub fn fit(
         rows: usize,
         dim: usize,
+        blocks: Blocks,
         seed: u64,
         mut read: impl FnMut(u32, &mut [f32]) -> Read<()>,
     ) -> Read<Self> {
@@ -111,7 +116,7 @@ impl Frame {
         let count = count.max(1.0);
         let centre: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
         let spread = squares / count - f64::from(osler_kernels::sum_of_squares(&centre));
-        Ok(Self::new(centre, Self::unit(spread), seed))
+        Ok(Self::new(centre, Self::unit(spread), blocks, seed))
     }
 
     /// What numbers are multiplied with, so that the mean squared distance from the centre becomes 1.
@@ -126,8 +131,9 @@ impl Frame {
     }
 
     /// A frame of known centre and unit.
-    pub fn new(centre: Vec<f32>, per_unit: f32, seed: u64) -> Self {
+    pub fn new(centre: Vec<f32>, per_unit: f32, blocks: Blocks, seed: u64) -> Self {
         Frame {
+            blocks,
             rotation: Rotation::new(
                 centre.len(),
                 crate::random::Stream::new(seed, ROTATION, 0).next_u64(),
@@ -135,6 +141,12 @@ impl Frame {
             centre,
             per_unit,
         }
+    }
+
+    /// What rows are kept as.
+    #[inline(always)]
+    pub fn blocks(&self) -> Blocks {
+        self.blocks
     }
 
     /// The centre.
@@ -191,6 +203,28 @@ impl Frame {
         };
         [scale, square]
     }
+
+    /// Rounds a row of squared length `square` to odd numbers of five bits; returns the scale.
+    pub fn encode_fives(turned: &[f32], square: f32, codes: &mut [i8]) -> f32 {
+        let most = turned.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let per_unit = if most > 0.0 {
+            f32::from(MOST_OF_FIVE) / most
+        } else {
+            0.0
+        };
+        let mut along = 0.0f64;
+        for (x, code) in turned.iter().zip(codes.iter_mut()) {
+            let level = nearest((x * per_unit + f32::from(MOST_OF_FIVE)) / 2.0);
+            let rounded = 2.0 * level - f32::from(MOST_OF_FIVE);
+            *code = rounded as i8;
+            along += f64::from(*x) * f64::from(rounded);
+        }
+        if along > 0.0 {
+            (f64::from(square) / along) as f32
+        } else {
+            0.0
+        }
+    }
 }
 
 /// The nearest whole number, ties to even, of numbers below 2^22, in a form that compilers turn into vectors.
@@ -216,7 +250,7 @@ mod tests {
     fn turned_rows_keep_their_distances_and_get_unit_spread() {
         let (rows, dim) = (300, 70);
         let all = vectors(rows, dim);
-        let frame = Frame::fit(rows, dim, 3, |row, out| {
+        let frame = Frame::fit(rows, dim, Blocks::Fused, 3, |row, out| {
             out.copy_from_slice(&all[row as usize * dim..][..dim]);
             Ok(())
         })
@@ -269,7 +303,7 @@ mod tests {
 
     #[test]
     fn equal_rows_have_a_frame() {
-        let frame = Frame::fit(10, 5, 0, |_, out| {
+        let frame = Frame::fit(10, 5, Blocks::Fused, 0, |_, out| {
             out.fill(2.0);
             Ok(())
         })

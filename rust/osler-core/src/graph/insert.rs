@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::frame::{Coded, Frame};
-use super::node::{Encoder, index_of_name, name, size_of_name, slots};
+use super::node::{Encoder, Layout, index_of_name, name, size_of_name, slots};
 use super::prune::{Pruner, Rule};
 use super::scratch::{Scratch, Scratches};
 use super::search::Effort;
@@ -92,8 +92,7 @@ impl Graph {
         let mut back: Vec<(u32, u32)> = Vec::new();
         for (found, &row) in found.iter().zip(batch) {
             let new = name(found.size, self.nodes[found.size].len());
-            self.nodes[found.size].push(&found.block)?;
-            self.rows[found.size].push(&[row])?;
+            self.push(found.size, &found.block, row)?;
             self.node_of.row_mut(row as usize)?[0] = new;
             back.extend(found.links.iter().map(|&other| (other, new)));
         }
@@ -162,20 +161,10 @@ impl Graph {
         let size = usize::from(links.len() > FEW);
         let layout = self.layout(size);
         let mut all = links.clone();
-        self.random_names(&mut all, slots(size), row);
-        let neighbours = all
-            .iter()
-            .map(|&other| Ok((other, self.coded(other)?)))
-            .collect::<Read<Vec<_>>>()?;
-        let mut block = vec![0; layout.words()];
-        Encoder::default().encode(
-            &mut block,
-            layout,
-            row,
-            own,
-            links.len(),
-            neighbours.into_iter(),
-        );
+        if layout.is_fused() {
+            self.random_names(&mut all, slots(size), row);
+        }
+        let block = self.encoded(layout, row, own, links.len(), &all)?;
         Ok(Found { block, size, links })
     }
 
@@ -224,27 +213,41 @@ impl Graph {
                 list.push(other);
             }
         }
-        let neighbours = list
-            .iter()
-            .map(|&other| Ok((other, self.coded(other)?)))
-            .collect::<Read<Vec<_>>>()?;
-        let mut block = vec![0; layout.words()];
-        Encoder::default().encode(
-            &mut block,
-            layout,
-            node.row(),
-            node.coded(),
-            links,
-            neighbours.into_iter(),
-        );
+        let mut space = Vec::new();
+        self.encoded(layout, node.row(), node.coded(&mut space), links, &list)
+    }
+
+    /// The block of `row`, whose neighbours are nodes of the graph.
+    fn encoded(
+        &self,
+        layout: Layout,
+        row: u32,
+        own: Coded<'_>,
+        real: usize,
+        names: &[u32],
+    ) -> Read<Vec<u32>> {
+        let mut block = vec![0; layout.front() + layout.body()];
+        let mut space = Vec::new();
+        let mut encoder = Encoder::default();
+        encoder.begin(&mut block, layout, row, own, real, names);
+        if layout.is_fused() {
+            for (i, &other) in names.iter().enumerate() {
+                encoder.neighbour(&mut block, layout, i, self.coded(other, &mut space)?);
+            }
+        }
         Ok(block)
     }
 
     /// Overwrites the block of a node.
     pub(super) fn store(&mut self, node: u32, block: &[u32]) -> Read<()> {
-        self.nodes[size_of_name(node)]
-            .row_mut(index_of_name(node))?
-            .copy_from_slice(block);
+        let (size, index) = (size_of_name(node), index_of_name(node));
+        let mut body = block;
+        if let Some(fronts) = &mut self.fronts {
+            let (front, rest) = block.split_at(fronts[size].width());
+            fronts[size].row_mut(index)?.copy_from_slice(front);
+            body = rest;
+        }
+        self.nodes[size].row_mut(index)?.copy_from_slice(body);
         Ok(())
     }
 }

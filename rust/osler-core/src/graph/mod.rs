@@ -7,8 +7,10 @@
 pub mod assemble;
 pub mod bytes;
 pub mod edges;
+mod expand;
 pub mod frame;
 pub mod insert;
+mod lookup;
 pub mod node;
 pub mod partition;
 pub mod prune;
@@ -23,8 +25,8 @@ use std::sync::Arc;
 use crate::chunks::Rows;
 use crate::error::{Damage, Read};
 use frame::{Coded, Frame};
-pub use node::NONE;
-use node::{Layout, Node, SIZES, index_of_name, size_of_name};
+pub use node::{Blocks, NONE};
+use node::{Layout, Node, SIZES, index_of_name, size_of_name, slots};
 use prune::Distances;
 
 /// Blocks that a walk begins with, each with codes of 32 rows.
@@ -36,8 +38,9 @@ const BROKEN_LINKS: &str = "a node names neighbours that do not exist";
 #[derive(Clone)]
 pub struct Graph {
     frame: Arc<Frame>,
-    /// Blocks of both sizes.
+    /// Blocks of both sizes, and their fronts where those lie apart.
     nodes: [Rows<u32>; SIZES],
+    fronts: Option<[Rows<u32>; SIZES]>,
     /// The row of each node.
     rows: [Rows<u32>; SIZES],
     /// Blocks whose own row is the centre, and whose neighbours are a sample of all rows.
@@ -51,6 +54,8 @@ pub struct Graph {
 pub struct Tables<'a> {
     /// Blocks of both sizes.
     pub nodes: &'a [Rows<u32>; SIZES],
+    /// Their fronts where those lie apart.
+    pub fronts: Option<&'a [Rows<u32>; SIZES]>,
     /// The row of each node.
     pub rows: &'a [Rows<u32>; SIZES],
     /// Blocks of the roots.
@@ -69,19 +74,33 @@ impl Graph {
     pub fn from_tables(
         frame: Frame,
         nodes: [Rows<u32>; SIZES],
+        fronts: Option<[Rows<u32>; SIZES]>,
         rows: [Rows<u32>; SIZES],
         roots: Rows<u32>,
         node_of: Rows<u32>,
         seed: u64,
     ) -> std::result::Result<Self, &'static str> {
-        let words = |size| Layout::new(frame.padded(), size).words();
+        let layout = |size| Layout::new(frame.blocks(), frame.padded(), size);
+        let has_front = |size: usize| match &fronts {
+            None => layout(size).is_fused(),
+            Some(fronts) => {
+                !layout(size).is_fused()
+                    && fronts[size].width() == layout(size).front()
+                    && fronts[size].len() == nodes[size].len()
+            }
+        };
         let whole = (0..SIZES).all(|size| {
-            nodes[size].width() == words(size)
+            nodes[size].width() == layout(size).words()
+                && has_front(size)
                 && rows[size].width() == 1
                 && rows[size].len() == nodes[size].len()
         });
         let linked = nodes[0].len() + nodes[1].len();
-        if !whole || roots.width() != words(1) || node_of.width() != 1 || linked != node_of.len() {
+        if !whole
+            || roots.width() != Self::root_layout(&frame).words()
+            || node_of.width() != 1
+            || linked != node_of.len()
+        {
             return Err("the tables of the graph do not fit each other");
         }
         if roots.is_empty() != (linked == 0) {
@@ -90,6 +109,7 @@ impl Graph {
         Ok(Graph {
             frame: Arc::new(frame),
             nodes,
+            fronts,
             rows,
             roots,
             node_of,
@@ -101,6 +121,7 @@ impl Graph {
     pub fn tables(&self) -> Tables<'_> {
         Tables {
             nodes: &self.nodes,
+            fronts: self.fronts.as_ref(),
             rows: &self.rows,
             roots: &self.roots,
             node_of: &self.node_of,
@@ -122,6 +143,7 @@ impl Graph {
     pub fn bytes(&self) -> usize {
         let sized = self.nodes.iter().chain(&self.rows);
         sized
+            .chain(self.fronts.iter().flatten())
             .chain([&self.roots, &self.node_of])
             .map(Rows::bytes)
             .sum()
@@ -132,16 +154,30 @@ impl Graph {
         [self.nodes[0].len(), self.nodes[1].len()]
     }
 
-    /// The share of a node's block, on average, that its own row takes.
-    pub fn row_share(&self) -> f64 {
-        let [small, large] = self.sizes();
-        let words = small * self.layout(0).words() + large * self.layout(1).words();
-        ((small + large) * self.frame.padded()) as f64 / (4 * words.max(1)) as f64
+    /// How many rows of small numbers are as many bytes as a hop reads, on average. Fronts that lie apart count for every place
+    /// of a node, of which half are filled mostly: each is a fetch of its own.
+    pub fn hop_in_rows(&self) -> f64 {
+        let sizes = self.sizes();
+        let words: usize = (0..SIZES)
+            .map(|size| {
+                let layout = self.layout(size);
+                let fronts = slots(size) * layout.front();
+                sizes[size] * (layout.words() + if layout.is_fused() { 0 } else { fronts })
+            })
+            .sum();
+        let rows = sizes.iter().sum::<usize>().max(1);
+        words as f64 / (rows * self.layout(0).row()) as f64
     }
 
     #[inline(always)]
     fn layout(&self, size: usize) -> Layout {
-        Layout::new(self.frame.padded(), size)
+        Layout::new(self.frame.blocks(), self.frame.padded(), size)
+    }
+
+    /// The layout of the roots: their neighbours' codes are in them, whatever those of nodes are in.
+    #[inline(always)]
+    fn root_layout(frame: &Frame) -> Layout {
+        Layout::new(Blocks::Fused, frame.padded(), SIZES - 1)
     }
 
     /// Whether a name is that of a node.
@@ -153,28 +189,33 @@ impl Graph {
     /// A node that exists.
     #[inline(always)]
     fn node(&self, node: u32) -> Read<Node<'_>> {
-        let size = size_of_name(node);
-        Ok(Node::new(
-            self.nodes[size].row(index_of_name(node))?,
-            self.layout(size),
-        ))
+        let (size, index) = (size_of_name(node), index_of_name(node));
+        let (block, layout) = (self.nodes[size].row(index)?, self.layout(size));
+        Ok(match &self.fronts {
+            None => Node::new(block, layout),
+            Some(fronts) => Node::of(fronts[size].row(index)?, block, layout),
+        })
     }
 
     #[inline(always)]
     fn root(&self, index: usize) -> Read<Node<'_>> {
-        Ok(Node::new(self.roots.row(index)?, self.layout(1)))
+        Ok(Node::new(
+            self.roots.row(index)?,
+            Self::root_layout(&self.frame),
+        ))
     }
 
-    #[inline(always)]
-    fn prefetch_block(&self, node: u32) {
-        self.nodes[size_of_name(node)].prefetch(index_of_name(node));
-    }
-
-    /// Asks for the node's own row and what is known about it, which its block begins with.
+    /// Asks for the node's own row and what is known about it.
     #[inline(always)]
     fn prefetch_row(&self, node: u32) {
-        let size = size_of_name(node);
-        self.nodes[size].prefetch_start(index_of_name(node), self.layout(size).links());
+        let (size, index) = (size_of_name(node), index_of_name(node));
+        match &self.fronts {
+            None => self.nodes[size].prefetch_start(index, self.layout(size).front()),
+            Some(fronts) => {
+                fronts[size].prefetch(index);
+                self.nodes[size].prefetch(index);
+            }
+        }
     }
 
     /// The row of a node that exists.
@@ -188,9 +229,10 @@ impl Graph {
         self.node_of.value(row as usize)
     }
 
-    /// The 8-bit form of a node that exists.
-    fn coded(&self, node: u32) -> Read<Coded<'_>> {
-        Ok(self.node(node)?.coded())
+    /// The row of a node that exists, in small numbers; `space` is room for them.
+    #[inline(always)]
+    fn coded<'a>(&'a self, node: u32, space: &'a mut Vec<i8>) -> Read<Coded<'a>> {
+        Ok(self.node(node)?.coded(space))
     }
 
     /// Says that a node names a row that does not exist.
@@ -222,13 +264,13 @@ impl Graph {
             let node = self.node(name)?;
             let all = node.all();
             let list = real(all);
-            let coded = node.coded();
             let sound = all[list.len()..].iter().all(|&l| l == NONE)
                 && list.iter().all(|&l| self.exists(l) && l != name)
                 && (1..list.len()).all(|i| !list[..i].contains(&list[i]))
                 && node.count() <= list.len()
-                && coded.scale.is_finite()
-                && coded.square.is_finite()
+                && node.scale().is_finite()
+                && node.square().is_finite()
+                && node.worth().is_finite()
                 && node.row() == self.row_of(name)?
                 && (node.row() as usize) < self.rows()
                 && self.node_of(node.row())? == name;
@@ -251,10 +293,11 @@ impl Graph {
 impl Distances for Graph {
     #[inline]
     fn to_four(&self, from: u32, to: [u32; 4]) -> Read<[f32; 4]> {
-        let from = self.coded(from)?;
+        let (mut space, mut others) = (Vec::new(), Vec::new());
+        let from = self.coded(from, &mut space)?;
         let mut distances = [0.0; 4];
         for (distance, other) in distances.iter_mut().zip(to) {
-            *distance = from.distance(&self.coded(other)?);
+            *distance = from.distance(&self.coded(other, &mut others)?);
         }
         Ok(distances)
     }

@@ -1,10 +1,12 @@
-//! A query in the forms that blocks are scored with: wide integers for 8-bit rows, look-up tables for 1-bit codes.
+//! A query in the forms that blocks are scored with: wide integers for rows, look-up tables for the 1-bit codes of many
+//! neighbours at once, and small integers for those that lie apart.
 //!
 //! Allocates when its size changes only.
 
 use osler_kernels::TableScale;
 
 use super::frame::{Coded, Frame};
+use super::node::Blocks;
 
 /// A prepared query.
 #[derive(Debug, Default)]
@@ -14,6 +16,10 @@ pub struct Query {
     pub(super) square: f32,
     pub(super) tables: Vec<u8>,
     pub(super) table_scale: TableScale,
+    /// For single blocks: small integers, their sum, and what a unit of them is worth.
+    pub(super) small: Vec<i8>,
+    pub(super) small_sum: i32,
+    pub(super) small_unit: f32,
     turned: Vec<f32>,
     vector: Vec<f32>,
 }
@@ -26,14 +32,14 @@ impl Query {
         self.vector.extend(lift);
         self.turned.resize(frame.padded(), 0.0);
         frame.turn(&mut self.vector, &mut self.turned);
-        self.set();
+        self.set(frame.blocks());
     }
 
     /// Makes a row of the graph the query.
-    pub fn set_row(&mut self, row: Coded<'_>) {
+    pub fn set_row(&mut self, row: Coded<'_>, blocks: Blocks) {
         self.turned.resize(row.codes.len(), 0.0);
         row.decode(&mut self.turned);
-        self.set();
+        self.set(blocks);
     }
 
     /// The query in the graph's frame.
@@ -41,7 +47,7 @@ impl Query {
         &self.turned
     }
 
-    fn set(&mut self) {
+    fn set(&mut self, blocks: Blocks) {
         let padded = self.turned.len();
         self.wide.resize(padded, 0);
         self.tables.resize(4 * padded, 0);
@@ -50,5 +56,11 @@ impl Query {
         let widest = (i32::MAX as usize / (128 * padded)).min(i16::MAX as usize) as f32;
         self.wide_unit = osler_kernels::to_i16(&self.turned, widest, &mut self.wide);
         self.table_scale = osler_kernels::tables(&self.turned, &mut self.tables);
+        if blocks != Blocks::Fused {
+            self.small.resize(padded, 0);
+            let [unit, _] = Frame::encode(&self.turned, &mut self.small);
+            self.small_unit = unit;
+            self.small_sum = self.small.iter().map(|&x| i32::from(x)).sum();
+        }
     }
 }

@@ -39,8 +39,9 @@ impl Graph {
             .map(|&row| self.node_of(row))
             .collect::<Read<_>>()?;
         let mut coded = CodedRows::zeroed(self.frame.padded(), stay.len());
+        let mut space = Vec::new();
         for (i, &node) in nodes.iter().enumerate() {
-            let own = self.coded(node)?;
+            let own = self.coded(node, &mut space)?;
             coded.codes[i * own.codes.len()..][..own.codes.len()].copy_from_slice(own.codes);
             (coded.scales[i], coded.squares[i]) = (own.scale, own.square);
         }
@@ -143,8 +144,9 @@ impl Graph {
                 continue;
             }
             let near = scratches.with(|scratch| {
-                let coded = self.coded(name)?;
-                scratch.query.set_row(coded);
+                let mut space = Vec::new();
+                let coded = self.coded(name, &mut space)?;
+                scratch.query.set_row(coded, self.frame.blocks());
                 self.walk(NEAREST, &[name], scratch)?;
                 let near = scratch.top.entries().first().map(|e| e.row());
                 near.map(|row| self.node_of(row)).transpose()

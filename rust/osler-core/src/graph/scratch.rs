@@ -39,6 +39,12 @@ impl Visited {
         true
     }
 
+    /// Whether a slot is marked.
+    #[inline(always)]
+    pub fn contains(&self, slot: u32) -> bool {
+        self.words[slot as usize >> 6] & 1 << (slot & 63) != 0
+    }
+
     /// How many slots are marked.
     pub fn count(&self) -> usize {
         self.marked.len()

@@ -1,11 +1,13 @@
 //! Best-first walks over the graph: one that returns what it expanded, one that collects rows which are accepted.
 //!
-//! Reads blocks, allocates only in `Scratch`. A hop takes the distance of one node from its 8-bit row and estimates all
-//! its neighbours from their 1-bit codes (SymphonyQG, arXiv 2411.12229, Algorithm 2). The walk ends when the best open
+//! Reads blocks, allocates only in `Scratch`. A hop takes the distance of one node from its row of small numbers and
+//! estimates all its neighbours from their 1-bit codes (SymphonyQG, arXiv 2411.12229, Algorithm 2). The walk ends when the best open
 //! estimate is worse than the k-th distance by a margin, so that it goes on where estimates are close together.
 
 use super::Graph;
-use super::node::{NONE, Node, index_of_name, size_of_name};
+use super::expand::{Coming, Due, expand, prefetch_fronts};
+use super::lookup::Lookup;
+use super::node::{NONE, Node};
 use super::query::Query;
 use super::scratch::{Scratch, Visited};
 use crate::error::Read;
@@ -16,9 +18,6 @@ pub const SPARE: usize = 6;
 
 /// Open estimates that are looked at once more when the walk is over.
 const SECOND_LOOK: usize = 16;
-
-/// A node is expanded so many turns after it was taken, so that its block comes while those before it are scored.
-const AHEAD: usize = 2;
 
 /// Rows that a scan scores before it looks which are good.
 const SCANNED_TOGETHER: usize = 256;
@@ -46,26 +45,10 @@ const COLLECTING: f32 = 0.5;
 /// How much farther than the margin an estimate may be and still be kept, in standard errors.
 const WINDOW: f32 = 0.8;
 
-/// Standard error of an estimate at the k-th distance, as a share of its square, for one dimension: RaBitQ's bound (arXiv
-/// 2405.12497, theorem 3.2) for a neighbour that is as far from its node as the node is from the query.
+/// Standard error of an estimate for one dimension: RaBitQ's bound (arXiv 2405.12497, theorem 3.2). It is a share of the k-th
+/// distance's square for a neighbour that is as far from its node as the node is from the query; for codes that are relative
+/// to the centre, of the product of the query's length with a row's, which is 1 on average.
 const ERROR: f32 = 1.5;
-
-/// Nodes whose blocks are on their way, in a ring.
-#[derive(Default)]
-struct Coming {
-    nodes: [Option<Entry>; AHEAD],
-    at: usize,
-}
-
-impl Coming {
-    /// Takes the node whose block was just asked for, if there is one, and returns the one whose block is due.
-    #[inline(always)]
-    fn turn(&mut self, next: Option<Entry>) -> Option<Entry> {
-        let due = std::mem::replace(&mut self.nodes[self.at], next);
-        self.at = (self.at + 1) % AHEAD;
-        due
-    }
-}
 
 /// How far and how widely a walk looks.
 #[derive(Clone, Copy, Debug)]
@@ -99,47 +82,22 @@ impl Effort {
 impl Graph {
     /// The score that is `errors` standard errors of an estimate below that of `kth`.
     #[inline(always)]
-    fn slackened(&self, kth: Entry, errors: f32) -> f32 {
+    fn slackened(&self, kth: Entry, errors: f32, query: &Query) -> f32 {
         let score = kth.score().min(0.0);
-        score + score * (errors * ERROR / (self.frame.padded() as f32).sqrt())
+        let of = match &self.fronts {
+            None => -score,
+            Some(_) => query.square.sqrt(),
+        };
+        score - of * (errors * ERROR / (self.frame.padded() as f32).sqrt())
     }
 
-    /// How much the squared distances of two 8-bit rows that are as long as the query differ by rounding alone, in all but few
+    /// How much the squared distances of two rows that are as long as the query differ by rounding alone, in all but few
     /// cases: four standard errors of a number that is rounded evenly, at the scale of a turned row, whose largest of D
     /// coordinates is about sqrt(2 ln D / D) of its length.
     pub fn rounding(&self, query: &Query) -> f32 {
         let padded = self.frame.padded() as f32;
-        let scale = (2.0 * padded.ln() / padded).sqrt() / 127.0;
-        4.0 * 2.0 * scale / 12f32.sqrt() * query.square
-    }
-
-    /// Estimates the neighbours of a node at squared distance `distance` and hands those over that are below `limit` and were
-    /// not seen before. False if a name is that of no node.
-    #[inline(always)]
-    fn expand(
-        &self,
-        node: &Node<'_>,
-        distance: f32,
-        limit: f32,
-        query: &Query,
-        visited: &mut Visited,
-        mut take: impl FnMut(Entry),
-    ) -> bool {
-        let mut estimates = [0.0; 32];
-        let mut mask = node.estimates(query, distance, limit, &mut estimates);
-        let names = node.all();
-        while mask != 0 {
-            let i = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            let name = names[i];
-            if !self.exists(name) {
-                return false;
-            }
-            if visited.insert(name) {
-                take(Entry::new(-estimates[i], name));
-            }
-        }
-        true
+        let step = (2.0 * padded.ln() / padded).sqrt() / self.frame.blocks().steps();
+        4.0 * 2.0 * step / 12f32.sqrt() * query.square
     }
 
     fn begin(&self, absent: &[u32], visited: &mut Visited) {
@@ -213,23 +171,27 @@ impl Graph {
             query,
             ..
         } = scratch;
+        let at = self.lookup();
         let margin = effort.margin(query);
         let mut patience = effort.patience();
         let mut coming = Coming::default();
         loop {
             let kth = top.entries().get(effort.k - 1).copied();
             let next = match (frontier.pop(), kth) {
-                (Some(open), Some(kth)) if open.score() < self.slackened(kth, margin) => {
+                (Some(open), Some(kth)) if open.score() < self.slackened(kth, margin, query) => {
                     frontier.push(open);
                     None
                 }
                 (open, _) => open,
             };
             if let Some(next) = next {
-                self.prefetch_block(next.row());
+                at.prefetch_block(next.row());
+            }
+            if at.has_fronts() {
+                prefetch_fronts(&at, &mut coming, visited);
             }
             let Some(best) = coming.turn(next) else {
-                if coming.nodes.iter().all(Option::is_none) {
+                if coming.is_empty() {
                     break;
                 }
                 continue;
@@ -239,24 +201,25 @@ impl Graph {
             let limit = if known == Entry::NONE {
                 f32::INFINITY
             } else {
-                -self.slackened(known, margin + WINDOW)
+                -self.slackened(known, margin + WINDOW, query)
             };
-            let node = self.node(best.row())?;
+            let node = at.node(best.row())?;
             let distance = node.distance(query);
             let find = Entry::new(-distance, node.row().min(MAX_ROWS));
             if kth.is_some_and(|kth| find < kth) {
                 patience -= 1;
                 if patience == 0 {
-                    coming
-                        .nodes
-                        .iter()
-                        .flatten()
-                        .for_each(|&open| frontier.push(open));
+                    coming.rest().for_each(|open| frontier.push(open));
                     break;
                 }
             }
             top.offer(find);
-            let whole = self.expand(&node, distance, limit, query, visited, |entry| {
+            let due = Due {
+                node: &node,
+                distance,
+                fresh: coming.fresh(),
+            };
+            let whole = expand(&at, &due, limit, query, visited, |entry| {
                 frontier.push(entry);
                 if kth.is_none() {
                     early.offer(entry);
@@ -279,23 +242,24 @@ impl Graph {
             pending,
             ..
         } = scratch;
+        let at = self.lookup();
         pending.clear();
         let kth = top.entries().get(effort.k - 1).copied();
-        let last = kth.map(|kth| self.slackened(kth, effort.margin(query) + WINDOW));
+        let last = kth.map(|kth| self.slackened(kth, effort.margin(query) + WINDOW, query));
         while pending.len() < SECOND_LOOK {
             let Some(open) = frontier.pop() else { break };
             if last.is_some_and(|last| open.score() < last) {
                 break;
             }
-            self.prefetch_row(open.row());
+            at.prefetch_row(open.row());
             pending.push(open);
         }
         let mut better = false;
         for open in pending.drain(..) {
-            let node = self.node(open.row())?;
+            let node = at.node(open.row())?;
             let distance = node.distance(query);
             if kth.is_none_or(|kth| -distance > kth.score()) {
-                self.prefetch_block(open.row());
+                at.prefetch_block(open.row());
                 frontier.push(Entry::new(-distance, open.row()));
                 better = true;
             } else {
@@ -339,6 +303,7 @@ impl Graph {
             pending,
             ..
         } = scratch;
+        let at = self.lookup();
         let margin = effort.margin(query) + COLLECTING;
         self.begin(limits.absent, visited);
         frontier.clear();
@@ -348,24 +313,27 @@ impl Graph {
             frontier.push(start);
             pending.push(start);
         }
-        self.offer_accepted(pending, &accept, effort.k, margin, collect, query)?;
+        self.offer_accepted(&at, pending, &accept, (effort.k, margin), collect, query)?;
         let mut left = limits.budget;
         let mut coming = Coming::default();
         loop {
             let kth = collect.kth(effort.k);
             let full = kth > Entry::NONE;
             let next = match frontier.pop() {
-                Some(open) if full && open.score() < self.slackened(kth, margin) => {
+                Some(open) if full && open.score() < self.slackened(kth, margin, query) => {
                     frontier.push(open);
                     None
                 }
                 open => open,
             };
             if let Some(next) = next {
-                self.prefetch_block(next.row());
+                at.prefetch_block(next.row());
+            }
+            if at.has_fronts() {
+                prefetch_fronts(&at, &mut coming, visited);
             }
             let Some(best) = coming.turn(next) else {
-                if coming.nodes.iter().all(Option::is_none) {
+                if coming.is_empty() {
                     break;
                 }
                 continue;
@@ -375,20 +343,25 @@ impl Graph {
             }
             left -= 1;
             let limit = if full {
-                -self.slackened(kth, margin + WINDOW)
+                -self.slackened(kth, margin + WINDOW, query)
             } else {
                 f32::INFINITY
             };
-            let node = self.node(best.row())?;
+            let node = at.node(best.row())?;
             let distance = node.distance(query);
-            let whole = self.expand(&node, distance, limit, query, visited, |entry| {
+            let due = Due {
+                node: &node,
+                distance,
+                fresh: coming.fresh(),
+            };
+            let whole = expand(&at, &due, limit, query, visited, |entry| {
                 frontier.push(entry);
                 pending.push(entry);
             });
             if !whole {
                 return Err(self.broken(best.row()));
             }
-            self.offer_accepted(pending, &accept, effort.k, margin, collect, query)?;
+            self.offer_accepted(&at, pending, &accept, (effort.k, margin), collect, query)?;
         }
         Ok(true)
     }
@@ -396,10 +369,10 @@ impl Graph {
     /// Offers those of the nodes just seen that are accepted and may be good enough, by their distances.
     fn offer_accepted(
         &self,
+        at: &Lookup<'_>,
         pending: &mut Vec<Entry>,
         accept: &impl Fn(u32) -> bool,
-        k: usize,
-        margin: f32,
+        (k, margin): (usize, f32),
         collect: &mut impl Collect,
         query: &Query,
     ) -> Read<()> {
@@ -408,15 +381,15 @@ impl Graph {
             let seen = pending[i];
             let kth = collect.kth(k);
             let promising =
-                kth == Entry::NONE || seen.score() > self.slackened(kth, margin + WINDOW);
+                kth == Entry::NONE || seen.score() > self.slackened(kth, margin + WINDOW, query);
             if promising && accept(self.row_of(seen.row())?) {
-                self.prefetch_row(seen.row());
+                at.prefetch_row(seen.row());
                 pending[kept] = seen;
                 kept += 1;
             }
         }
         for seen in pending.drain(..).take(kept) {
-            let distance = self.node(seen.row())?.distance(query);
+            let distance = at.node(seen.row())?.distance(query);
             collect.offer(Entry::new(-distance, self.row_of(seen.row())?));
         }
         Ok(())
@@ -433,32 +406,22 @@ impl Graph {
         scratch: &Scratch,
     ) -> Read<()> {
         let query = &scratch.query;
-        let blocks = [self.nodes[0].view(), self.nodes[1].view()];
-        let layouts = [self.layout(0), self.layout(1)];
+        let at = self.lookup();
         let names_of_rows = self.node_of.view();
-        let node = |name: u32| -> Read<Node<'_>> {
-            let size = size_of_name(name);
-            let words = blocks[size].row(index_of_name(name))?;
-            Ok(Node::new(words, layouts[size]))
-        };
-        let prefetch = |name: u32| {
-            let size = size_of_name(name);
-            blocks[size].prefetch_start(index_of_name(name), layouts[size].links());
-        };
         let (mut some, mut names) = ([0; SCANNED_TOGETHER], [0; SCANNED_TOGETHER]);
         let mut distances = [0.0; SCANNED_TOGETHER];
         loop {
             let mut count = 0;
             for row in rows.by_ref() {
                 let name = names_of_rows.row(row as usize)?[0];
-                if index_of_name(name) >= blocks[size_of_name(name)].count() {
+                if !at.exists(name) {
                     if name == NONE {
                         continue;
                     }
                     return Err(self.node_of.damage(row as usize, super::BROKEN_LINKS));
                 }
                 if count < SCANNED_AHEAD {
-                    prefetch(name);
+                    at.prefetch_row(name);
                 }
                 (some[count], names[count]) = (row, name);
                 count += 1;
@@ -471,19 +434,19 @@ impl Graph {
             for (i, four) in fours.iter().enumerate() {
                 let ahead = 4 * i + SCANNED_AHEAD;
                 for &name in names.get(ahead..).unwrap_or(&[]).iter().take(4) {
-                    prefetch(name);
+                    at.prefetch_row(name);
                 }
                 // Written out: `map` over four of these is not inlined.
                 let nodes = [
-                    node(four[0])?,
-                    node(four[1])?,
-                    node(four[2])?,
-                    node(four[3])?,
+                    at.node(four[0])?,
+                    at.node(four[1])?,
+                    at.node(four[2])?,
+                    at.node(four[3])?,
                 ];
                 distances[4 * i..4 * i + 4].copy_from_slice(&Node::distances(query, &nodes));
             }
             for (&name, distance) in rest.iter().zip(&mut distances[4 * fours.len()..]) {
-                *distance = node(name)?.distance(query);
+                *distance = at.node(name)?.distance(query);
             }
             // No number where there is room still, and nothing is beyond that.
             let mut floor = collect.floor().score();
@@ -505,6 +468,8 @@ impl Graph {
 mod tests {
     use super::*;
     use crate::graph::insert::Source;
+    use crate::graph::node::estimates;
+    use crate::graph::{Blocks, real};
     use crate::pool::Control;
     use crate::random::Stream;
 
@@ -539,27 +504,45 @@ mod tests {
 
     #[test]
     fn estimates_are_near_the_distances_and_not_biased() {
+        for (blocks, most) in [
+            (Blocks::Fused, 0.02),
+            (Blocks::Single8, 0.02),
+            (Blocks::Single5, 0.1),
+        ] {
+            estimates_of(blocks, most);
+        }
+    }
+
+    fn estimates_of(blocks: Blocks, most: f32) {
         let source = Clusters::new(3000, 1);
         let rows: Vec<u32> = (0..3000).collect();
-        let graph = Graph::build(&source, &rows, 3000, 0, &Control::default()).unwrap();
+        let graph = Graph::build(&source, &rows, 3000, blocks, 0, &Control::default()).unwrap();
         graph.validate().unwrap();
         let queries = Clusters::new(20, 2);
         let mut scratch = Scratch::default();
         let (mut sum, mut squares, mut worst, mut count) = (0.0, 0.0, 0.0f32, 0.0);
-        for query in queries.0.chunks(DIM) {
-            scratch.query.prepare(graph.frame(), query, 1.0, None);
+        for vector in queries.0.chunks(DIM) {
+            scratch.query.prepare(graph.frame(), vector, 1.0, None);
+            let query = &scratch.query;
             for name in graph.names().step_by(17) {
                 let node = graph.node(name).unwrap();
                 let distance = |name: u32| {
                     let row = graph.row_of(name).unwrap() as usize;
-                    osler_kernels::l2(query, &source.0[row * DIM..][..DIM])
+                    osler_kernels::l2(vector, &source.0[row * DIM..][..DIM])
                         * graph.frame().per_unit().powi(2)
                 };
-                let own = node.distance(&scratch.query);
+                let own = node.distance(query);
                 worst = worst.max((own - distance(name)).abs());
-                let mut estimates = [0.0; 32];
-                node.estimates(&scratch.query, own, f32::INFINITY, &mut estimates);
-                for (&other, estimate) in super::super::real(node.all()).iter().zip(estimates) {
+                let mut all = [0.0; 32];
+                if blocks == Blocks::Fused {
+                    node.estimates(query, own, f32::INFINITY, &mut all);
+                } else {
+                    let at = graph.lookup();
+                    for (estimate, &name) in all.iter_mut().zip(real(node.all())) {
+                        *estimate = estimates([at.front(name).unwrap(); 4], query)[3];
+                    }
+                }
+                for (&other, estimate) in real(node.all()).iter().zip(all) {
                     let error = estimate - distance(other);
                     sum += f64::from(error);
                     squares += f64::from(error * error);
@@ -567,8 +550,33 @@ mod tests {
                 }
             }
         }
-        assert!(worst < 0.02);
-        assert!((sum / count).abs() < 0.01);
-        assert!((squares / count).sqrt() < 0.3);
+        assert!(worst < most, "{blocks:?}: {worst}");
+        assert!((sum / count).abs() < 0.01, "{blocks:?}: {}", sum / count);
+        let spread = (squares / count).sqrt();
+        assert!(spread < 0.3, "{blocks:?}: {spread}");
+    }
+
+    #[test]
+    fn a_row_of_five_bits_that_is_written_again_stays_the_same() {
+        let source = Clusters::new(2500, 3);
+        let rows: Vec<u32> = (0..2500).collect();
+        let graph = Graph::build(
+            &source,
+            &rows,
+            2500,
+            Blocks::Single5,
+            0,
+            &Control::default(),
+        )
+        .unwrap();
+        let new: Vec<u32> = (0..2500).collect();
+        let again = graph.without(&new, &Control::default()).unwrap();
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for row in 0..2500 {
+            let first = graph.coded(graph.node_of(row).unwrap(), &mut a).unwrap();
+            let second = again.coded(again.node_of(row).unwrap(), &mut b).unwrap();
+            assert_eq!(first.codes, second.codes);
+            assert_eq!((first.scale, first.square), (second.scale, second.square));
+        }
     }
 }

@@ -81,7 +81,7 @@ impl Graph {
     pub fn decode(&self, row: u32, out: &mut [f32]) -> Read<()> {
         let node = self.node(self.linked(row)?)?;
         let mut turned = vec![0.0; self.frame.padded()];
-        node.coded().decode(&mut turned);
+        node.coded(&mut Vec::new()).decode(&mut turned);
         let mut whole = vec![0.0; self.frame.dim()];
         self.frame.turn_back(&mut turned, &mut whole);
         out.copy_from_slice(&whole[..out.len()]);

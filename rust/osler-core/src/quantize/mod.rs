@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> osler_core::error::Result<()> {
 //! let rows: Vec<f32> = (0..400).map(|i| ((i * i) % 17) as f32).collect();
-//! let method = Method::parse("sq8", 4)?;
+//! let method = Method::parse("rabitq:8", 4)?;
 //! let quantizer = Quantizer::train(method, Metric::L2, &rows, 4, 0);
 //! let mut code = vec![0; quantizer.bytes()];
 //! quantizer.encode(&rows[40..44], &mut code);
@@ -28,13 +28,11 @@ mod opq;
 mod product;
 mod rabitq;
 pub mod rotation;
-mod scalar;
 mod space;
 
 pub use blocks::LANES;
 use product::Product;
 use rabitq::Rabitq;
-use scalar::Scalar;
 use space::Space;
 
 use crate::error::{Error, Result};
@@ -43,8 +41,6 @@ use crate::metric::Metric;
 /// How rows are made small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// A byte a value.
-    Sq8,
     /// Product quantization.
     Pq {
         /// Parts that a vector is cut into.
@@ -60,7 +56,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The method of a public name: `sq8`, `pq`, `pq:96x4` (parts x bits), `rabitq` or `rabitq:4` (bits).
+    /// The method of a public name: `pq`, `pq:96x4` (parts x bits), `rabitq` or `rabitq:4` (bits).
     ///
     /// ```
     /// use osler_core::quantize::Method;
@@ -76,7 +72,6 @@ impl Method {
             None => (name, None),
         };
         let method = match (family, parameters) {
-            ("sq8", None) => Some(Method::Sq8),
             // A sixteenth of the bytes of f32.
             ("pq", None) => Some(Method::Pq {
                 parts: dim.div_ceil(2),
@@ -91,7 +86,7 @@ impl Method {
         };
         method.ok_or_else(|| {
             Error::input(format!(
-                "codes is {name:?}; it can be \"sq8\", \"pq\", \"pq:PARTSxBITS\" with 1 to {dim} parts of 4 or 8 bits, \
+                "codes is {name:?}; it can be \"pq\", \"pq:PARTSxBITS\" with 1 to {dim} parts of 4 or 8 bits, \
                  \"rabitq\" or \"rabitq:BITS\" with 1 to 8 bits"
             ))
         })
@@ -100,7 +95,6 @@ impl Method {
     /// The public name, with all parameters.
     pub fn name(self) -> String {
         match self {
-            Method::Sq8 => "sq8".to_owned(),
             Method::Pq { parts, bits } => format!("pq:{parts}x{bits}"),
             Method::Rabitq { bits } => format!("rabitq:{bits}"),
         }
@@ -109,7 +103,6 @@ impl Method {
     /// Bytes of one row's code.
     pub fn bytes(self, metric: Metric, dim: usize) -> usize {
         match self {
-            Method::Sq8 => Scalar::bytes(metric, dim),
             Method::Pq { parts, bits } => Product::bytes(parts, bits),
             Method::Rabitq { bits } => Rabitq::bytes(metric, bits, dim),
         }
@@ -138,7 +131,6 @@ pub struct Quantizer {
 
 #[derive(Clone, Debug)]
 enum Coder {
-    Scalar(Scalar),
     Product(Product),
     Rabitq(Rabitq),
 }
@@ -146,8 +138,6 @@ enum Coder {
 /// A query ready to score codes of one quantizer.
 #[derive(Clone, Debug)]
 pub enum Prepared {
-    /// For [`Method::Sq8`].
-    Scalar(scalar::Prepared),
     /// For [`Method::Pq`].
     Product(product::Prepared),
     /// For [`Method::Rabitq`].
@@ -159,7 +149,6 @@ impl Quantizer {
     pub fn train(method: Method, metric: Metric, rows: &[f32], dim: usize, seed: u64) -> Self {
         let space = Space::around_mean(metric, rows, dim);
         let coder = match method {
-            Method::Sq8 => Coder::Scalar(Scalar::new(space, seed)),
             Method::Pq { parts, bits } => {
                 Coder::Product(Product::train(space, parts, bits, rows, seed, true))
             }
@@ -188,7 +177,7 @@ impl Quantizer {
     ) -> Option<Self> {
         let (centre, rest) = floats.split_at_checked(dim)?;
         let wanted = match method {
-            Method::Sq8 | Method::Rabitq { .. } => 0,
+            Method::Rabitq { .. } => 0,
             Method::Pq { parts, bits } => Product::float_count(dim, parts, bits)?,
         };
         if rest.len() != wanted || !osler_kernels::all_finite(floats) {
@@ -199,7 +188,6 @@ impl Quantizer {
             centre: centre.to_vec(),
         };
         let coder = match method {
-            Method::Sq8 => Coder::Scalar(Scalar::new(space, seed)),
             Method::Pq { parts, bits } => {
                 Coder::Product(Product::from_floats(space, parts, bits, rest))
             }
@@ -226,7 +214,6 @@ impl Quantizer {
 
     fn space(&self) -> &Space {
         match &self.coder {
-            Coder::Scalar(coder) => &coder.space,
             Coder::Product(coder) => &coder.space,
             Coder::Rabitq(coder) => &coder.space,
         }
@@ -235,7 +222,6 @@ impl Quantizer {
     /// Writes the code of a row, [`bytes`](Quantizer::bytes) long.
     pub fn encode(&self, row: &[f32], code: &mut [u8]) {
         match &self.coder {
-            Coder::Scalar(coder) => coder.encode(row, code),
             Coder::Product(coder) => coder.encode(row, code),
             Coder::Rabitq(coder) => coder.encode(row, code),
         }
@@ -244,7 +230,6 @@ impl Quantizer {
     /// A query made ready.
     pub fn prepare(&self, query: &[f32]) -> Prepared {
         match &self.coder {
-            Coder::Scalar(coder) => Prepared::Scalar(coder.prepare(query)),
             Coder::Product(coder) => Prepared::Product(coder.prepare(query)),
             Coder::Rabitq(coder) => Prepared::Rabitq(coder.prepare(query)),
         }
@@ -254,7 +239,6 @@ impl Quantizer {
     /// residuals. Not comparable with one of another quantizer.
     pub fn rotated(&self, code: &[u8]) -> Vec<f32> {
         match &self.coder {
-            Coder::Scalar(coder) => coder.rotated(code),
             Coder::Product(coder) => coder.rotated(code),
             Coder::Rabitq(coder) => coder.rotated(code),
         }
@@ -264,7 +248,6 @@ impl Quantizer {
     pub fn decode(&self, code: &[u8], out: &mut [f32]) {
         let mut rotated = self.rotated(code);
         match &self.coder {
-            Coder::Scalar(coder) => coder.rotation.invert(&mut rotated, out),
             Coder::Product(coder) => out.copy_from_slice(&coder.turned_back(&rotated)),
             Coder::Rabitq(coder) => coder.rotation.invert(&mut rotated, out),
         }
@@ -276,7 +259,6 @@ impl Quantizer {
     /// The score of two rows by their codes.
     pub fn between(&self, a: &[u8], b: &[u8]) -> f32 {
         match &self.coder {
-            Coder::Scalar(coder) => coder.between(a, b),
             Coder::Product(coder) => coder.between(a, b),
             Coder::Rabitq(coder) => coder.between(a, b),
         }
@@ -291,7 +273,6 @@ impl Quantizer {
     pub fn pack(&self, codes: &[u8], block: &mut [u8]) {
         block.fill(0);
         match &self.coder {
-            Coder::Scalar(_) => block[..codes.len()].copy_from_slice(codes),
             Coder::Product(coder) => coder.pack(codes, block),
             Coder::Rabitq(coder) => coder.pack(codes, block),
         }
@@ -300,7 +281,6 @@ impl Quantizer {
     /// Writes the code of row `lane` of a block.
     pub fn unpack(&self, block: &[u8], lane: usize, code: &mut [u8]) {
         match &self.coder {
-            Coder::Scalar(_) => code.copy_from_slice(&block[lane * code.len()..][..code.len()]),
             Coder::Product(coder) => coder.unpack(block, lane, code),
             Coder::Rabitq(coder) => coder.unpack(block, lane, code),
         }
@@ -312,7 +292,6 @@ impl Prepared {
     #[inline]
     pub fn score(&self, code: &[u8]) -> f32 {
         match self {
-            Prepared::Scalar(query) => query.score(code),
             Prepared::Product(query) => query.score(code),
             Prepared::Rabitq(query) => query.score(code),
         }
@@ -323,7 +302,7 @@ impl Prepared {
     #[inline]
     pub fn error(&self, code: &[u8]) -> Option<f32> {
         match self {
-            Prepared::Scalar(_) | Prepared::Product(_) => None,
+            Prepared::Product(_) => None,
             Prepared::Rabitq(query) => Some(query.error(code)),
         }
     }
@@ -332,11 +311,6 @@ impl Prepared {
     /// [`Method::Rabitq`] they are those of one bit, and `errors` is how far they may be off; otherwise it is left alone.
     pub fn score_block(&self, block: &[u8], scores: &mut [f32; LANES], errors: &mut [f32; LANES]) {
         match self {
-            Prepared::Scalar(query) => {
-                for (code, score) in block.chunks_exact(block.len() / LANES).zip(scores) {
-                    *score = query.score(code);
-                }
-            }
             Prepared::Product(query) => query.score_block(block, scores),
             Prepared::Rabitq(query) => query.score_block(block, scores, errors),
         }

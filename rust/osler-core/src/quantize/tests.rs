@@ -6,8 +6,8 @@ use super::*;
 use crate::pool::Pool;
 use crate::random::Stream;
 
-const NAMES: [&str; 8] = [
-    "sq8", "pq", "pq:1x8", "pq:1x4", "rabitq", "rabitq:2", "rabitq:5", "rabitq:8",
+const NAMES: [&str; 7] = [
+    "pq", "pq:1x8", "pq:1x4", "rabitq", "rabitq:2", "rabitq:5", "rabitq:8",
 ];
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
 const DIMS: [usize; 6] = [1, 3, 64, 100, 384, 1000];
@@ -125,13 +125,13 @@ fn spread(rows: &[f32], dim: usize) -> f32 {
 
 #[test]
 fn names_are_read_back_and_others_refused() {
-    for name in ["sq8", "pq:96x4", "pq:48x8", "rabitq:1", "rabitq:8"] {
+    for name in ["pq:96x4", "pq:48x8", "rabitq:1", "rabitq:8"] {
         assert_eq!(Method::parse(name, 384).unwrap().name(), name);
     }
     assert_eq!(Method::parse("rabitq", 9).unwrap().name(), "rabitq:1");
     assert_eq!(Method::parse("pq", 1).unwrap().name(), "pq:1x4");
-    let wrong = "sq4 sq8: pq: pq:0x8 pq:385x8 pq:96x5 pq:96 pq:x8 pq:+9x8 pq:09x8 rabitq:0 rabitq:9 rabitq:x RaBitQ";
-    for name in wrong.split(' ').chain(["", " sq8"]) {
+    let wrong = "sq4 sq8 sq5 pq: pq:0x8 pq:385x8 pq:96x5 pq:96 pq:x8 pq:+9x8 pq:09x8 rabitq:0 rabitq:9 rabitq:x RaBitQ";
+    for name in wrong.split(' ').chain(["", " pq"]) {
         let error = Method::parse(name, 384).unwrap_err().to_string();
         assert!(error.contains(&format!("codes is {name:?}")), "{error}");
     }
@@ -156,7 +156,7 @@ fn every_method_scores_every_metric_and_width_near_the_truth() {
                     coded.quantizer.method().bytes(metric, dim)
                 );
                 let allowed = match name {
-                    "sq8" | "rabitq:8" => 0.01,
+                    "rabitq:8" => 0.01,
                     "rabitq:5" => 0.05,
                     "rabitq:2" => 0.25,
                     "pq" => 0.5,
@@ -298,12 +298,7 @@ fn decoding_and_two_codes_are_near_the_rows() {
         let spread = spread(&rows, 100);
         let size = rows.chunks_exact(100).map(osler_kernels::sum_of_squares);
         let size = size.sum::<f32>() / 300.0;
-        for (name, allowed) in [
-            ("sq8", 0.001),
-            ("rabitq:8", 0.001),
-            ("rabitq:4", 0.03),
-            ("pq:50x8", 0.1),
-        ] {
+        for (name, allowed) in [("rabitq:8", 0.001), ("rabitq:4", 0.03), ("pq:50x8", 0.1)] {
             let coded = Coded::new(name, metric, rows.clone(), 100, seed);
             let loss = coded.loss();
             assert!(
@@ -395,7 +390,7 @@ fn huge_and_tiny_rows_give_finite_scores() {
 fn the_same_bytes_at_any_number_of_threads_and_after_storing() {
     let seed = seed();
     let rows = correlated(Metric::Cosine, 3000, 48, seed);
-    for name in ["sq8", "pq:12x8", "pq:24x4", "rabitq:3"] {
+    for name in ["pq:12x8", "pq:24x4", "rabitq:3"] {
         let method = Method::parse(name, 48).unwrap();
         let at = |threads| {
             let train = || Ok(Quantizer::train(method, Metric::Cosine, &rows, 48, seed));

@@ -183,18 +183,18 @@ impl<'a> Plan<'a> {
 
     /// How many hops a scan of the candidates' 8-bit rows is worth.
     pub(super) fn scan_in_hops(graph: &Graph, candidates: usize) -> f64 {
-        candidates as f64 * graph.row_share() / HOP
+        candidates as f64 / (graph.hop_in_rows() * HOP)
     }
 }
 
 /// How many 8-bit rows are as many bytes as a walk reads that answers one query; None: no walk answers it.
 pub(crate) fn cost_of_walk(state: &State, ask: Ask<'_>) -> Result<Option<usize>> {
     let plan = Plan::new(state, ask)?;
-    let share = state.graph.as_ref().map_or(1.0, Graph::row_share);
+    let rows = state.graph.as_ref().map_or(1.0, Graph::hop_in_rows);
     Ok(match plan.way {
         Way::Walk(effort) => {
             let hops = effort.hops() * state.rows() as f64 / plan.candidates.max(1) as f64;
-            Some((hops / share) as usize)
+            Some((hops * rows) as usize)
         }
         Way::Codes(width) => state.codes.as_ref().map(|codes| {
             let vector = state.params.dim * state.params.codes.bytes();

@@ -320,6 +320,35 @@ fn dot_planes_with(_: Neon, query: &[i8], planes: &[u8]) -> i32 {
     }
 }
 
+/// [`crate::dot4_signs`], in loops that the compiler makes vectors of.
+#[inline(always)]
+fn dot4_signs_with(_: Neon, query: &[i8], rows: [&[u8]; 4]) -> [i32; 4] {
+    rows.map(|row| {
+        let mut sum = 0;
+        for (t, values) in query.chunks_exact(row.len()).enumerate() {
+            for (&value, &bits) in values.iter().zip(row) {
+                sum += i32::from(value) * i32::from(bits >> t & 1);
+            }
+        }
+        sum
+    })
+}
+
+/// [`crate::dot_fives`], in loops that the compiler makes vectors of.
+#[inline(always)]
+fn dot_fives_with(_: Neon, query: &[i8], signs: &[u8], rest: &[u8]) -> i32 {
+    let mut sum = 0;
+    for (t, values) in query.chunks_exact(signs.len()).enumerate() {
+        let rest = &rest[t % 4 * signs.len()..];
+        let shift = if t < 4 { 0 } else { 4 };
+        for ((&value, &bits), &rest) in values.iter().zip(signs).zip(rest) {
+            let level = (bits >> t & 1) << 4 | rest >> shift & 15;
+            sum += i32::from(value) * i32::from(level);
+        }
+    }
+    sum
+}
+
 instantiate!(
     level: Neon,
     token: Neon::new(),
@@ -330,6 +359,8 @@ instantiate!(
     dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
     dot4_i16_i8: dot4_i16_i8_with,
+    dot4_signs: dot4_signs_with,
+    dot_fives: dot_fives_with,
     look_up: look_up_with,
     four_rows: 4,
     tile: (1, 4, 4),

@@ -454,6 +454,8 @@ instantiate!(
     dot_planes: dot_planes_with,
     dot_i16_i8: dot_i16_i8_with,
     dot4_i16_i8: dot4_i16_i8_with,
+    dot4_signs: crate::x86_64::signs::dot4_signs,
+    dot_fives: crate::x86_64::signs::dot_fives,
     look_up: look_up_with,
     four_rows: 2,
     tile: (1, 2, 4),
