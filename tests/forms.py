@@ -30,14 +30,20 @@ class Form:
 
 
 FULL = [Form("f32", "ram"), Form("f16", "ram", 1e-3)]
-FUSED = [Form("f32", "disk"), Form("f16", "disk", 1e-3), Form("f32", "none", 0.01)]
-SCANNED = [
+WALKED = [
+    Form("f32", "disk"),
+    Form("f16", "disk", 1e-3),
+    Form("f32", "none", 0.01),
     Form("sq8", "ram"),
     Form("sq8", "none", 0.01),
+    Form("sq5", "disk"),
+    Form("sq5", "none", 0.1),
+]
+SCANNED = [
     Form("pq", "disk"),
     Form("pq:10x8", "none", 0.7),
     Form("rabitq", "disk"),
     Form("rabitq:4", "ram"),
     Form("rabitq:7", "none", 0.03),
 ]
-EVERY = FULL + FUSED + SCANNED
+EVERY = FULL + WALKED + SCANNED

@@ -30,11 +30,13 @@ class Engine(Peer):
         "f32": {"codes": "f32"},
         "f16": {"codes": "f16"},
         "sq8": {"codes": "sq8"},
+        "sq5": {"codes": "sq5"},
         "rabitq": {"codes": "rabitq"},
         # Opened as a copy that can be changed: codes and graph in memory, full vectors in the file.
         "f32-disk": {"codes": "f32", "keep_vectors": "disk"},
         "f16-disk": {"codes": "f16", "keep_vectors": "disk"},
         "sq8-disk": {"codes": "sq8", "keep_vectors": "disk"},
+        "sq5-disk": {"codes": "sq5", "keep_vectors": "disk"},
         "rabitq-disk": {"codes": "rabitq", "keep_vectors": "disk"},
         # dim / 4 codes of 8 bits are a sixteenth of the bytes of float32.
         "pq-disk": {"codes": "pq:{quarter}x8", "keep_vectors": "disk"},

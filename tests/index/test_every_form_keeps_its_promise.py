@@ -16,7 +16,7 @@ import numpy as np
 import oracle
 import osler
 import pytest
-from forms import EVERY, FUSED, SCANNED, Form
+from forms import EVERY, SCANNED, WALKED, Form
 from text_vectors import TextVectors
 
 ROWS = 12_000
@@ -63,7 +63,7 @@ def test_recall_on_text_is_what_was_asked_for(form: Form, text_vectors: TextVect
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", oracle.METRICS)
-@pytest.mark.parametrize("form", [form for form in FUSED + SCANNED if form.keeps], ids=short)
+@pytest.mark.parametrize("form", [form for form in WALKED + SCANNED if form.keeps], ids=short)
 def test_recall_on_clusters_is_what_was_asked_for(form: Form, metric: str) -> None:
     rows, queries = clustered(6_000, 48, 1), clustered(300, 48, 2)
     index = osler.Index.build(rows, metric=metric, **form.options)
@@ -71,7 +71,7 @@ def test_recall_on_clusters_is_what_was_asked_for(form: Form, metric: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", [form for form in FUSED + SCANNED if not form.keeps], ids=short)
+@pytest.mark.parametrize("form", [form for form in WALKED + SCANNED if not form.keeps], ids=short)
 def test_without_vectors_the_measured_recall_is_the_truth(form: Form, text_vectors: TextVectors) -> None:
     """What cannot be reached is said: `stats` has the recall against the vectors that were there when it was built."""
     rows, queries = text_vectors.base[:ROWS], text_vectors.queries[:400]

@@ -13,7 +13,7 @@ import numpy as np
 import oracle
 import osler
 import pytest
-from forms import FULL, FUSED, SCANNED, Form
+from forms import FULL, SCANNED, WALKED, Form
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -179,8 +179,8 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
 
 
 CASES = [(metric, form) for form in FULL for metric in oracle.METRICS]
-CASES += [(oracle.METRICS[at % 3], form) for at, form in enumerate(FUSED + SCANNED)]
-CASES += [("dot", form) for form in FUSED + SCANNED if not form.keeps]
+CASES += [(oracle.METRICS[at % 3], form) for at, form in enumerate(WALKED + SCANNED)]
+CASES += [("dot", form) for form in WALKED + SCANNED if not form.keeps]
 
 
 @pytest.mark.parametrize(("metric", "form"), CASES, ids=str)

@@ -73,6 +73,7 @@ CASES = [
     ("l2", "f32", "disk"),
     ("dot", "f32", "none"),
     ("l2", "sq8", "none"),
+    ("dot", "sq5", "disk"),
     ("cosine", "pq", "disk"),
     ("dot", "pq:8x8", "none"),
     ("l2", "rabitq", "disk"),

@@ -39,9 +39,15 @@ fn check(index: &Index, model: &HashMap<u64, Vec<f32>>) {
 fn through_adds_and_deletes() {
     let seed = 5;
     println!("seed {seed}");
-    for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
+    for (metric, codes) in [
+        (Metric::Cosine, Codes::F32),
+        (Metric::L2, Codes::F32),
+        (Metric::Dot, Codes::F32),
+        (Metric::Dot, Codes::Sq8),
+        (Metric::L2, Codes::Sq5),
+    ] {
         let rows = vectors(seed, 9000, 60);
-        let index = index(metric, Codes::F32, seed);
+        let index = index(metric, codes, seed);
         let mut model = HashMap::new();
         let mut next = 0;
         let mut stream = Stream::new(seed, 102, metric as u64);
@@ -66,7 +72,7 @@ fn through_adds_and_deletes() {
             check(&index, &model);
         }
         let queries = &rows[8000 * DIM..8400 * DIM];
-        let fresh = crate::clustered::index(metric, Codes::F32, seed);
+        let fresh = crate::clustered::index(metric, codes, seed);
         let mut pairs: Vec<(&u64, &Vec<f32>)> = model.iter().collect();
         pairs.sort_unstable_by_key(|p| p.0);
         let all: Vec<f32> = pairs.iter().flat_map(|p| p.1.iter().copied()).collect();
@@ -89,12 +95,18 @@ fn through_adds_and_deletes() {
 
 #[test]
 fn twenty_rounds_of_deleting_half_and_adding_a_third_lose_no_recall() {
+    for codes in [Codes::F32, Codes::Sq5] {
+        twenty_rounds(codes);
+    }
+}
+
+fn twenty_rounds(codes: Codes) {
     const FIRST: usize = 6000;
     let seed = 17;
     println!("seed {seed}");
     let rows = vectors(seed, FIRST + 20 * FIRST / 3 + 400, 60);
     let (rows, queries) = rows.split_at(rows.len() - 400 * DIM);
-    let index = index(Metric::Cosine, Codes::F32, seed);
+    let index = index(Metric::Cosine, codes, seed);
     let mut live: Vec<(u64, &[f32])> = Vec::new();
     let mut stream = Stream::new(seed, 103, 0);
     let mut next = 0;
@@ -114,7 +126,7 @@ fn twenty_rounds_of_deleting_half_and_adding_a_third_lose_no_recall() {
     }
     assert_eq!(index.snapshot().live(), live.len());
     let all: Vec<f32> = live.iter().flat_map(|row| row.1.iter().copied()).collect();
-    let fresh = crate::clustered::index(Metric::Cosine, Codes::F32, seed);
+    let fresh = crate::clustered::index(Metric::Cosine, codes, seed);
     add(&fresh, &all, None, 2);
     for ef in [10, 20, 40, 80] {
         let (churned, new) = (

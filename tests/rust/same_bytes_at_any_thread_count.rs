@@ -12,6 +12,7 @@ fn a_build_and_later_adds_give_the_same_file() {
         (Metric::Cosine, Codes::F32),
         (Metric::Dot, Codes::F16),
         (Metric::L2, Codes::F32),
+        (Metric::Cosine, Codes::Sq5),
     ] {
         let file = |threads| {
             let index = index(metric, codes, seed);

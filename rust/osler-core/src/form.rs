@@ -74,7 +74,9 @@ impl Codes {
     fn begun(self) -> u64 {
         match self {
             Codes::Small(_) => 0,
-            _ => 4 * CHUNK_BYTES as u64,
+            Codes::F32 | Codes::F16 => 4 * CHUNK_BYTES as u64,
+            // Fronts too.
+            Codes::Sq8 | Codes::Sq5 => 6 * CHUNK_BYTES as u64,
         }
     }
 

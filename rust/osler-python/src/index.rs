@@ -35,8 +35,8 @@ const RECALL: f32 = 0.95;
 ///     What a score means; a higher score is always nearer. ``cosine``: the cosine in [-1, 1], vectors are stored at
 ///     unit length. ``dot``: the inner product. ``l2``: minus the squared Euclidean distance.
 /// codes : str
-///     What vectors are searched by: ``"auto"``, ``"f32"``, ``"f16"``, ``"sq8"``, ``"pq"``, ``"rabitq"``, with parameters as
-///     ``"pq:96x4"`` or ``"rabitq:4"``; see `build`.
+///     What vectors are searched by: ``"auto"``, ``"f32"``, ``"f16"``, ``"sq8"``, ``"sq5"``, ``"pq"``, ``"rabitq"``, with
+///     parameters as ``"pq:96x4"`` or ``"rabitq:4"``; see `build`.
 /// keep_vectors : {"ram", "disk", "none"}
 ///     Where full vectors are kept; see `build`.
 /// memory : int, optional
@@ -117,16 +117,18 @@ impl Index {
     ///     As for `Index`.
     /// codes : str
     ///     What vectors are searched by. ``"f32"`` and ``"f16"``: a graph whose nodes have 8-bit rows, over full vectors of
-    ///     that width; the fastest. The others are small codes without a graph, all of which a search scans: ``"sq8"``, a
-    ///     byte a number; ``"rabitq:BITS"``, 1 to 8 bits a number (``"rabitq"`` is 1; Gao and Long, arXiv 2405.12497);
+    ///     that width; the fastest. ``"sq8"`` and ``"sq5"``: a graph of small blocks, a third and a fifth of that, whose rows
+    ///     have 8 or 5 bits a number, over full vectors of 32 bits. The others are small codes without a graph, all of
+    ///     which a search scans: ``"rabitq:BITS"``, 1 to 8 bits a number (``"rabitq"`` is 1; Gao and Long, arXiv 2405.12497);
     ///     ``"pq:PARTSxBITS"``, product quantization with its rotation (Jégou et al., TPAMI 2011; Ge et al., CVPR 2013) of 4
     ///     or 8 bits a part (``"pq"`` is a 16th of the bytes of f32). ``"auto"``: f32, or with `memory` the first of these
-    ///     that fits: f32, f16, f16 with vectors on disk, rabitq:4, pq and rabitq:1 with vectors on disk.
+    ///     that fits: f32, f16, f16 with vectors on disk, sq8, sq5, then with vectors on disk sq8, sq5, rabitq:4, pq,
+    ///     rabitq:1 and pq of half as many parts.
     /// keep_vectors : {"ram", "disk", "none"}
     ///     Where full vectors are kept, from which the best finds are ordered and scores come. ``"disk"``: in an unlinked
     ///     temporary file (in ``$TMPDIR``, which should be a disk) and in the saved file, read when they are scored; at most
     ///     64 KiB of new ones, or an 8th of all, wait in memory. ``"none"``: nowhere, from 2,000 vectors on. Then scores and
-    ///     `get` are approximate, from the 8-bit rows of the graph or from the small codes; a recall above what they can
+    ///     `get` are approximate, from the graph's rows of 8 or 5 bits or from the small codes; a recall above what they can
     ///     tell is not reached, and `stats` says what was measured. By default ``"ram"``, or what fits `memory`.
     /// memory : int, optional
     ///     Bytes that the index may have resident, without what the build takes for a while. None: no limit.

@@ -7,14 +7,15 @@
 use super::Graph;
 use super::expand::{Coming, Due, expand, prefetch_fronts};
 use super::lookup::Lookup;
-use super::node::{NONE, Node};
+use super::node::{Blocks, NONE, Node};
 use super::query::Query;
 use super::scratch::{Scratch, Visited};
 use crate::error::Read;
 use crate::queue::{Collect, Entry, MAX_ROWS, Top};
 
-/// Finds that a walk returns beside the k wanted ones, to be ordered by full vectors.
-pub const SPARE: usize = 6;
+/// Finds that a walk returns beside the k wanted ones, to be ordered by full vectors: few where rows have 8 bits a number.
+const SPARE: usize = 6;
+const SPARE_OF_FIVE: usize = 30;
 
 /// Open estimates that are looked at once more when the walk is over.
 const SECOND_LOOK: usize = 16;
@@ -91,6 +92,14 @@ impl Graph {
         score - of * (errors * ERROR / (self.frame.padded() as f32).sqrt())
     }
 
+    /// Finds that are kept beside the k wanted ones, of which full vectors order those that [`Graph::rounding`] leaves open.
+    pub fn spare(&self) -> usize {
+        match self.frame.blocks() {
+            Blocks::Fused | Blocks::Single8 => SPARE,
+            Blocks::Single5 => SPARE_OF_FIVE,
+        }
+    }
+
     /// How much the squared distances of two rows that are as long as the query differ by rounding alone, in all but few
     /// cases: four standard errors of a number that is rounded evenly, at the scale of a turned row, whose largest of D
     /// coordinates is about sqrt(2 ln D / D) of its length.
@@ -144,7 +153,7 @@ impl Graph {
     /// The damage, where blocks lie in a damaged part of a file.
     pub fn walk(&self, effort: Effort, absent: &[u32], scratch: &mut Scratch) -> Read<()> {
         self.begin(absent, &mut scratch.visited);
-        scratch.top.reset(effort.k + SPARE);
+        scratch.top.reset(effort.k + self.spare());
         scratch.early.reset(effort.k);
         self.starts(&scratch.query, &mut scratch.visited, &mut scratch.starts)?;
         scratch.frontier.clear();
@@ -469,7 +478,7 @@ mod tests {
     use super::*;
     use crate::graph::insert::Source;
     use crate::graph::node::estimates;
-    use crate::graph::{Blocks, real};
+    use crate::graph::real;
     use crate::pool::Control;
     use crate::random::Stream;
 

@@ -10,7 +10,7 @@ use crate::error::Read;
 use crate::exact;
 use crate::graph::Graph;
 use crate::graph::scratch::Scratch;
-use crate::graph::search::{Effort, Limits, SPARE};
+use crate::graph::search::{Effort, Limits};
 use crate::group::{Grouping, NO_GROUP};
 use crate::quantize::Prepared;
 use crate::queue::{Collect, Entry, GroupedTop, Many, Top};
@@ -28,7 +28,7 @@ const BLOCKS_TOGETHER: usize = 64;
 /// ones first.
 const GROUPED_SPARE: usize = 4;
 
-/// Finds of a scan of 8-bit rows beside the k wanted ones, to be ordered by full vectors.
+/// Finds of a scan of a graph's rows beside the k wanted ones, to be ordered by full vectors, at least.
 const SCAN_SPARE: usize = 14;
 
 impl<'a> Plan<'a> {
@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
         if matches!(self.way, Way::Exact) {
             return Ok(false);
         }
-        let most = self.ask.k + SCAN_SPARE;
+        let most = self.ask.k + graph.spare().max(SCAN_SPARE);
         let rows = self.rows().filter(|&row| !grouping.excludes(row));
         match grouping.limit {
             Some((groups, size)) => {
@@ -200,7 +200,7 @@ impl<'a> Plan<'a> {
         found: &mut Vec<Entry>,
     ) -> Read<bool> {
         let accept = |row| self.accepts(row, grouping);
-        let most = effort.k + SPARE;
+        let most = effort.k + graph.spare();
         let limits = Limits {
             budget: Self::scan_in_hops(graph, self.candidates) as usize,
             absent: &[],
@@ -216,7 +216,9 @@ impl<'a> Plan<'a> {
                 let mut top = std::mem::take(&mut scratch.top);
                 top.reset(most);
                 let done = graph.collect(effort, accept, &mut top, limits, scratch);
-                found.extend(top.entries());
+                let rounding = graph.rounding(&scratch.query);
+                let decided = decided(top.entries(), effort.k, rounding);
+                found.extend(&top.entries()[..decided]);
                 scratch.top = top;
                 done
             }
