@@ -32,6 +32,9 @@ const HELD_OUT_SHARE: usize = 20;
 /// Rows are inserted in random order from this many on, so that early batches see all of the data.
 const SHUFFLE_FROM: usize = 1000;
 
+/// How widely the nearest neighbour of a held-out row is looked for, to tell the half that is harder.
+const NEAREST: Effort = Effort { k: 10, ef: 100 };
+
 /// Unreachable rows are looked for when this share of the rows was inserted since the last time.
 const CONNECT_SHARE: usize = 20;
 
@@ -293,36 +296,38 @@ pub(crate) fn measure(
             answerable.combine(&out, |a, b| a & !b)
         };
     }
-    let mut measured = with_truths(state, queries, &answerable, control)?;
+    let mut queries: Vec<&[f32]> = queries.chunks_exact(state.params.dim).collect();
+    let halves = held.is_some();
+    let absent = absent_nodes(state, held.unwrap_or(&[]))?;
+    if halves && let Some(graph) = &state.graph {
+        keep_harder_half(
+            state,
+            graph,
+            &mut queries,
+            &answerable,
+            &absent,
+            scratches,
+            control,
+        )?;
+    }
+    let mut measured = with_truths(state, &queries, &answerable, control)?;
     measured.retain(|query| !query.truth.is_empty());
     // By distance from the rows: the halves are those with the farthest and with the nearest neighbours.
     measured.sort_by(|a, b| a.truth[0].total_cmp(&b.truth[0]));
-    let halves = held.is_some();
-    if halves && state.codes.is_none() {
-        keep_harder_half(&mut measured);
-    }
     if measured.is_empty() {
         return Ok(None);
     }
     let mut points = match (&state.codes, &state.graph) {
         (Some(codes), _) => by_codes(state, codes, &measured, &answerable, halves, control)?,
-        (None, Some(graph)) => {
-            let absent = held
-                .unwrap_or(&[])
-                .iter()
-                .map(|&row| graph.node_of(row))
-                .collect::<Read<Vec<u32>>>()?;
-            let absent: Vec<u32> = absent.into_iter().filter(|&node| node != NONE).collect();
-            by_walks(
-                state,
-                graph,
-                &measured,
-                &answerable,
-                &absent,
-                scratches,
-                control,
-            )?
-        }
+        (None, Some(graph)) => by_walks(
+            state,
+            graph,
+            &measured,
+            &answerable,
+            &absent,
+            scratches,
+            control,
+        )?,
         (None, None) => Vec::new(),
     };
     points.sort_unstable_by_key(|p| (p.k, p.ef));
@@ -333,20 +338,29 @@ pub(crate) fn measure(
     }))
 }
 
+/// The nodes of those rows that are linked.
+fn absent_nodes(state: &State, rows: &[u32]) -> Result<Vec<u32>> {
+    let Some(graph) = &state.graph else {
+        return Ok(Vec::new());
+    };
+    let nodes = rows.iter().map(|&row| graph.node_of(row));
+    let nodes = nodes.collect::<Read<Vec<u32>>>()?;
+    Ok(nodes.into_iter().filter(|&node| node != NONE).collect())
+}
+
 /// The queries with the scores of their exact answers.
 fn with_truths<'a>(
     state: &'a State,
-    queries: &'a [f32],
+    queries: &[&'a [f32]],
     answerable: &RowSet,
     control: &Control,
 ) -> Result<Vec<Measured<'a>>> {
     let most = KS[KS.len() - 1];
-    let queries: Vec<&[f32]> = queries.chunks_exact(state.params.dim).collect();
     let measured = queries
         .par_chunks(16)
         .map(|queries| {
             control.check()?;
-            let probes: Vec<Probe<'_>> = queries.iter().map(|query| state.probe(query)).collect();
+            let probes: Vec<Probe<'a>> = queries.iter().map(|query| state.probe(query)).collect();
             let mut tops: Vec<Top> = probes.iter().map(|_| Top::with_capacity(most)).collect();
             exact::scan_batch(&probes, answerable.iter(), |_, _| true, &mut tops)?;
             let truths = tops
@@ -493,13 +507,41 @@ fn by_codes(
     Ok(points)
 }
 
-/// Keeps the half of the held-out rows whose nearest neighbour is the farthest, which come first.
+/// Keeps the half of the held-out rows whose nearest neighbour is the farthest, by a walk: exact answers of the others would
+/// be for nothing.
 ///
 /// Rows come with near-copies of themselves (slices of one patient, terms of one family), which are easy to find; a
 /// user's query seldom does. On real medical terms queries from outside the index had the recall of this half, not of
 /// all held-out rows.
-fn keep_harder_half(measured: &mut Vec<Measured<'_>>) {
-    measured.truncate(measured.len().div_ceil(2));
+fn keep_harder_half(
+    state: &State,
+    graph: &Graph,
+    queries: &mut Vec<&[f32]>,
+    answerable: &RowSet,
+    absent: &[u32],
+    scratches: &Scratches,
+    control: &Control,
+) -> Result<()> {
+    let mut nearest: Vec<(f32, &[f32])> = queries
+        .par_iter()
+        .map(|&query| {
+            control.check()?;
+            let judge = state.probe(query);
+            let mut found = Vec::new();
+            scratches.with(|scratch| {
+                state.aim(graph, judge.query(), &mut scratch.query);
+                query::walk(state, graph, &judge, NEAREST, absent, scratch, &mut found)
+            })?;
+            found.retain(|e| answerable.contains(e.row()));
+            query::settle(&judge, &mut found)?;
+            let best = found.first().map_or(f32::NEG_INFINITY, |e| e.score());
+            Ok((best, query))
+        })
+        .collect::<Result<_>>()?;
+    nearest.sort_by(|a, b| a.0.total_cmp(&b.0));
+    nearest.truncate(nearest.len().div_ceil(2));
+    *queries = nearest.into_iter().map(|(_, query)| query).collect();
+    Ok(())
 }
 
 /// The snapshot without its deleted rows, under a new numbering.
