@@ -8,6 +8,7 @@ use super::node::{NONE, Node, estimates};
 use super::query::Query;
 use super::real;
 use super::scratch::Visited;
+use crate::error::Read;
 use crate::queue::Entry;
 
 /// A node is expanded so many turns after it was taken, so that its block comes while those before it are scored.
@@ -83,6 +84,9 @@ pub(super) struct Due<'a> {
 
 /// Estimates the neighbours of a node and hands those over that are below `limit` and were not seen before. False if a name
 /// is that of no node.
+///
+/// # Errors
+/// The damage, where a front lies in a damaged part of a file.
 #[inline(always)]
 pub(super) fn expand(
     at: &Lookup<'_>,
@@ -91,7 +95,7 @@ pub(super) fn expand(
     query: &Query,
     visited: &mut Visited,
     mut take: impl FnMut(Entry),
-) -> bool {
+) -> Read<bool> {
     if at.has_fronts() {
         return expand_single(at, due.fresh, limit, query, visited, take);
     }
@@ -105,13 +109,13 @@ pub(super) fn expand(
         mask &= mask - 1;
         let name = names[i];
         if !at.exists(name) {
-            return false;
+            return Ok(false);
         }
         if visited.insert(name) {
             take(Entry::new(-estimates[i], name));
         }
     }
-    true
+    Ok(true)
 }
 
 /// [`expand`] where the codes of neighbours are in their own fronts. An estimate depends on the query alone, so that
@@ -124,11 +128,11 @@ fn expand_single(
     query: &Query,
     visited: &mut Visited,
     mut take: impl FnMut(Entry),
-) -> bool {
+) -> Read<bool> {
     let mut new = Names::default();
     for &name in &fresh.names[..fresh.count] {
         if !at.exists(name) {
-            return false;
+            return Ok(false);
         }
         if visited.insert(name) {
             new.names[new.count] = name;
@@ -143,24 +147,21 @@ fn expand_single(
         if 4 * i >= new.count {
             break;
         }
-        let (Ok(a), Ok(b), Ok(c), Ok(d)) = (
-            at.front(names[0]),
-            at.front(names[1]),
-            at.front(names[2]),
-            at.front(names[3]),
-        ) else {
-            return false;
-        };
-        let estimates = estimates([a, b, c, d], query);
+        let fronts = [
+            at.front(names[0])?,
+            at.front(names[1])?,
+            at.front(names[2])?,
+            at.front(names[3])?,
+        ];
+        let estimates = estimates(fronts, query);
         let count = new.count - 4 * i;
-
         for (&name, estimate) in names.iter().zip(estimates).take(count) {
             if estimate < limit {
                 take(Entry::new(-estimate, name));
             }
         }
     }
-    true
+    Ok(true)
 }
 
 /// Asks for the fronts of the neighbours of the node whose block was asked for in the last turn.

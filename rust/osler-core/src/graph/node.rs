@@ -134,7 +134,7 @@ impl Layout {
             }
     }
 
-    /// Words of the row, whatever part it lies in.
+    /// Words that the distance of a row takes, without the rest of the line that they begin with.
     pub const fn row(self) -> usize {
         match self.blocks {
             Blocks::Fused => self.padded / 4,

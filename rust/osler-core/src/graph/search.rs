@@ -233,7 +233,7 @@ impl Graph {
                 if kth.is_none() {
                     early.offer(entry);
                 }
-            });
+            })?;
             if !whole {
                 return Err(self.broken(best.row()));
             }
@@ -366,7 +366,7 @@ impl Graph {
             let whole = expand(&at, &due, limit, query, visited, |entry| {
                 frontier.push(entry);
                 pending.push(entry);
-            });
+            })?;
             if !whole {
                 return Err(self.broken(best.row()));
             }

@@ -5,6 +5,22 @@ use core::arch::x86_64::*;
 
 use crate::lanes::Simd;
 
+/// 16 bytes, or 8 bytes and zeros.
+///
+/// # Safety
+/// So many bytes can be read.
+#[inline(always)]
+unsafe fn load(from: *const u8, whole: bool) -> __m128i {
+    // SAFETY: the caller promises the bytes; SSE2 belongs to x86-64.
+    unsafe {
+        if whole {
+            _mm_loadu_si128(from.cast())
+        } else {
+            _mm_loadl_epi64(from.cast())
+        }
+    }
+}
+
 /// [`crate::dot4_signs`]: two rows side by side in a register; the bits of a byte in turn.
 #[inline(always)]
 pub(in crate::x86_64) fn dot4_signs<S: Simd>(_: S, query: &[i8], rows: [&[u8]; 4]) -> [i32; 4] {
@@ -18,14 +34,7 @@ pub(in crate::x86_64) fn dot4_signs<S: Simd>(_: S, query: &[i8], rows: [&[u8]; 4
     unsafe {
         let mut sums = [_mm256_setzero_si256(); 2];
         for at in (0..eighth).step_by(16) {
-            let whole = at + 16 <= eighth;
-            let load = |from: *const u8| {
-                if whole {
-                    _mm_loadu_si128(from.cast())
-                } else {
-                    _mm_loadl_epi64(from.cast())
-                }
-            };
+            let load = |from| load(from, at + 16 <= eighth);
             let row = |i: usize| load(rows[i].as_ptr().add(at));
             let pairs = [
                 _mm256_set_m128i(row(1), row(0)),
@@ -77,14 +86,7 @@ pub(in crate::x86_64) fn dot_fives<S: Simd>(_: S, query: &[i8], signs: &[u8], re
     unsafe {
         let mut sum = _mm256_setzero_si256();
         for at in (0..eighth).step_by(16) {
-            let whole = at + 16 <= eighth;
-            let load = |from: *const u8| {
-                if whole {
-                    _mm_loadu_si128(from.cast())
-                } else {
-                    _mm_loadl_epi64(from.cast())
-                }
-            };
+            let load = |from| load(from, at + 16 <= eighth);
             let beside = |low, high| _mm256_set_m128i(high, low);
             let bytes = load(signs.as_ptr().add(at));
             let bytes = beside(bytes, _mm_srli_epi16::<4>(bytes));
