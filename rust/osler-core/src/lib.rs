@@ -40,6 +40,7 @@ pub mod keys;
 pub mod likeness;
 mod maintain;
 pub mod means;
+mod measure;
 pub mod metric;
 pub mod parts;
 pub mod pool;
