@@ -124,3 +124,25 @@ def test_what_was_measured_beside_others_only_has_its_growth() -> None:
         "osler": [(10_000, 1_000.0), (100_000, 800.0)],
         "rabitqlib:symqg-8b": [(10_000, 100.0), (100_000, 100.0)],
     }
+
+
+def test_a_small_form_is_measured_against_peers_of_up_to_half_an_hnsw() -> None:
+    def held(engine: str, row: int) -> dict[str, Any]:
+        taken = {f"{kind}_bytes": row * 100 for kind in ("said", "private", "file", "disk")}
+        return part("size", engine, {**taken, "rows": 100, "recall": 0.99})
+
+    found = [
+        searched("osler:sq5-disk", 1_000.0, 500.0),
+        searched("rabitqlib:hnsw-7b", 1_000.0, 250.0),
+        searched("rabitqlib:symqg-8b", 1_000.0, 900.0),
+        held("osler:sq5-disk", 350),
+        held("rabitqlib:hnsw-7b", 650),
+        held("rabitqlib:symqg-8b", 2_300),
+    ]
+    for one in found:
+        one["identity"]["engine"]["parameters"] = one["engine"]
+    row = rows(Parts(found), "Smaller forms")[0]
+    assert row.against == "rabitqlib:hnsw-7b 1"
+    assert "350 bytes a row, 0.50x the default form" in row.measured
+    assert "2.00x that peer (650 bytes a row)" in row.measured
+    assert row.met is True

@@ -12,6 +12,7 @@ mod index;
 mod options;
 mod results;
 mod sets;
+mod stats;
 
 use pyo3::prelude::*;
 
