@@ -55,7 +55,9 @@ class Engine(Peer):
 
     def parameters(self) -> str:
         said = ", ".join(
-            f"{name}={value}" for name, value in self.settings.items() if name in ("codes", "keep_vectors", "memory")
+            f"{name}={str(value).format(quarter='(dim / 4)')}"
+            for name, value in self.settings.items()
+            if name in ("codes", "keep_vectors", "memory")
         )
         opened = "opened mapped" if self.settings.get("mapped") else "opened in memory"
         swept = "exact=True" if self.settings.get("exact") else f"swept by {self.settings.get('by', 'ef')}="
