@@ -204,13 +204,15 @@ impl Index {
     ) -> Result<Vec<u64>> {
         self.write(control, |state| {
             let keys = checked_keys(state, vectors.len() / state.params.dim, keys)?;
-            append(state, &mut vectors, &keys)?;
-            drop(vectors);
-            if state.live() >= EXACT_BELOW {
-                *state = self
-                    .pool
-                    .run(threads, || linked(state.clone(), &self.scratches, control))?;
+            if state.live() + keys.len() < EXACT_BELOW {
+                append(state, &mut vectors, &keys, false)?;
+                return Ok(keys);
             }
+            *state = self.pool.run(threads, || {
+                append(state, &mut vectors, &keys, true)?;
+                drop(vectors);
+                linked(state.clone(), &self.scratches, control)
+            })?;
             Ok(keys)
         })
     }

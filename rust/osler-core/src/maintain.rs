@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::codes::CodeTable;
 use crate::error::{Error, Result};
 use crate::graph::scratch::Scratches;
@@ -63,11 +65,22 @@ pub(crate) fn checked_keys(state: &State, count: usize, keys: Option<&[u64]>) ->
     Ok(keys)
 }
 
-/// Adds rows that are not linked yet; `vectors` are brought into the form that is stored.
-pub(crate) fn append(state: &mut State, vectors: &mut [f32], keys: &[u64]) -> Result<()> {
+/// Adds rows that are not linked yet; `vectors` are brought into the form that is stored. Where they are `many` that is done
+/// on the threads of the caller's pool.
+pub(crate) fn append(
+    state: &mut State,
+    vectors: &mut [f32],
+    keys: &[u64],
+    many: bool,
+) -> Result<()> {
     let Params { dim, metric, .. } = state.params;
-    for (at, vector) in vectors.chunks_exact_mut(dim).enumerate() {
-        metric.prepare(vector, "vectors", at)?;
+    let prepare = |(at, vector): (usize, &mut [f32])| metric.prepare(vector, "vectors", at);
+    if many {
+        let prepared = vectors.par_chunks_exact_mut(dim).enumerate().map(prepare);
+        prepared.find_first(Result::is_err).transpose()?;
+    } else {
+        let mut all = vectors.chunks_exact_mut(dim).enumerate();
+        all.try_for_each(prepare)?;
     }
     if metric == Metric::Dot {
         let squares = vectors.chunks_exact(dim).map(osler_kernels::sum_of_squares);
@@ -79,7 +92,7 @@ pub(crate) fn append(state: &mut State, vectors: &mut [f32], keys: &[u64]) -> Re
         }
     }
     state.keys.append(keys)?;
-    state.push(vectors)?;
+    state.push(vectors, many)?;
     let rows = state.rows();
     Arc::make_mut(&mut state.deleted).grow(rows);
     Ok(())

@@ -292,11 +292,11 @@ impl State {
         Ok(())
     }
 
-    /// Adds prepared vectors.
+    /// Adds prepared vectors; `many` are copied on the threads of the caller's pool.
     ///
     /// # Errors
     /// [`Error::Input`] if the codes cannot hold one, [`Error::Io`] if there is no room for them on disk.
-    pub(crate) fn push(&mut self, vectors: &[f32]) -> Result<()> {
+    pub(crate) fn push(&mut self, vectors: &[f32], many: bool) -> Result<()> {
         let dim = self.params.dim;
         if let Some(lifts) = &mut self.lifts {
             for vector in vectors.chunks_exact(dim) {
@@ -310,6 +310,10 @@ impl State {
         if self.params.keep == Keep::Disk && resident > allowed {
             self.vectors = self.vectors.spooled_with(vectors, dim)?;
             self.spooled = self.vectors.rows();
+            return Ok(());
+        }
+        if many && self.vectors.rows() == 0 {
+            self.vectors = Vectors::of(self.params.codes, dim, vectors)?;
             return Ok(());
         }
         for (at, vector) in vectors.chunks_exact(dim).enumerate() {

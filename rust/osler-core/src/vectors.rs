@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::f16;
+use rayon::prelude::*;
 
 use crate::chunks::Rows;
 use crate::error::{Damage, Error, Read, Result};
@@ -33,6 +34,33 @@ impl Vectors {
             Codes::F32 | Codes::Sq8 | Codes::Sq5 | Codes::Small(_) => Vectors::F32(Rows::new(dim)),
             Codes::F16 => Vectors::F16(Rows::new(dim)),
         }
+    }
+
+    /// A table of many rows, copied on the threads of the caller's pool.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for the first row with a number that does not fit f16.
+    pub fn of(codes: Codes, dim: usize, vectors: &[f32]) -> Result<Self> {
+        let rows = vectors.len() / dim;
+        let vectors = vectors.par_chunks_exact(dim);
+        Ok(match Vectors::new(codes, dim) {
+            Vectors::F32(_) => {
+                let mut table = Rows::zeroed(dim, rows, rows);
+                let copies = table.all_mut().into_par_iter().zip(vectors);
+                copies.for_each(|(row, vector)| row.copy_from_slice(vector));
+                Vectors::F32(table)
+            }
+            Vectors::F16(_) => {
+                let mut table = Rows::zeroed(dim, rows, rows);
+                let copies = table.all_mut().into_par_iter().zip(vectors).enumerate();
+                let copy = |(at, (row, vector)): (usize, (&mut [u16], &[f32]))| {
+                    row.copy_from_slice(&half_row(vector, at)?);
+                    Ok(())
+                };
+                copies.map(copy).find_first(Result::is_err).transpose()?;
+                Vectors::F16(table)
+            }
+        })
     }
 
     /// Rows in the table.

@@ -113,10 +113,10 @@ impl Map {
         name: &str,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Self> {
-        let huge = (length >= HUGE_FROM_BYTES).then(|| HugeMut::new(length));
+        let huge = (length >= HUGE_FROM_BYTES).then(|| Huge::zeroed(length));
         let bytes = if let Some(mut huge) = huge.flatten() {
             fill(&mut huge.bytes_mut()[..length])?;
-            Bytes::Huge(Arc::new(huge.freeze()), length)
+            Bytes::Huge(Arc::new(huge), length)
         } else {
             let mut lines = vec![Line::zeroed(); length.div_ceil(Line::BYTES)];
             fill(&mut bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..length])?;
@@ -178,39 +178,6 @@ impl Map {
     }
 }
 
-/// Memory of this process in huge pages, where the system has them; being filled.
-pub struct HugeMut {
-    map: memmap2::MmapMut,
-    start: usize,
-}
-
-impl HugeMut {
-    /// Zeros; None if the system gives no memory.
-    pub fn new(bytes: usize) -> Option<Self> {
-        /// The usual size of a huge page.
-        const PAGE: usize = 2 << 20;
-        let map = memmap2::MmapMut::map_anon(bytes.checked_add(PAGE)?).ok()?;
-        let start = map.as_ptr().align_offset(PAGE).min(PAGE);
-        // Advice only: without huge pages the same memory is slower.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Some(HugeMut { map, start })
-    }
-
-    /// The memory, aligned to a huge page.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.map[self.start..]
-    }
-
-    /// The same, not to be changed again.
-    pub fn freeze(self) -> Huge {
-        Huge {
-            map: self.map,
-            start: self.start,
-        }
-    }
-}
-
 /// Memory of this process in huge pages, where the system has them.
 pub struct Huge {
     map: memmap2::MmapMut,
@@ -218,9 +185,26 @@ pub struct Huge {
 }
 
 impl Huge {
+    /// Zeros; None if the system gives no memory.
+    pub fn zeroed(bytes: usize) -> Option<Self> {
+        /// The usual size of a huge page.
+        const PAGE: usize = 2 << 20;
+        let map = memmap2::MmapMut::map_anon(bytes.checked_add(PAGE)?).ok()?;
+        let start = map.as_ptr().align_offset(PAGE).min(PAGE);
+        // Advice only: without huge pages the same memory is slower.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Some(Huge { map, start })
+    }
+
     /// The memory, aligned to a huge page.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         &self.map[self.start..]
+    }
+
+    /// The same, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.map[self.start..]
     }
 }

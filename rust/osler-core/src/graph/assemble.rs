@@ -1,7 +1,7 @@
 //! Lists of neighbours to a graph: a size, a place and a name for every node, random neighbours in the empty places, and
 //! the roots.
 //!
-//! Blocks are encoded in parallel and stored in order, so the bytes do not depend on the number of threads.
+//! Blocks are encoded in parallel, each in its place, so the bytes do not depend on the number of threads.
 
 use std::sync::Arc;
 
@@ -21,11 +21,11 @@ use crate::random::Stream;
 /// Purpose of the random stream that draws the sample.
 const SAMPLE: u64 = 6;
 
-/// Blocks that are encoded before they are stored.
-const TOGETHER: usize = 2048;
-
 /// Most links that a list can have.
 pub const DEGREE: usize = slots(SIZES - 1);
+
+/// How many neighbours before its turn one is fetched from memory.
+const AHEAD: usize = 4;
 
 /// Rows that are coded before the next check for a stop.
 const CODED_TOGETHER: usize = 1024;
@@ -120,39 +120,49 @@ impl Graph {
             let layout = graph.layout(size);
             let of_size = |&place: &u32| size_of_name(names[place as usize]) == size;
             let places: Vec<u32> = order.iter().copied().filter(of_size).collect();
-            for together in places.chunks(TOGETHER) {
-                control.check()?;
-                let blocks: Vec<Vec<u32>> = together
-                    .par_iter()
-                    .map_init(Encoder::default, |encoder, &place| {
-                        let list = &lists[place as usize];
-                        let links = usize::from(counts[place as usize]);
-                        let mut block = vec![0; layout.front() + layout.body()];
-                        let list = &real(list)[..real(list).len().min(slots(size))];
-                        let mut near = [NONE; DEGREE];
-                        for (name, &other) in near.iter_mut().zip(list) {
-                            *name = names[other as usize];
-                        }
-                        encoder.begin(
-                            &mut block,
-                            layout,
-                            rows[place as usize],
-                            coded.row(place as usize),
-                            links,
-                            &near[..list.len()],
-                        );
-                        if layout.is_fused() {
-                            for (i, &other) in list.iter().enumerate() {
-                                encoder.neighbour(&mut block, layout, i, coded.row(other as usize));
-                            }
-                        }
-                        block
-                    })
-                    .collect();
-                for (block, &place) in blocks.iter().zip(together) {
-                    graph.push(size, block, rows[place as usize])?;
+            // Rows that were held out are linked later.
+            let room = places.len() + total - rows.len();
+            let mut nodes = Rows::zeroed(layout.words(), places.len(), room);
+            let encode = |encoder: &mut Encoder, block: &mut [u32], place: u32| {
+                let list = &real(&lists[place as usize]);
+                let list = &list[..list.len().min(slots(size))];
+                let mut near = [NONE; DEGREE];
+                for (name, &other) in near.iter_mut().zip(list) {
+                    *name = names[other as usize];
                 }
+                let (row, own) = (rows[place as usize], coded.row(place as usize));
+                let links = usize::from(counts[place as usize]);
+                encoder.begin(block, layout, row, own, links, &near[..list.len()]);
+                if layout.is_fused() {
+                    for (i, &other) in list.iter().enumerate() {
+                        if let Some(&soon) = list.get(i + AHEAD) {
+                            osler_kernels::prefetch(coded.row(soon as usize).codes);
+                        }
+                        encoder.neighbour(block, layout, i, coded.row(other as usize));
+                    }
+                }
+            };
+            if let Some(fronts) = &mut graph.fronts {
+                fronts[size] = Rows::zeroed(layout.front(), places.len(), room);
+                let (bodies, fronts) = (nodes.all_mut(), fronts[size].all_mut());
+                let blocks = bodies.into_par_iter().zip(fronts).zip(&places);
+                let init = || (Encoder::default(), vec![0; layout.front() + layout.body()]);
+                blocks.try_for_each_init(init, |(encoder, block), ((body, front), &place)| {
+                    encode(encoder, block, place);
+                    front.copy_from_slice(&block[..layout.front()]);
+                    body.copy_from_slice(&block[layout.front()..]);
+                    control.check()
+                })?;
+            } else {
+                let blocks = nodes.all_mut().into_par_iter().zip(&places);
+                blocks.try_for_each_init(Encoder::default, |encoder, (block, &place)| {
+                    encode(encoder, block, place);
+                    control.check()
+                })?;
             }
+            graph.nodes[size] = nodes;
+            let of_places: Vec<u32> = places.iter().map(|&place| rows[place as usize]).collect();
+            graph.rows[size] = Rows::from_values(&of_places);
         }
         graph.grow(total)?;
         for (&row, &name) in rows.iter().zip(&names) {

@@ -3,14 +3,19 @@
 //! A chunk is shared by all snapshots that hold it and copied when a writer changes it; or it is a block of a file.
 //! Allocates only when rows are added or changed.
 
+#[cfg(test)]
+mod tests;
+mod view;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+pub use self::view::View;
 use crate::error::{Damage, Read};
 use crate::file::blocks::Blocks;
-use crate::file::map::{HUGE_FROM_BYTES, Huge, HugeMut, Line};
+use crate::file::map::{HUGE_FROM_BYTES, Huge, Line};
 use crate::file::shape::Shape;
 
 /// A chunk is at most this long, unless one row is longer; also the unit of checksums.
@@ -25,15 +30,16 @@ const GATHER_SHARE: usize = 4;
 #[derive(Clone)]
 enum Chunk {
     Owned(Arc<[Line]>),
-    /// At an offset of memory that many chunks share.
-    Gathered(Arc<Huge>, usize),
+    /// At an offset of the memory that chunks share.
+    Gathered(usize),
     Stored(Arc<Blocks>, usize),
 }
 
-/// Rows that lie one after another.
+/// Rows that lie one after another, from the first on.
 #[derive(Clone)]
 struct Flat {
-    memory: Arc<Huge>,
+    /// A file's; None: the memory that chunks share, and every chunk's place there is its own, also of those to come.
+    file: Option<Arc<Huge>>,
     /// Where the first row begins.
     start: usize,
     rows: usize,
@@ -47,6 +53,8 @@ pub struct Rows<T> {
     shift: u32,
     len: usize,
     chunks: Vec<Chunk>,
+    /// Memory that chunks share.
+    gathered: Option<Arc<Huge>>,
     /// A way to the first rows without the list of chunks.
     flat: Option<Flat>,
     element: PhantomData<T>,
@@ -73,9 +81,59 @@ impl<T: Pod> Rows<T> {
             shift: rows.ilog2(),
             len: 0,
             chunks: Vec::new(),
+            gathered: None,
             flat: None,
             element: PhantomData,
         }
+    }
+
+    /// A table of `rows` rows of zeros; up to `room` lie in one piece of huge pages, if they are many.
+    pub fn zeroed(width: usize, rows: usize, room: usize) -> Self {
+        let mut table = Self::new(width);
+        let size = table.shape().block_bytes();
+        let bytes = room.max(rows).div_ceil(table.per_chunk()) * size;
+        if bytes >= HUGE_FROM_BYTES
+            && size.is_multiple_of(Line::BYTES)
+            && let Some(memory) = Huge::zeroed(bytes)
+        {
+            table.gathered = Some(Arc::new(memory));
+            table.flat = Some(Flat {
+                file: None,
+                start: 0,
+                rows: 0,
+            });
+        }
+        for _ in 0..rows.div_ceil(table.per_chunk()) {
+            table.add_chunk();
+        }
+        table.len = rows;
+        if let Some(flat) = &mut table.flat {
+            flat.rows = rows;
+        }
+        table
+    }
+
+    /// All rows of a table that was just made, to be filled from many threads.
+    pub fn all_mut(&mut self) -> Vec<&mut [T]> {
+        let (stride, width, len) = (self.stride, self.width, self.len);
+        let mut all = Vec::with_capacity(len);
+        let mut add = |bytes| all.extend(elements_mut(bytes).chunks_mut(stride));
+        match self.gathered.as_mut().map(Arc::get_mut) {
+            Some(memory) => add(memory.expect("one table has it").bytes_mut()),
+            None => {
+                for chunk in &mut self.chunks {
+                    let Chunk::Owned(lines) = chunk else {
+                        unreachable!("it is in no file");
+                    };
+                    let lines = Arc::get_mut(lines).expect("one table has it");
+                    add(bytemuck::cast_slice_mut(lines));
+                }
+            }
+        }
+        all.truncate(len);
+        all.iter_mut()
+            .for_each(|row| *row = &mut std::mem::take(row)[..width]);
+        all
     }
 
     /// A table over a section of a file.
@@ -91,7 +149,7 @@ impl<T: Pod> Rows<T> {
             .map(|i| Chunk::Stored(blocks.clone(), i))
             .collect();
         let flat = blocks.at_hand().map(|(memory, start)| Flat {
-            memory,
+            file: Some(memory),
             start,
             rows,
         });
@@ -101,6 +159,7 @@ impl<T: Pod> Rows<T> {
             shift,
             len: rows,
             chunks,
+            gathered: None,
             flat,
             element: PhantomData,
         }
@@ -144,7 +203,7 @@ impl<T: Pod> Rows<T> {
     #[inline(always)]
     fn chunk(&self, index: usize) -> Read<&[T]> {
         match &self.chunks[index] {
-            Chunk::Gathered(huge, offset) => Ok(self.gathered(huge, *offset)),
+            Chunk::Gathered(offset) => Ok(self.gathered(*offset)),
             Chunk::Owned(lines) => Ok(elements(bytemuck::cast_slice(lines))),
             Chunk::Stored(blocks, i) => blocks.block(*i).map(elements),
         }
@@ -155,16 +214,10 @@ impl<T: Pod> Rows<T> {
         let flat = self.flat.as_ref().map_or(&[][..], |flat| {
             let bytes = flat.rows * self.stride * size_of::<T>();
             // The last row of a file ends with its own elements.
-            let whole = &flat.memory.bytes()[flat.start..];
+            let whole = &self.memory(flat.file.as_ref())[flat.start..];
             elements(&whole[..bytes.min(whole.len())])
         });
-        View {
-            table: self,
-            flat,
-            rows: self.flat.as_ref().map_or(0, |flat| flat.rows),
-            stride: self.stride,
-            width: self.width,
-        }
+        View::new(self, flat)
     }
 
     #[inline(always)]
@@ -174,59 +227,60 @@ impl<T: Pod> Rows<T> {
             return None;
         }
         let start = flat.start + row * self.stride * size_of::<T>();
-        let bytes = &flat.memory.bytes()[start..start + self.width * size_of::<T>()];
-        Some(bytemuck::cast_slice(bytes))
+        let memory = self.memory(flat.file.as_ref());
+        Some(bytemuck::cast_slice(
+            &memory[start..start + self.width * size_of::<T>()],
+        ))
+    }
+
+    /// A file's memory, or that which chunks share.
+    #[inline(always)]
+    fn memory<'a>(&'a self, file: Option<&'a Arc<Huge>>) -> &'a [u8] {
+        file.or(self.gathered.as_ref())
+            .map_or(&[], |memory| memory.bytes())
     }
 
     #[inline(always)]
-    fn gathered<'a>(&self, huge: &'a Huge, offset: usize) -> &'a [T] {
-        elements(&huge.bytes()[offset..offset + self.shape().block_bytes()])
+    fn gathered(&self, offset: usize) -> &[T] {
+        elements(&self.memory(None)[offset..offset + self.shape().block_bytes()])
     }
 
-    /// Moves all full chunks into one piece of huge pages, if many are memory of their own: a walk touches rows at random,
-    /// and without huge pages most of those touches miss the processor's table of pages as well.
+    /// Moves all chunks into one piece of huge pages, if many are memory of their own: a walk touches rows at random, and
+    /// without huge pages most of those touches miss the processor's table of pages as well.
     pub fn gather(&mut self) {
         let size = self.shape().block_bytes();
-        let Some(last) = self.chunks.len().checked_sub(1) else {
-            return;
-        };
-        // The last chunk grows, so it stays as it is; one that lies in a file stays there.
-        let mut own = 0;
-        let mut movable = 0;
-        for chunk in &self.chunks[..last] {
-            own += usize::from(matches!(chunk, Chunk::Owned(_)));
-            movable += usize::from(!matches!(chunk, Chunk::Stored(..)));
-        }
+        let count = |is: fn(&Chunk) -> bool| self.chunks.iter().filter(|chunk| is(chunk)).count();
+        let own = count(|chunk| matches!(chunk, Chunk::Owned(_)));
+        let movable = count(|chunk| !matches!(chunk, Chunk::Stored(..)));
         let worth = own * size >= HUGE_FROM_BYTES && own * GATHER_SHARE >= movable;
         if !worth || !size.is_multiple_of(Line::BYTES) {
             return;
         }
-        let Some(mut memory) = HugeMut::new(movable * size) else {
+        let Some(mut memory) = Huge::zeroed(movable * size) else {
             return;
         };
-        let mut places = Vec::with_capacity(movable);
-        for (index, chunk) in self.chunks[..last].iter_mut().enumerate() {
+        let mut places = memory.bytes_mut().chunks_exact_mut(size);
+        let mut offset = 0;
+        for chunk in &mut self.chunks {
             let bytes: &[u8] = match chunk {
                 Chunk::Owned(lines) => bytemuck::cast_slice(lines),
-                Chunk::Gathered(huge, offset) => &huge.bytes()[*offset..],
+                Chunk::Gathered(from) => {
+                    &self.gathered.as_ref().map_or(&[][..], |m| m.bytes())[*from..]
+                }
                 Chunk::Stored(..) => continue,
             };
-            let offset = places.len() * size;
-            memory.bytes_mut()[offset..offset + size].copy_from_slice(&bytes[..size]);
-            places.push((index, offset));
-            // Given back at once, so that no second copy of a table that was just made is ever held.
-            *chunk = Chunk::Owned(Arc::new([]));
+            let Some(place) = places.next() else { break };
+            place.copy_from_slice(&bytes[..size]);
+            // The chunk is given back at once, so that no second copy of a table that was just made is ever held.
+            *chunk = Chunk::Gathered(offset);
+            offset += size;
         }
-        let memory = Arc::new(memory.freeze());
-        let in_order = places.len() == last;
-        self.flat = in_order.then(|| Flat {
-            memory: memory.clone(),
+        self.gathered = Some(Arc::new(memory));
+        self.flat = (movable == self.chunks.len()).then_some(Flat {
+            file: None,
             start: 0,
-            rows: last << self.shift,
+            rows: self.len,
         });
-        for (index, offset) in places {
-            self.chunks[index] = Chunk::Gathered(memory.clone(), offset);
-        }
     }
 
     /// One row, which must exist.
@@ -253,7 +307,7 @@ impl<T: Pod> Rows<T> {
                 let start = blocks.offset() + block * self.shape().block_bytes();
                 blocks.damage(start as u64 + at, problem)
             }
-            Chunk::Owned(_) | Chunk::Gathered(..) => Box::new(Damage {
+            Chunk::Owned(_) | Chunk::Gathered(_) => Box::new(Damage {
                 file: "the index in memory".to_owned(),
                 section: String::new(),
                 offset: at,
@@ -292,7 +346,7 @@ impl<T: Pod> Rows<T> {
             return Some(row);
         }
         let chunk: &[T] = match self.chunks.get(row >> self.shift)? {
-            Chunk::Gathered(huge, offset) => self.gathered(huge, *offset),
+            Chunk::Gathered(offset) => self.gathered(*offset),
             Chunk::Owned(lines) => elements(bytemuck::cast_slice(lines)),
             Chunk::Stored(blocks, i) => elements(blocks.touched(*i)?),
         };
@@ -326,14 +380,32 @@ impl<T: Pod> Rows<T> {
     pub fn push(&mut self, row: &[T]) -> Read<()> {
         assert_eq!(row.len(), self.width, "rows of one table have one width");
         if self.len & (self.per_chunk() - 1) == 0 {
-            let lines = self.shape().block_bytes().div_ceil(Line::BYTES);
-            self.chunks.push(Chunk::Owned(
-                std::iter::repeat_n(Line::zeroed(), lines).collect(),
-            ));
+            self.add_chunk();
         }
         self.len += 1;
         self.row_mut(self.len - 1)?.copy_from_slice(row);
+        let gathered = matches!(self.chunks.last(), Some(Chunk::Gathered(_)));
+        if let Some(flat) = &mut self.flat
+            && gathered
+            && flat.rows + 1 == self.len
+        {
+            flat.rows = self.len;
+        }
         Ok(())
+    }
+
+    /// Adds a chunk of zeros, in its place of the shared memory if there is one that nobody else can see.
+    fn add_chunk(&mut self) {
+        let size = self.shape().block_bytes();
+        let offset = self.chunks.len() * size;
+        let in_order = self.flat.as_ref().is_some_and(|flat| flat.file.is_none());
+        let room = self.alone().map_or(0, |memory| memory.bytes().len());
+        self.chunks.push(if in_order && offset + size <= room {
+            Chunk::Gathered(offset)
+        } else {
+            let lines = size.div_ceil(Line::BYTES);
+            Chunk::Owned(std::iter::repeat_n(Line::zeroed(), lines).collect())
+        });
     }
 
     /// One row, to be changed; its chunk is copied if a snapshot or a file holds it.
@@ -341,30 +413,45 @@ impl<T: Pod> Rows<T> {
     /// # Errors
     /// The damage, where the row lies in a damaged block of a file.
     pub fn row_mut(&mut self, row: usize) -> Read<&mut [T]> {
-        let first = row >> self.shift << self.shift;
+        let block = self.shape().block_bytes();
+        let at = (row & (self.per_chunk() - 1)) * self.stride;
+        let (width, index) = (self.width, row >> self.shift);
+        let alone = self.alone().is_some();
+        let bytes = match self.chunks[index] {
+            Chunk::Gathered(offset) if alone => {
+                let memory = self.alone().expect("so it was just now");
+                &mut memory.bytes_mut()[offset..offset + block]
+            }
+            _ => self.own(index)?,
+        };
+        Ok(&mut elements_mut(bytes)[at..at + width])
+    }
+
+    /// The memory that chunks share, if no snapshot shares it too.
+    fn alone(&mut self) -> Option<&mut Huge> {
+        self.gathered.as_mut().and_then(Arc::get_mut)
+    }
+
+    /// The bytes of a chunk in memory of its own that no snapshot holds, where it is copied to if need be.
+    fn own(&mut self, index: usize) -> Read<&mut [u8]> {
         if let Some(flat) = &mut self.flat {
-            flat.rows = flat.rows.min(first);
+            flat.rows = flat.rows.min(index << self.shift);
         }
         let block = self.shape().block_bytes();
-        let full = block.div_ceil(Line::BYTES);
-        let at = (row & (self.per_chunk() - 1)) * self.stride;
-        let (width, chunk) = (self.width, &mut self.chunks[row >> self.shift]);
-        let bytes = match chunk {
+        let bytes = match &self.chunks[index] {
             Chunk::Owned(_) => None,
-            Chunk::Gathered(huge, offset) => Some(&huge.bytes()[*offset..*offset + block]),
+            Chunk::Gathered(offset) => Some(&self.memory(None)[*offset..*offset + block]),
             Chunk::Stored(blocks, i) => Some(blocks.block(*i)?),
         };
         if let Some(bytes) = bytes {
-            let mut lines = vec![Line::zeroed(); full];
+            let mut lines = vec![Line::zeroed(); block.div_ceil(Line::BYTES)];
             bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..bytes.len()].copy_from_slice(bytes);
-            *chunk = Chunk::Owned(lines.into());
+            self.chunks[index] = Chunk::Owned(lines.into());
         }
-        let Chunk::Owned(lines) = chunk else {
-            unreachable!("a stored chunk was replaced above")
-        };
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(Arc::make_mut(lines));
-        let whole = bytes.len() / size_of::<T>() * size_of::<T>();
-        Ok(&mut bytemuck::cast_slice_mut::<u8, T>(&mut bytes[..whole])[at..at + width])
+        match &mut self.chunks[index] {
+            Chunk::Owned(lines) => Ok(bytemuck::cast_slice_mut(Arc::make_mut(lines))),
+            _ => unreachable!("it was copied"),
+        }
     }
 
     /// The bytes of one block as they are written to a file; the last one ends with the last row.
@@ -402,96 +489,11 @@ impl<T: Pod> Rows<T> {
     }
 }
 
-/// A table for many reads; see [`Rows::view`].
-pub struct View<'a, T> {
-    table: &'a Rows<T>,
-    flat: &'a [T],
-    rows: usize,
-    stride: usize,
-    width: usize,
-}
-
-impl<'a, T: Pod> View<'a, T> {
-    /// One row, which must exist.
-    ///
-    /// # Errors
-    /// The damage, where the row lies in a damaged block of a file.
-    #[inline(always)]
-    pub fn row(&self, row: usize) -> Read<&'a [T]> {
-        if row < self.rows {
-            let start = row * self.stride;
-            Ok(&self.flat[start..start + self.width])
-        } else {
-            self.table.row(row)
-        }
-    }
-
-    /// Asks the processor to fetch the first elements of a row that will be read soon.
-    #[inline(always)]
-    pub fn prefetch_start(&self, row: usize, elements: usize) {
-        if row < self.rows {
-            let start = row * self.stride;
-            osler_kernels::prefetch(&self.flat[start..start + elements]);
-        } else {
-            self.table.prefetch_start(row, elements);
-        }
-    }
-
-    /// Rows in the table.
-    #[inline(always)]
-    pub fn count(&self) -> usize {
-        self.table.len
-    }
-}
-
 fn elements<T: Pod>(bytes: &[u8]) -> &[T] {
     bytemuck::cast_slice(&bytes[..bytes.len() / size_of::<T>() * size_of::<T>()])
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clone_does_not_see_later_changes() {
-        let mut rows = Rows::<f32>::with_chunk_bytes(3, 24);
-        for i in 0..5 {
-            rows.push(&[i as f32; 3]).unwrap();
-        }
-        let before = rows.clone();
-        rows.row_mut(1).unwrap()[2] = 9.0;
-        rows.push(&[7.0; 3]).unwrap();
-        assert_eq!(
-            (before.len(), before.row(1).unwrap()),
-            (5, &[1.0_f32; 3][..])
-        );
-        assert_eq!(
-            (rows.len(), rows.row(1).unwrap()),
-            (6, &[1.0_f32, 1.0, 9.0][..])
-        );
-    }
-
-    #[test]
-    fn long_rows_start_on_a_cache_line() {
-        let mut rows = Rows::<u16>::new(130);
-        rows.push(&[1; 130]).unwrap();
-        rows.push(&[2; 130]).unwrap();
-        assert_eq!(rows.stride(), 160);
-        assert_eq!(rows.row(1).unwrap().as_ptr() as usize % 64, 0);
-    }
-
-    #[test]
-    fn runs_cover_all_rows_once() {
-        let mut rows = Rows::<u32>::with_chunk_bytes(2, 32);
-        for i in 0..11 {
-            rows.push(&[i, i]).unwrap();
-        }
-        let (mut at, mut seen) = (2, Vec::new());
-        while at < rows.len() {
-            let (run, count) = rows.run(at).unwrap();
-            seen.extend(run.chunks(rows.stride()).map(|row| row[0]));
-            at += count;
-        }
-        assert_eq!(seen, (2..11).collect::<Vec<_>>());
-    }
+fn elements_mut<T: Pod>(bytes: &mut [u8]) -> &mut [T] {
+    let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+    bytemuck::cast_slice_mut(&mut bytes[..whole])
 }
