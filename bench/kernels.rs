@@ -185,14 +185,11 @@ fn tiles(criterion: &mut Criterion) {
 fn panels(criterion: &mut Criterion) {
     for dim in DIMS {
         let rows = Vectors::new(LEAF, dim, 6);
-        let with_lengths = |i: usize| {
-            let codes = rows.i8(i);
-            (codes, 1.0, osler_kernels::dot_i8(codes, codes) as f32)
-        };
+        let with_scales = |i: usize| (rows.i8(i), 1.0);
         let mut leaf = Panels::default();
         let mut keys = Vec::new();
-        bench(criterion, "Panels::fill", dim, LEAF * dim, |_| {
-            leaf.fill(dim, (0..LEAF).map(with_lengths));
+        bench(criterion, "fill_panels", dim, LEAF * dim, |kernels| {
+            kernels.fill_panels(&mut leaf, dim, (0..LEAF).map(with_scales));
         });
         let pairs = LEAF * (LEAF - 1) / 2;
         bench(

@@ -48,7 +48,7 @@
 //! - **Planes of numbers** ([`dot_planes`]): bit `i % 8` of byte `i / 8` is a bit of number `i`; the plane of the
 //!   highest bits comes first.
 //! - **Panels** ([`Panels`]): 16 rows of `i8`, four codes of each in turn, so that 64 bytes are the same four
-//!   dimensions of 16 rows: the operand of a four-way integer product (VNNI, or `sdot` of ARM). No code is -128.
+//!   dimensions of 16 rows: the operand of a four-way integer product (VNNI, or `sdot` of ARM). Codes have 7 bits.
 //! - **Slivers** ([`SLIVER`]): 32 rows of `f32`, dimension after dimension, a row a lane.
 //! - **Tiles**: rows one after another; the loop shares loads among a few queries and rows.
 //!

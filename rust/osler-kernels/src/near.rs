@@ -1,6 +1,9 @@
 //! The nearest rows of each row among at most 1,024 rows of `i8` codes, by squared distance. Writes only its own
 //! buffers and what it is given to fill.
 //!
+//! Codes are rounded to 7 bits first: without a sign such a code takes 7 bits too, so that two pairs of products fit 16 bits.
+//! Who needs the order of two rows that this leaves open compares them again.
+//!
 //! Rows lie in *panels* of 16: four codes of each row side by side, so that one 64-byte register holds the same four
 //! dimensions of 16 rows and no sum is added up across a register. The 16 rows of a panel are the lanes of all that
 //! follows: distances, and lists that stay sorted by `min` and `max` alone. The shape is that of PiPNN's leaves
@@ -23,6 +26,9 @@ pub const MAX_PANEL_DIM: usize = 65_536;
 /// Dimensions of a row in panels are a multiple of this.
 pub const PANEL_DIM_STEP: usize = 64;
 
+/// Greatest magnitude of a code in a panel.
+pub(crate) const MOST_OF_SEVEN: i8 = 63;
+
 /// Bits of a key that say where a row lies.
 const PLACE_BITS: u32 = 10;
 pub(crate) const PLACES: u32 = (1 << PLACE_BITS) - 1;
@@ -39,8 +45,13 @@ pub(crate) trait Simd: Copy {
     /// One 32-bit value for each row of a panel.
     type Reg: Copy;
 
-    /// Inner products of every row of `left` (outer) with every row of `right` (lanes).
-    fn products(self, left: &[i8], right: &[i8]) -> [Self::Reg; PANEL];
+    /// Half of four codes of each row, rounded up where that leaves a half, at most [`MOST_OF_SEVEN`].
+    fn halves(self, codes: Self::Reg) -> Self::Reg;
+    /// Sums of the codes of each row of a panel, and of their squares.
+    fn moments(self, panel: &[i8]) -> [Self::Reg; 2];
+    /// Inner products of every row of `left` (outer) with every row of `right` (lanes); `sums` are those of the codes of
+    /// each left row.
+    fn products(self, left: &[i8], sums: &Lanes<i32>, right: &[i8]) -> [Self::Reg; PANEL];
     /// Squared distances of one row to those of a panel, as the high bits of keys.
     fn distances(
         self,
@@ -54,6 +65,8 @@ pub(crate) trait Simd: Copy {
     fn transpose(self, square: [Self::Reg; PANEL]) -> [Self::Reg; PANEL];
     fn splat(self, value: u32) -> Self::Reg;
     fn load(self, lanes: &Lanes<u32>) -> Self::Reg;
+    fn load_codes(self, codes: &[i8; STEP * PANEL]) -> Self::Reg;
+    fn store_codes(self, reg: Self::Reg, codes: &mut [i8; STEP * PANEL]);
     fn store(self, reg: Self::Reg, lanes: &mut Lanes<u32>);
     fn min(self, a: Self::Reg, b: Self::Reg) -> Self::Reg;
     fn max(self, a: Self::Reg, b: Self::Reg) -> Self::Reg;
@@ -68,7 +81,28 @@ impl Simd for Plain {
     type Reg = Lanes<u32>;
 
     #[inline(always)]
-    fn products(self, left: &[i8], right: &[i8]) -> [Lanes<u32>; PANEL] {
+    fn halves(self, codes: Lanes<u32>) -> Lanes<u32> {
+        let half = |code: i8| ((code >> 1) + (code & 1)).min(MOST_OF_SEVEN);
+        codes.map(|four| {
+            let codes = four.to_le_bytes().map(u8::cast_signed);
+            u32::from_le_bytes(codes.map(half).map(i8::cast_unsigned))
+        })
+    }
+
+    #[inline(always)]
+    fn moments(self, panel: &[i8]) -> [Lanes<u32>; 2] {
+        let mut moments = [[0i32; PANEL]; 2];
+        for step in panel.as_chunks::<{ PANEL * STEP }>().0 {
+            for (i, &code) in step.iter().enumerate() {
+                moments[0][i / STEP] += i32::from(code);
+                moments[1][i / STEP] += i32::from(code) * i32::from(code);
+            }
+        }
+        moments.map(|lanes| lanes.map(i32::cast_unsigned))
+    }
+
+    #[inline(always)]
+    fn products(self, left: &[i8], _: &Lanes<i32>, right: &[i8]) -> [Lanes<u32>; PANEL] {
         let mut sums = [[0i32; PANEL]; PANEL];
         let steps = left.as_chunks::<{ PANEL * STEP }>().0;
         for (left, right) in steps.iter().zip(right.as_chunks::<{ PANEL * STEP }>().0) {
@@ -131,6 +165,19 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    fn load_codes(self, codes: &[i8; STEP * PANEL]) -> Lanes<u32> {
+        let fours = codes.as_chunks::<STEP>().0;
+        std::array::from_fn(|i| u32::from_le_bytes(fours[i].map(i8::cast_unsigned)))
+    }
+
+    #[inline(always)]
+    fn store_codes(self, reg: Lanes<u32>, codes: &mut [i8; STEP * PANEL]) {
+        for (codes, four) in codes.as_chunks_mut::<STEP>().0.iter_mut().zip(reg) {
+            *codes = four.to_le_bytes().map(u8::cast_signed);
+        }
+    }
+
+    #[inline(always)]
     fn min(self, a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> {
         std::array::from_fn(|i| a[i].min(b[i]))
     }
@@ -148,18 +195,19 @@ impl Simd for Plain {
 
 /// Up to 1,024 rows in panels, each with its scale and squared length; a buffer that is filled again and again.
 ///
-/// A row stands for `scale * codes`. The squared distance of two rows is
-/// `(square_a + square_b) - (2 * (scale_a * scale_b)) * dot`, in `f32`, and not below zero.
+/// A row stands for `scale * codes`; in a panel for `2 * scale * halves`, where halves are its codes over two, rounded up
+/// and at most 63. With `unit = 2 * scale` and sums over halves the squared distance of two rows is
+/// `(unit_a * unit_a * square_a + unit_b * unit_b * square_b) - (2 * (unit_a * unit_b)) * dot`, in `f32`, and not below zero.
 ///
 /// ```
 /// use osler_kernels::{Panels, nearest_within};
-/// let rows = [[1i8; 64], [3; 64], [2; 64]];
+/// let rows = [[2i8; 64], [6; 64], [4; 64]];
 /// let mut panels = Panels::default();
-/// panels.fill(64, rows.iter().map(|row| (&row[..], 1.0, 64.0 * f32::from(row[0]).powi(2))));
+/// panels.fill(64, rows.iter().map(|row| (&row[..], 1.0)));
 /// let mut keys = Vec::new();
 /// nearest_within(&panels, &mut keys);
 /// let near: Vec<_> = osler_kernels::nearest_of::<8>(&keys, 0).collect();
-/// assert_eq!(near, [(64.0, 2), (256.0, 1)]);
+/// assert_eq!(near, [(256.0, 2), (1024.0, 1)]);
 /// ```
 #[derive(Debug, Default)]
 pub struct Panels {
@@ -168,59 +216,18 @@ pub struct Panels {
     codes: Vec<i8>,
     scales: Vec<Lanes<f32>>,
     squares: Vec<Lanes<f32>>,
+    sums: Vec<Lanes<i32>>,
 }
 
 impl Panels {
-    /// Replaces the content by `rows`: codes, scale and squared length of each. No code may be -128.
+    /// [`Kernels::fill_panels`] of the best level.
     ///
     /// # Panics
     ///
-    /// Where `dim` is no multiple of [`PANEL_DIM_STEP`] or above [`MAX_PANEL_DIM`], a row has another length, or there
-    /// are more than [`MAX_PANEL_ROWS`].
+    /// As [`Kernels::fill_panels`].
     #[track_caller]
-    pub fn fill<'a>(&mut self, dim: usize, rows: impl Iterator<Item = (&'a [i8], f32, f32)>) {
-        assert!(
-            dim.is_multiple_of(PANEL_DIM_STEP) && (1..=MAX_PANEL_DIM).contains(&dim),
-            "rows of {dim} codes; panels take a multiple of {PANEL_DIM_STEP} up to {MAX_PANEL_DIM}"
-        );
-        self.dim = dim;
-        self.len = 0;
-        self.scales.clear();
-        self.squares.clear();
-        let mut rows = rows;
-        let mut group: [&[i8]; PANEL] = [&[]; PANEL];
-        loop {
-            let (mut scales, mut squares) = ([0.0; PANEL], [f32::INFINITY; PANEL]);
-            let mut count = 0;
-            for (codes, scale, square) in rows.by_ref().take(PANEL) {
-                assert!(
-                    codes.len() == dim,
-                    "a row of {} codes among rows of {dim}",
-                    codes.len()
-                );
-                (group[count], scales[count], squares[count]) = (codes, scale, square);
-                count += 1;
-            }
-            if count == 0 {
-                break;
-            }
-            assert!(
-                self.len + count <= MAX_PANEL_ROWS,
-                "panels hold {MAX_PANEL_ROWS} rows"
-            );
-            // Missing rows repeat the last one; their infinite square keeps them out of every list.
-            for missing in count..PANEL {
-                group[missing] = group[count - 1];
-            }
-            let from = self.scales.len() * PANEL * dim;
-            if self.codes.len() < from + PANEL * dim {
-                self.codes.resize(from + PANEL * dim, 0);
-            }
-            interleave(&group, &mut self.codes[from..from + PANEL * dim]);
-            self.scales.push(scales);
-            self.squares.push(squares);
-            self.len += count;
-        }
+    pub fn fill<'a>(&mut self, dim: usize, rows: impl Iterator<Item = (&'a [i8], f32)>) {
+        Kernels::best().fill_panels(self, dim, rows);
     }
 
     /// Rows held.
@@ -239,14 +246,44 @@ impl Panels {
     }
 }
 
-/// Lays 16 rows side by side, four codes of each in turn.
-fn interleave(rows: &[&[i8]; PANEL], panel: &mut [i8]) {
-    for (r, row) in rows.iter().enumerate() {
-        let steps = panel.as_chunks_mut::<{ PANEL * STEP }>().0;
-        for (step, codes) in steps.iter_mut().zip(row.as_chunks::<STEP>().0) {
-            step[r * STEP..][..STEP].copy_from_slice(codes);
+/// Adds a panel of 1 to 16 rows, codes and scales. Sixteen times four codes of 16 rows are a square.
+#[inline(always)]
+pub(crate) fn add<S: Simd>(simd: S, panels: &mut Panels, group: &[(&[i8], f32)]) {
+    let from = panels.scales.len() * PANEL * panels.dim;
+    let end = from + PANEL * panels.dim;
+    if panels.codes.len() < end {
+        panels.codes.resize(end, 0);
+    }
+    let panel = &mut panels.codes[from..end];
+    // Missing rows repeat the last one; their infinite square keeps them out of every list.
+    let rows: Lanes<&[[i8; STEP * PANEL]]> =
+        std::array::from_fn(|i| group[i.min(group.len() - 1)].0.as_chunks().0);
+    let steps = panel.as_chunks_mut::<{ STEP * PANEL }>().0;
+    for (i, steps) in steps.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+        let mut square = [simd.splat(0); PANEL];
+        for r in 0..PANEL {
+            square[r] = simd.halves(simd.load_codes(&rows[r][i]));
+        }
+        let square = simd.transpose(square);
+        for r in 0..PANEL {
+            simd.store_codes(square[r], &mut steps[r]);
         }
     }
+    let mut moments = [[0; PANEL]; 2];
+    for (lanes, reg) in moments.iter_mut().zip(simd.moments(panel)) {
+        simd.store(reg, lanes);
+    }
+    let [sums, squares] = moments;
+    let (mut scales, mut lengths) = ([0.0; PANEL], [f32::INFINITY; PANEL]);
+    for (i, &(_, scale)) in group.iter().enumerate() {
+        let unit = 2.0 * scale;
+        scales[i] = unit;
+        lengths[i] = (unit * unit) * squares[i].cast_signed() as f32;
+    }
+    panels.scales.push(scales);
+    panels.squares.push(lengths);
+    panels.sums.push(sums.map(u32::cast_signed));
+    panels.len += group.len();
 }
 
 /// The rows nearest to row `row`, nearest first: squared distance, rounded down to 13 bits of its fraction, and place.
@@ -304,7 +341,7 @@ fn store<S: Simd, const MOST: usize>(
 pub(crate) fn within<S: Simd>(simd: S, rows: &Panels, lists: &mut [[Lanes<u32>; 8]]) {
     for p in 0..lists.len() {
         for q in p..lists.len() {
-            let mut square = simd.products(rows.panel(p), rows.panel(q));
+            let mut square = simd.products(rows.panel(p), &rows.sums[p], rows.panel(q));
             for a in 0..PANEL {
                 let (scale, length) = (rows.scales[p][a], rows.squares[p][a]);
                 square[a] =
@@ -345,7 +382,7 @@ pub(crate) fn among<S: Simd, const MOST: usize>(
 ) {
     for q in 0..lists.len() {
         for p in 0..others.scales.len() {
-            let dots = simd.products(others.panel(p), rows.panel(q));
+            let dots = simd.products(others.panel(p), &others.sums[p], rows.panel(q));
             let mut list = load(simd, &lists[q]);
             for a in 0..PANEL {
                 let (scale, length) = (others.scales[p][a], others.squares[p][a]);
@@ -367,6 +404,61 @@ fn lists_in<const MOST: usize>(keys: &mut Vec<u32>, panels: usize) -> &mut [[Lan
 }
 
 impl Kernels {
+    /// Replaces the content of `panels` by `rows`: codes and scale of each. No code may be -128. The same content at every
+    /// level.
+    ///
+    /// # Panics
+    ///
+    /// Where `dim` is no multiple of [`PANEL_DIM_STEP`] or above [`MAX_PANEL_DIM`], a row has another length, or there
+    /// are more than [`MAX_PANEL_ROWS`].
+    #[track_caller]
+    pub fn fill_panels<'a>(
+        self,
+        panels: &mut Panels,
+        dim: usize,
+        rows: impl Iterator<Item = (&'a [i8], f32)>,
+    ) {
+        assert!(
+            dim.is_multiple_of(PANEL_DIM_STEP) && (1..=MAX_PANEL_DIM).contains(&dim),
+            "rows of {dim} codes; panels take a multiple of {PANEL_DIM_STEP} up to {MAX_PANEL_DIM}"
+        );
+        panels.dim = dim;
+        panels.len = 0;
+        panels.scales.clear();
+        panels.squares.clear();
+        panels.sums.clear();
+        let mut rows = rows;
+        loop {
+            let mut group = [(&[][..], 0.0); PANEL];
+            let mut count = 0;
+            for (codes, scale) in rows.by_ref().take(PANEL) {
+                assert!(
+                    codes.len() == dim,
+                    "a row of {} codes among rows of {dim}",
+                    codes.len()
+                );
+                group[count] = (codes, scale);
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            assert!(
+                panels.len + count <= MAX_PANEL_ROWS,
+                "panels hold {MAX_PANEL_ROWS} rows"
+            );
+            let group = &group[..count];
+            match self.level() {
+                #[cfg(target_arch = "x86_64")]
+                level @ (Level::Avx2 | Level::Avx512) => {
+                    // SAFETY: `Kernels::at` hands out a level only where the CPU has it.
+                    unsafe { crate::x86_64::panels::add(level, panels, group) }
+                }
+                _ => add(Plain, panels, group),
+            }
+        }
+    }
+
     /// The 8 nearest rows of each row of `rows`, itself apart; [`nearest_of`] reads them from `keys`.
     ///
     /// Nearest is by squared distance rounded down to 13 bits of its fraction, then by place. The same keys at every
@@ -393,8 +485,8 @@ impl Kernels {
     /// ```
     /// use osler_kernels::{Panels, nearest_among, nearest_of};
     /// let (mut rows, mut others) = (Panels::default(), Panels::default());
-    /// rows.fill(64, [(&[1i8; 64][..], 1.0, 64.0)].into_iter());
-    /// others.fill(64, [(&[3i8; 64][..], 1.0, 576.0), (&[1i8; 64][..], 1.0, 64.0)].into_iter());
+    /// rows.fill(64, [(&[1i8; 64][..], 1.0)].into_iter());
+    /// others.fill(64, [(&[3i8; 64][..], 1.0), (&[1i8; 64][..], 1.0)].into_iter());
     /// let mut keys = Vec::new();
     /// nearest_among::<1>(&rows, &others, &mut keys);
     /// assert_eq!(nearest_of::<1>(&keys, 0).collect::<Vec<_>>(), [(0.0, 1)]);
@@ -426,7 +518,7 @@ impl Kernels {
 }
 
 impl Kernels {
-    /// Inner products of one row of `i8` with four others.
+    /// Inner products of one row of `i8` with four others, all of codes from -127 to 127.
     ///
     /// # Panics
     ///
@@ -448,6 +540,11 @@ impl Kernels {
             Level::Avx512 if crate::x86_64::panels::has_vnni() => {
                 // SAFETY: `Kernels::at` hands out a level only where the CPU has it, and VNNI was just found.
                 unsafe { crate::x86_64::panels::dot4(query, rows) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::Avx512 => {
+                // SAFETY: `Kernels::at` hands out a level only where the CPU has it; both include AVX2.
+                unsafe { crate::x86_64::panels::dot4_narrow(query, rows) }
             }
             _ => rows.map(|row| self.dot_i8(query, row)),
         }

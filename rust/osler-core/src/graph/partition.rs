@@ -388,7 +388,7 @@ impl Carving<'_> {
                 if let Some(&soon) = members.get(i + AHEAD) {
                     osler_kernels::prefetch(rows.codes(soon));
                 }
-                (rows.codes(row), rows.scale(row), rows.square(row))
+                (rows.codes(row), rows.scale(row))
             }),
         );
     }

@@ -7,11 +7,12 @@ use crate::{Kernels, MAX_PANEL_ROWS, PANEL_DIM_STEP, Panels, nearest_of, scalar}
 
 const PLACES: [Place; 3] = [Place::End, Place::Start(0), Place::Start(3)];
 
-/// Rows of bytes with scales and squared lengths.
+/// Rows of bytes with scales, and what panels make of them.
 struct Rows {
     dim: usize,
     codes: Vec<i8>,
     scales: Vec<f32>,
+    halves: Vec<i8>,
     squares: Vec<f32>,
 }
 
@@ -31,12 +32,16 @@ impl Rows {
         }
         let scale = |random: &mut Random| if coarse { 0.5 } else { random.ordinary().abs() };
         let scales: Vec<f32> = (0..count).map(|_| scale(random)).collect();
-        let square = |(row, scale): (&[i8], &f32)| scale * scale * scalar::dot_i8(row, row) as f32;
-        let squares = codes.chunks(dim).zip(&scales).map(square).collect();
+        let half = |&code: &i8| (f32::from(code) / 2.0 + 0.25).round().min(63.0) as i8;
+        let halves: Vec<i8> = codes.iter().map(half).collect();
+        let square =
+            |(row, scale): (&[i8], &f32)| 4.0 * scale * scale * scalar::dot_i8(row, row) as f32;
+        let squares = halves.chunks(dim).zip(&scales).map(square).collect();
         Rows {
             dim,
             codes,
             scales,
+            halves,
             squares,
         }
     }
@@ -49,10 +54,14 @@ impl Rows {
         &self.codes[row * self.dim..][..self.dim]
     }
 
-    fn panels(&self) -> Panels {
+    fn halves(&self, row: usize) -> &[i8] {
+        &self.halves[row * self.dim..][..self.dim]
+    }
+
+    fn panels(&self, kernels: Kernels) -> Panels {
         let mut panels = Panels::default();
-        let rows = (0..self.len()).map(|i| (self.codes(i), self.scales[i], self.squares[i]));
-        panels.fill(self.dim, rows);
+        let rows = (0..self.len()).map(|i| (self.codes(i), self.scales[i]));
+        kernels.fill_panels(&mut panels, self.dim, rows);
         assert_eq!(panels.len(), self.len());
         panels
     }
@@ -68,8 +77,9 @@ impl Rows {
         let mut all: Vec<(u32, usize)> = (0..others.len())
             .filter(|&other| Some(other) != but)
             .map(|other| {
-                let dot = scalar::dot_i8(self.codes(row), others.codes(other));
-                let product = (2.0 * (self.scales[row] * others.scales[other])) * dot as f32;
+                let dot = scalar::dot_i8(self.halves(row), others.halves(other));
+                let (own, other_unit) = (2.0 * self.scales[row], 2.0 * others.scales[other]);
+                let product = (2.0 * (own * other_unit)) * dot as f32;
                 let distance = (self.squares[row] + others.squares[other]) - product;
                 (distance.max(0.0).to_bits() >> 10, other)
             })
@@ -83,7 +93,7 @@ impl Rows {
 
 fn check_among<const MOST: usize>(kernels: Kernels, rows: &Rows, others: &Rows) {
     let mut keys = vec![3; 5];
-    kernels.nearest_among::<MOST>(&rows.panels(), &others.panels(), &mut keys);
+    kernels.nearest_among::<MOST>(&rows.panels(kernels), &others.panels(kernels), &mut keys);
     for row in 0..rows.len() {
         let got: Vec<_> = nearest_of::<MOST>(&keys, row).collect();
         let wanted = rows.nearest(row, others, MOST, None);
@@ -107,7 +117,7 @@ fn the_nearest_within_a_leaf_are_those_of_sorting_all_pairs() {
             let rows = Rows::new(&mut random, count, dim, coarse, extreme);
             for kernels in vector_levels() {
                 let mut keys = vec![7];
-                kernels.nearest_within(&rows.panels(), &mut keys);
+                kernels.nearest_within(&rows.panels(kernels), &mut keys);
                 for row in 0..count {
                     let got: Vec<_> = nearest_of::<8>(&keys, row).collect();
                     let wanted = rows.nearest(row, &rows, 8, Some(row));
@@ -144,7 +154,7 @@ fn a_full_leaf_has_a_place_for_every_row() {
     let last = MAX_PANEL_ROWS - 1;
     for kernels in vector_levels() {
         let mut keys = Vec::new();
-        kernels.nearest_within(&rows.panels(), &mut keys);
+        kernels.nearest_within(&rows.panels(kernels), &mut keys);
         let got: Vec<_> = nearest_of::<8>(&keys, last).collect();
         assert_eq!(got, rows.nearest(last, &rows, 8, Some(last)));
     }
@@ -156,9 +166,12 @@ fn four_products_of_bytes_are_exact_at_every_length_and_place() {
     for extreme in [false, true] {
         for len in (0..=130).chain([384, 512, 1000, 65_536]) {
             for place in PLACES {
-                let query = Guarded::new(&random.i8s(len, extreme), place);
-                let rows: [_; 4] =
-                    std::array::from_fn(|_| Guarded::new(&random.i8s(len, extreme), place));
+                let mut codes = || -> Vec<i8> {
+                    let codes = random.i8s(len, extreme).into_iter();
+                    codes.map(|code| code.max(-i8::MAX)).collect()
+                };
+                let query = Guarded::new(&codes(), place);
+                let rows: [_; 4] = std::array::from_fn(|_| Guarded::new(&codes(), place));
                 let rows: [&[i8]; 4] = std::array::from_fn(|i| &*rows[i]);
                 let wanted = rows.map(|row| scalar::dot_i8(&query, row));
                 for kernels in vector_levels() {
@@ -178,17 +191,17 @@ fn panels_refuse_what_they_cannot_hold() {
     let row = |len: usize| vec![0i8; len];
     for (dim, len) in [(0, 0), (63, 63), (64, 63), (64, 65), (65_600, 65_600)] {
         let codes = row(len);
-        refused(move || Panels::default().fill(dim, [(&codes[..], 1.0, 0.0)].into_iter()));
+        refused(move || Panels::default().fill(dim, [(&codes[..], 1.0)].into_iter()));
     }
     let codes = row(64);
     refused(move || {
-        let rows = std::iter::repeat_n((&codes[..], 1.0, 0.0), MAX_PANEL_ROWS + 1);
+        let rows = std::iter::repeat_n((&codes[..], 1.0), MAX_PANEL_ROWS + 1);
         Panels::default().fill(64, rows);
     });
     let (mut a, mut b) = (Panels::default(), Panels::default());
     let codes = row(128);
-    a.fill(64, [(&codes[..64], 1.0, 0.0)].into_iter());
-    b.fill(128, [(&codes[..], 1.0, 0.0)].into_iter());
+    a.fill(64, [(&codes[..64], 1.0)].into_iter());
+    b.fill(128, [(&codes[..], 1.0)].into_iter());
     for kernels in vector_levels() {
         let (a, b) = (&a, &b);
         refused(std::panic::AssertUnwindSafe(move || {

@@ -4,7 +4,7 @@
 use core::arch::x86_64::*;
 
 use crate::cpu::Level;
-use crate::near::{self, Lanes, PANEL, PLACES, Panels, Simd};
+use crate::near::{self, Lanes, MOST_OF_SEVEN, PANEL, PLACES, Panels, Simd};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -17,31 +17,49 @@ struct Avx2(());
 impl Simd for Vnni {
     type Reg = __m512i;
 
+    #[inline(always)]
+    fn halves(self, codes: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let offset = _mm512_set1_epi8(i8::MIN);
+            let half = _mm512_avg_epu8(_mm512_xor_si512(codes, offset), offset);
+            let most = _mm512_set1_epi8(MOST_OF_SEVEN);
+            _mm512_min_epi8(_mm512_xor_si512(half, offset), most)
+        }
+    }
+
+    #[inline(always)]
+    fn moments(self, panel: &[i8]) -> [__m512i; 2] {
+        let (mut sums, mut squares) = (self.splat(0), self.splat(0));
+        for step in panel.as_chunks::<64>().0 {
+            let codes = self.load_codes(step);
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                let sizes = _mm512_abs_epi8(codes);
+                sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), codes);
+                squares = _mm512_dpbusd_epi32(squares, sizes, sizes);
+            }
+        }
+        [sums, squares]
+    }
+
     /// The right side is made unsigned by adding 128; what that adds is 128 times the sum of each left row.
     #[inline(always)]
-    fn products(self, left: &[i8], right: &[i8]) -> [__m512i; PANEL] {
+    fn products(self, left: &[i8], sums: &Lanes<i32>, right: &[i8]) -> [__m512i; PANEL] {
         let (left, right) = (left.as_chunks::<64>().0, right.as_chunks::<64>().0);
         // SAFETY: `self` proves the instructions; loads and stores are of arrays of 64 bytes.
         unsafe {
             let offset = _mm512_set1_epi8(i8::MIN);
-            let mut sums = [_mm512_setzero_si512(); PANEL];
-            let mut excess = _mm512_setzero_si512();
+            let mut products = sums.map(|sum| _mm512_set1_epi32(-128 * sum));
             for (left, right) in left.iter().zip(right) {
                 let lanes = _mm512_xor_si512(_mm512_loadu_si512(right.as_ptr().cast()), offset);
                 let rows = left.as_chunks::<4>().0;
                 for a in 0..PANEL {
                     let row = _mm512_set1_epi32(four(rows[a]));
-                    sums[a] = _mm512_dpbusd_epi32(sums[a], lanes, row);
+                    products[a] = _mm512_dpbusd_epi32(products[a], lanes, row);
                 }
-                let all = _mm512_loadu_si512(left.as_ptr().cast());
-                excess = _mm512_dpbusd_epi32(excess, offset, all);
             }
-            let mut excesses = [0i32; PANEL];
-            _mm512_storeu_si512(excesses.as_mut_ptr().cast(), excess);
-            for a in 0..PANEL {
-                sums[a] = _mm512_sub_epi32(sums[a], _mm512_set1_epi32(excesses[a]));
-            }
-            sums
+            products
         }
     }
 
@@ -115,6 +133,18 @@ impl Simd for Vnni {
     }
 
     #[inline(always)]
+    fn load_codes(self, codes: &[i8; 64]) -> __m512i {
+        // SAFETY: `self` proves the instructions; an array of 64 bytes is read.
+        unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_codes(self, reg: __m512i, codes: &mut [i8; 64]) {
+        // SAFETY: `self` proves the instructions; an array of 64 bytes is written.
+        unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), reg) }
+    }
+
+    #[inline(always)]
     fn store(self, reg: __m512i, lanes: &mut Lanes<u32>) {
         // SAFETY: `self` proves the instructions; an array of 64 bytes is written.
         unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), reg) }
@@ -142,32 +172,74 @@ impl Simd for Vnni {
 impl Simd for Avx2 {
     type Reg = [__m256i; 2];
 
-    /// Exact for codes from -127 to 127: a pair of products of such magnitudes stays within an `i16`.
     #[inline(always)]
-    fn products(self, left: &[i8], right: &[i8]) -> [[__m256i; 2]; PANEL] {
+    fn halves(self, codes: [__m256i; 2]) -> [__m256i; 2] {
+        codes.map(|codes| {
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                let offset = _mm256_set1_epi8(i8::MIN);
+                let half = _mm256_avg_epu8(_mm256_xor_si256(codes, offset), offset);
+                let most = _mm256_set1_epi8(MOST_OF_SEVEN);
+                _mm256_min_epi8(_mm256_xor_si256(half, offset), most)
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn moments(self, panel: &[i8]) -> [[__m256i; 2]; 2] {
+        let (mut sums, mut squares) = (self.splat(0), self.splat(0));
+        for step in panel.as_chunks::<64>().0 {
+            let codes = self.load_codes(step);
+            for half in 0..2 {
+                // SAFETY: `self` proves the instructions.
+                unsafe {
+                    let sizes = _mm256_abs_epi8(codes[half]);
+                    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), codes[half]);
+                    sums[half] = add_pairs(sums[half], pairs);
+                    let pairs = _mm256_maddubs_epi16(sizes, sizes);
+                    squares[half] = add_pairs(squares[half], pairs);
+                }
+            }
+        }
+        [sums, squares]
+    }
+
+    /// The right side is made unsigned by adding 64; what that adds is 64 times the sum of each left row. Two pairs of
+    /// products of at most 127 and 63 stay within an `i16`.
+    #[inline(always)]
+    fn products(self, left: &[i8], sums: &Lanes<i32>, right: &[i8]) -> [[__m256i; 2]; PANEL] {
         /// Left rows whose sums are carried at once.
         const ROWS: usize = 4;
-        let (left, right) = (left.as_chunks::<64>().0, right.as_chunks::<64>().0);
+        let (left, right) = (left.as_chunks::<128>().0, right.as_chunks::<128>().0);
         let mut products = [self.splat(0); PANEL];
         for first in (0..PANEL).step_by(ROWS) {
-            // SAFETY: `self` proves the instructions; loads are of halves of arrays of 64 bytes.
+            // SAFETY: `self` proves the instructions; loads are of quarters of arrays of 128 bytes.
             unsafe {
-                let ones = _mm256_set1_epi16(1);
-                let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+                let offset = _mm256_set1_epi8(MOST_OF_SEVEN + 1);
+                let mut all = [[_mm256_setzero_si256(); 2]; ROWS];
+                for a in 0..ROWS {
+                    let excess = i32::from(MOST_OF_SEVEN + 1) * sums[first + a];
+                    all[a] = self.splat((-excess).cast_unsigned());
+                }
                 for (left, right) in left.iter().zip(right) {
                     let rows = left.as_chunks::<4>().0;
                     for half in 0..2 {
-                        let lanes = _mm256_loadu_si256(right.as_ptr().add(32 * half).cast());
-                        let sizes = _mm256_abs_epi8(lanes);
+                        let lanes = |step: usize| {
+                            let at = right.as_ptr().add(64 * step + 32 * half);
+                            _mm256_add_epi8(_mm256_loadu_si256(at.cast()), offset)
+                        };
+                        let lanes = [lanes(0), lanes(1)];
                         for a in 0..ROWS {
-                            let row = _mm256_set1_epi32(four(rows[first + a]));
-                            let pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(row, lanes));
-                            let fours = _mm256_madd_epi16(pairs, ones);
-                            sums[a][half] = _mm256_add_epi32(sums[a][half], fours);
+                            let pairs = |step: usize| {
+                                let row = _mm256_set1_epi32(four(rows[PANEL * step + first + a]));
+                                _mm256_maddubs_epi16(lanes[step], row)
+                            };
+                            let pairs = _mm256_add_epi16(pairs(0), pairs(1));
+                            all[a][half] = add_pairs(all[a][half], pairs);
                         }
                     }
                 }
-                products[first..first + ROWS].copy_from_slice(&sums);
+                products[first..first + ROWS].copy_from_slice(&all);
             }
         }
         products
@@ -256,6 +328,26 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_codes(self, codes: &[i8; 64]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; both halves of an array of 64 bytes are read.
+        unsafe {
+            [
+                _mm256_loadu_si256(codes.as_ptr().cast()),
+                _mm256_loadu_si256(codes.as_ptr().add(32).cast()),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn store_codes(self, reg: [__m256i; 2], codes: &mut [i8; 64]) {
+        // SAFETY: `self` proves the instructions; both halves of an array of 64 bytes are written.
+        unsafe {
+            _mm256_storeu_si256(codes.as_mut_ptr().cast(), reg[0]);
+            _mm256_storeu_si256(codes.as_mut_ptr().add(32).cast(), reg[1]);
+        }
+    }
+
+    #[inline(always)]
     fn store(self, reg: [__m256i; 2], lanes: &mut Lanes<u32>) {
         // SAFETY: `self` proves the instructions; both halves of an array of 64 bytes are written.
         unsafe {
@@ -281,6 +373,13 @@ impl Simd for Avx2 {
         // SAFETY: `self` proves the instructions.
         unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
     }
+}
+
+/// Adds pairs of `i16` to sums of `i32`.
+#[inline(always)]
+unsafe fn add_pairs(sums: __m256i, pairs: __m256i) -> __m256i {
+    // SAFETY: the caller promises AVX2.
+    unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))) }
 }
 
 /// Four codes as one lane.
@@ -334,6 +433,72 @@ pub(crate) unsafe fn dot4(query: &[i8], rows: [&[i8]; 4]) -> [i32; 4] {
     // SAFETY: an array of 16 bytes is written.
     unsafe { _mm_storeu_si128(products.as_mut_ptr().cast(), four) };
     products
+}
+
+/// The same with AVX2, exact for codes from -127 to 127: a pair of products of such magnitudes stays within an `i16`.
+///
+/// # Safety
+///
+/// The CPU must have AVX2.
+#[target_feature(enable = "avx2,fma")]
+pub(crate) unsafe fn dot4_narrow(query: &[i8], rows: [&[i8]; 4]) -> [i32; 4] {
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [_mm256_setzero_si256(); 4];
+    let mut add = |query: &[i8; 32], rows: [&[i8; 32]; 4]| {
+        // SAFETY: loads are of arrays of 32 bytes.
+        let load = |codes: &[i8; 32]| unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+        let query = load(query);
+        let sizes = _mm256_abs_epi8(query);
+        for i in 0..4 {
+            let pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(load(rows[i]), query));
+            sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(pairs, ones));
+        }
+    };
+    let (blocks, tail) = query.as_chunks::<32>();
+    let [a, b, c, d] = rows.map(|row| row.as_chunks::<32>());
+    for ((((query, a), b), c), d) in blocks.iter().zip(a.0).zip(b.0).zip(c.0).zip(d.0) {
+        add(query, [a, b, c, d]);
+    }
+    if !tail.is_empty() {
+        let whole = |codes: &[i8]| {
+            let mut whole = [0; 32];
+            whole[..tail.len()].copy_from_slice(codes);
+            whole
+        };
+        let [a, b, c, d] = [a.1, b.1, c.1, d.1].map(whole);
+        add(&whole(tail), [&a, &b, &c, &d]);
+    }
+    let [a, b, c, d] = sums;
+    let all = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    let four = _mm_add_epi32(
+        _mm256_castsi256_si128(all),
+        _mm256_extracti128_si256::<1>(all),
+    );
+    let mut products = [0; 4];
+    // SAFETY: an array of 16 bytes is written.
+    unsafe { _mm_storeu_si128(products.as_mut_ptr().cast(), four) };
+    products
+}
+
+/// # Safety
+///
+/// The CPU must have the level, which is AVX2 or AVX-512.
+pub(crate) unsafe fn add(level: Level, panels: &mut Panels, group: &[(&[i8], f32)]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    fn vnni(simd: Vnni, panels: &mut Panels, group: &[(&[i8], f32)]) {
+        near::add(simd, panels, group);
+    }
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2(simd: Avx2, panels: &mut Panels, group: &[(&[i8], f32)]) {
+        near::add(simd, panels, group);
+    }
+    if level == Level::Avx512 && has_vnni() {
+        // SAFETY: the caller promises the level, and VNNI was just found.
+        unsafe { vnni(Vnni(()), panels, group) }
+    } else {
+        // SAFETY: the caller promises a level that includes AVX2.
+        unsafe { avx2(Avx2(()), panels, group) }
+    }
 }
 
 /// # Safety
