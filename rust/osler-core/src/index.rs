@@ -255,7 +255,7 @@ impl Index {
             deleted.grow(rows);
             let mut count = 0;
             for &key in keys {
-                if let Some(row) = state.keys.row(key) {
+                if let Some(row) = state.keys.row(key)? {
                     count += usize::from(deleted.insert(row));
                 }
             }
@@ -354,7 +354,7 @@ impl Index {
         let dim = state.params.dim;
         let rows = keys
             .iter()
-            .map(|&key| state.row(key).ok_or(Error::MissingKey(key)))
+            .map(|&key| state.row(key)?.ok_or(Error::MissingKey(key)))
             .collect::<Result<Vec<u32>>>()?;
         let mut out = vec![0.0; rows.len() * dim];
         for (row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
@@ -383,12 +383,17 @@ impl Index {
     }
 
     /// A set from keys; unknown ones are ignored.
-    pub fn keyed(&self, state: &State, keys: &[u64]) -> RowSet {
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn keyed(&self, state: &State, keys: &[u64]) -> Result<RowSet> {
         let mut set = RowSet::empty(state.rows());
-        for row in keys.iter().filter_map(|&key| state.row(key)) {
-            set.insert(row);
+        for &key in keys {
+            if let Some(row) = state.row(key)? {
+                set.insert(row);
+            }
         }
-        set
+        Ok(set)
     }
 
     /// One group a row, from ids aligned with the live keys of a snapshot; deleted rows are in no group.
@@ -594,7 +599,7 @@ impl Index {
             vectors: state.vectors.bytes(),
             codes: state.codes.as_ref().map_or(0, CodeTable::bytes),
             graph: state.graph.as_ref().map_or(0, Graph::bytes),
-            keys: state.keys.rows().bytes() + state.lifts.as_ref().map_or(0, Rows::bytes),
+            keys: state.keys.bytes() + state.lifts.as_ref().map_or(0, Rows::bytes),
             on_disk: 0,
         };
         bytes.on_disk = if self.read_only {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::calibrate::KS;
-use crate::error::{Error, Result};
+use crate::error::{Error, Read, Result};
 use crate::exact;
 use crate::graph::scratch::Scratches;
 use crate::group::{GroupId, Grouping, Items, NO_GROUP};
@@ -248,7 +248,7 @@ impl<'a> Search<'a> {
             ..ask
         };
         let found = query::search(state, self.vectors, ask, threads, pool, scratches, control)?;
-        Ok(entries(state, &found, ask.k))
+        Ok(entries(state, &found, ask.k)?)
     }
 
     /// By the best part: the nearest rows of different items, for each vector, hold the nearest items for any of them.
@@ -531,7 +531,7 @@ impl<'a> Search<'a> {
             // A walk is short; what watches this call counts queries, not walks.
             let control = Control::default();
             let found = query::search(state, vector, ask, 1, pool, scratches, &control)?;
-            lists.extend(entries(state, &found, ask.k));
+            lists.extend(entries(state, &found, ask.k)?);
         }
         Ok(lists)
     }
@@ -553,13 +553,16 @@ fn changed(before: &[Scored], now: &[Scored]) -> usize {
 }
 
 /// The rows of a search's answers, best first, a list for each vector.
-fn entries(state: &State, found: &query::Answers, k: usize) -> Vec<Vec<Entry>> {
+fn entries(state: &State, found: &query::Answers, k: usize) -> Read<Vec<Vec<Entry>>> {
     let counts = found.counts.iter().enumerate();
     let list = |(vector, &count): (usize, &i64)| {
         let at = vector * k..vector * k + count as usize;
         let pairs = found.keys[at.clone()].iter().zip(&found.scores[at]);
         pairs
-            .filter_map(|(&key, &score)| Some(Entry::new(score, state.row(key)?)))
+            .filter_map(|(&key, &score)| {
+                let row = state.row(key).transpose()?;
+                Some(row.map(|row| Entry::new(score, row)))
+            })
             .collect()
     };
     counts.map(list).collect()

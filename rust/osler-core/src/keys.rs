@@ -1,9 +1,10 @@
 //! The user's keys to rows and back.
 //!
 //! Row to key is a table; key to row is a few immutable sorted runs, newest first, merged as they grow, so a snapshot
-//! shares all of it. A row that was deleted keeps its key here; whether it is live is the index's to say.
+//! shares all of it. Of a file's keys the run is made when a key is first looked for, which no search does: opening reads
+//! none. A row that was deleted keeps its key here; whether it is live is the index's to say.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::chunks::Rows;
 use crate::error::{Error, Read, Result};
@@ -11,6 +12,7 @@ use crate::error::{Error, Read, Result};
 /// Stands for "no hit"; never a user's key.
 pub const RESERVED: u64 = u64::MAX;
 
+/// A way from keys to rows.
 #[derive(Clone)]
 enum Run {
     /// Keys `first..first + count` are rows `row..row + count`.
@@ -40,6 +42,13 @@ impl Run {
         }
     }
 
+    fn bytes(&self) -> usize {
+        match self {
+            Run::Range { .. } => 0,
+            Run::Sorted(pairs) => size_of_val(&pairs[..]),
+        }
+    }
+
     fn pairs(&self) -> Vec<(u64, u32)> {
         match self {
             Run::Range { first, row, count } => (0..*count)
@@ -54,6 +63,8 @@ impl Run {
 #[derive(Clone)]
 pub struct Keys {
     of_row: Rows<u64>,
+    /// Of the rows that a file has; None: there was no file.
+    stored: Option<Arc<OnceLock<Run>>>,
     runs: Vec<Run>,
     next: u64,
 }
@@ -62,6 +73,7 @@ impl Default for Keys {
     fn default() -> Self {
         Keys {
             of_row: Rows::new(1),
+            stored: None,
             runs: Vec::new(),
             next: 0,
         }
@@ -69,19 +81,59 @@ impl Default for Keys {
 }
 
 impl Keys {
-    /// The keys of rows `0..`, with the next default key.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] if the table lies in a damaged file; [`Error::Input`] if a key stands twice or is reserved.
-    pub fn from_rows(of_row: Rows<u64>, next: u64) -> Result<Self> {
-        let all = of_row.to_vec()?;
-        let mut keys = Keys {
+    /// The keys of rows `0..` of a file, with the next default key.
+    pub fn stored(of_row: Rows<u64>, next: u64) -> Self {
+        Keys {
             of_row,
+            stored: Some(Arc::default()),
             runs: Vec::new(),
             next,
+        }
+    }
+
+    /// The same of rows that were put together, with keys of which none stands twice.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the table lies in a damaged file.
+    pub fn from_rows(of_row: Rows<u64>, next: u64) -> Result<Self> {
+        let mut keys = Keys {
+            runs: Vec::new(),
+            stored: None,
+            next,
+            of_row,
         };
+        let all = keys.of_row.to_vec()?;
         keys.append_run(&all, 0)?;
         Ok(keys)
+    }
+
+    /// Checks a file's keys.
+    ///
+    /// # Errors
+    /// As [`Keys::row`].
+    pub fn check(&self) -> Read<()> {
+        self.look_up().map(|_| ())
+    }
+
+    /// The run of a file's keys, if there are any, made when it is first asked for.
+    ///
+    /// # Errors
+    /// As [`Keys::row`].
+    fn look_up(&self) -> Read<Option<&Run>> {
+        let Some(stored) = &self.stored else {
+            return Ok(None);
+        };
+        if let Some(run) = stored.get() {
+            return Ok(Some(run));
+        }
+        let keys = self.of_row.to_vec()?;
+        if keys.iter().any(|&key| key >= self.next) {
+            let problem = "the next key is not above all others";
+            return Err(self.of_row.damage(0, problem));
+        }
+        let made = run_of(&keys, 0);
+        let run = made.map_err(|_| self.of_row.damage(0, "a key is there twice"))?;
+        Ok(Some(stored.get_or_init(|| run)))
     }
 
     /// Asks the processor to fetch a row's key, which will be read soon.
@@ -100,8 +152,22 @@ impl Keys {
     }
 
     /// The newest row that was given this key.
-    pub fn row(&self, key: u64) -> Option<u32> {
-        self.runs.iter().rev().find_map(|run| run.find(key))
+    ///
+    /// # Errors
+    /// The damage, if keys lie in a damaged block of a file, if one stands there twice, or if the next one is among them.
+    pub fn row(&self, key: u64) -> Read<Option<u32>> {
+        let newer = self.runs.iter().rev();
+        Ok(match newer.clone().find_map(|run| run.find(key)) {
+            Some(row) => Some(row),
+            None => self.look_up()?.and_then(|run| run.find(key)),
+        })
+    }
+
+    /// Bytes that both directions take.
+    pub fn bytes(&self) -> usize {
+        let stored = self.stored.as_ref().and_then(|stored| stored.get());
+        let runs = self.runs.iter().chain(stored).map(Run::bytes);
+        self.of_row.bytes() + runs.sum::<usize>()
     }
 
     /// The table of keys.
@@ -141,34 +207,11 @@ impl Keys {
     }
 
     fn append_run(&mut self, keys: &[u64], row: u32) -> Result<()> {
-        if keys.is_empty() {
-            return Ok(());
+        let run = run_of(keys, row)?;
+        if let Some(max) = keys.iter().max() {
+            self.next = self.next.max(max + 1);
+            self.push_run(run);
         }
-        if keys.contains(&RESERVED) {
-            return Err(Error::input(format!(
-                "key {RESERVED} is reserved for \"no hit\"; use another"
-            )));
-        }
-        let consecutive = keys.windows(2).all(|pair| pair[0] + 1 == pair[1]);
-        let run = if consecutive {
-            Run::Range {
-                first: keys[0],
-                row,
-                count: keys.len() as u32,
-            }
-        } else {
-            let mut pairs: Vec<(u64, u32)> = keys.iter().copied().zip(row..).collect();
-            pairs.sort_unstable();
-            if let Some(pair) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-                return Err(Error::input(format!(
-                    "key {} is given twice; every row needs its own key",
-                    pair[0].0
-                )));
-            }
-            Run::Sorted(pairs.into())
-        };
-        self.next = self.next.max(keys.iter().max().map_or(0, |max| max + 1));
-        self.push_run(run);
         Ok(())
     }
 
@@ -203,6 +246,36 @@ impl Keys {
     }
 }
 
+/// The way from keys, each of which stands once, to rows `row..`.
+fn run_of(keys: &[u64], row: u32) -> Result<Run> {
+    let Some(&first) = keys.first() else {
+        return Ok(Run::Sorted(Arc::new([])));
+    };
+    if keys.contains(&RESERVED) {
+        return Err(Error::input(format!(
+            "key {RESERVED} is reserved for \"no hit\"; use another"
+        )));
+    }
+    let consecutive = keys.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+    Ok(if consecutive {
+        Run::Range {
+            first,
+            row,
+            count: keys.len() as u32,
+        }
+    } else {
+        let mut pairs: Vec<(u64, u32)> = keys.iter().copied().zip(row..).collect();
+        pairs.sort_unstable();
+        if let Some(pair) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Error::input(format!(
+                "key {} is given twice; every row needs its own key",
+                pair[0].0
+            )));
+        }
+        Run::Sorted(pairs.into())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,7 +296,11 @@ mod tests {
             }
         }
         for key in 0..420 {
-            assert_eq!(keys.row(key), expected.get(&key).copied(), "key {key}");
+            assert_eq!(
+                keys.row(key).unwrap(),
+                expected.get(&key).copied(),
+                "key {key}"
+            );
         }
         assert!(keys.runs.len() < 12);
     }
@@ -236,9 +313,39 @@ mod tests {
             keys.append(&batch).unwrap();
         }
         assert_eq!(
-            (keys.runs.len(), keys.next(), keys.row(299), keys.row(300)),
+            (
+                keys.runs.len(),
+                keys.next(),
+                keys.row(299).unwrap(),
+                keys.row(300).unwrap()
+            ),
             (1, 300, Some(299), None)
         );
+    }
+
+    #[test]
+    fn keys_of_a_file_are_looked_up_when_asked_for() {
+        let table = |keys: &[u64]| Rows::from_values(keys);
+        let mut keys = Keys::stored(table(&[7, 3, 9]), 10);
+        assert_eq!(keys.bytes(), table(&[7, 3, 9]).bytes());
+        assert_eq!(
+            (keys.row(9).unwrap(), keys.row(8).unwrap()),
+            (Some(2), None)
+        );
+        assert!(keys.bytes() > table(&[7, 3, 9]).bytes());
+        keys.append(&[10, 11]).unwrap();
+        assert_eq!(
+            (keys.row(3).unwrap(), keys.row(11).unwrap()),
+            (Some(1), Some(4))
+        );
+        assert_eq!(Keys::stored(table(&[]), 0).row(0).unwrap(), None);
+        let problem = |keys: Keys| keys.row(0).unwrap_err().problem;
+        assert_eq!(
+            problem(Keys::stored(table(&[4, 4]), 5)),
+            "a key is there twice"
+        );
+        let low = Keys::stored(table(&[4, 5]), 5);
+        assert_eq!(problem(low), "the next key is not above all others");
     }
 
     #[test]

@@ -22,6 +22,11 @@
 //! # }
 //! ```
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "files are little-endian and mapped as they are; a big-endian machine would need to swap what it reads"
+);
+
 pub mod calibrate;
 pub mod chunks;
 pub mod codes;

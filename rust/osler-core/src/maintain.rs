@@ -57,10 +57,12 @@ pub(crate) fn checked_keys(state: &State, count: usize, keys: Option<&[u64]>) ->
             "an index holds at most {MAX_ROWS} vectors; make a second one"
         )));
     }
-    if let Some(key) = keys.iter().find(|&&key| state.row(key).is_some()) {
-        return Err(Error::input(format!(
-            "key {key} is in the index already; delete it first or use another"
-        )));
+    for &key in &keys {
+        if state.row(key)?.is_some() {
+            return Err(Error::input(format!(
+                "key {key} is in the index already; delete it first or use another"
+            )));
+        }
     }
     Ok(keys)
 }

@@ -52,11 +52,25 @@ impl Entry {
 pub trait Collect {
     /// Takes an entry if it is good enough.
     fn offer(&mut self, entry: Entry);
+    /// Takes those of many entries that are good enough; leaves them in any order.
+    fn offer_all(&mut self, entries: &mut [Entry]) {
+        offer_each(self, entries);
+    }
     /// An entry at or below this changes nothing; [`Entry::NONE`] while there is room.
     fn floor(&self) -> Entry;
     /// The k-th best entry, k being at most the capacity, or the floor where that is not known as quickly.
     fn kth(&self, _k: usize) -> Entry {
         self.floor()
+    }
+}
+
+fn offer_each(collect: &mut (impl Collect + ?Sized), entries: &[Entry]) {
+    let mut floor = collect.floor();
+    for &entry in entries {
+        if entry > floor {
+            collect.offer(entry);
+            floor = collect.floor();
+        }
     }
 }
 
@@ -112,6 +126,16 @@ impl Collect for Top {
             let at = self.entries.partition_point(|&e| e > entry);
             self.entries.insert(at, entry);
         }
+    }
+
+    fn offer_all(&mut self, entries: &mut [Entry]) {
+        if !self.entries.is_empty() || entries.len() <= self.capacity {
+            return offer_each(self, entries);
+        }
+        // One by one, most of the first would move others down only to be moved out themselves.
+        entries.select_nth_unstable_by(self.capacity - 1, |a, b| b.cmp(a));
+        self.entries.extend_from_slice(&entries[..self.capacity]);
+        self.entries.sort_unstable_by(|a, b| b.cmp(a));
     }
 
     #[inline]
@@ -406,6 +430,25 @@ mod tests {
             top.offer(Entry::new(score, row));
         }
         assert_eq!(top.entries().map(|e| e.row()).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn many_offers_at_once_keep_what_single_ones_keep() {
+        let all = |from: u32| -> Vec<Entry> {
+            let score = |i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as f32;
+            (from..from + 200)
+                .map(|i| Entry::new(score(i), i))
+                .collect()
+        };
+        for capacity in [1, 7, 24, 25, 199, 200, 201] {
+            let (mut at_once, mut single) =
+                (Top::with_capacity(capacity), Top::with_capacity(capacity));
+            for from in [0, 200] {
+                at_once.offer_all(&mut all(from));
+                all(from).into_iter().for_each(|entry| single.offer(entry));
+                assert_eq!(at_once.entries(), single.entries(), "capacity {capacity}");
+            }
+        }
     }
 
     #[test]

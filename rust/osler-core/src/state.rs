@@ -218,8 +218,11 @@ impl State {
     }
 
     /// The live row of a key.
-    pub fn row(&self, key: u64) -> Option<u32> {
-        self.keys.row(key).filter(|&row| self.is_live(row))
+    ///
+    /// # Errors
+    /// The damage, if keys lie in a damaged file.
+    pub fn row(&self, key: u64) -> Read<Option<u32>> {
+        Ok(self.keys.row(key)?.filter(|&row| self.is_live(row)))
     }
 
     /// The live rows, ascending.
@@ -262,6 +265,7 @@ impl State {
     /// # Errors
     /// The first thing that is wrong.
     pub(crate) fn check(&self) -> Read<()> {
+        self.keys.check()?;
         if let Some(graph) = &self.graph {
             graph.validate()?;
         }

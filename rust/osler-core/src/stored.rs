@@ -283,10 +283,7 @@ pub fn load(reader: Reader) -> Result<State> {
     };
     let keys = table::<u64>(&reader, kind::KEYS, 0)?;
     sized(kind::KEYS, (keys.len(), keys.width()), (rows, 1))?;
-    let keys = Keys::from_rows(keys, next).map_err(|e| match e {
-        crate::error::Error::Input(_) => reader.damage(kind::KEYS, "a key is there twice"),
-        other => other,
-    })?;
+    let keys = Keys::stored(keys, next);
     let lifts = match metric {
         Metric::Dot => {
             let lifts = table::<f32>(&reader, kind::LIFTS, 0)?;

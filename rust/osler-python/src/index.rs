@@ -858,9 +858,11 @@ impl Index {
         self.engine.stats().live
     }
 
-    fn __contains__(&self, key: &Bound<'_, PyAny>) -> bool {
-        key.extract::<u64>()
-            .is_ok_and(|key| self.engine.snapshot().row(key).is_some())
+    fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let Ok(key) = key.extract::<u64>() else {
+            return Ok(false);
+        };
+        enter::quick(py, || Ok(self.engine.snapshot().row(key)?.is_some()))
     }
 
     fn __iter__(&self) -> PyResult<()> {

@@ -60,7 +60,7 @@ pub fn rows(
         return enter::quick(py, || engine.mask(state, &mask));
     }
     let keys = arrays::keys(value, name)?;
-    enter::quick(py, || Ok(engine.keyed(state, &keys)))
+    enter::quick(py, || engine.keyed(state, &keys))
 }
 
 /// The group of each row.

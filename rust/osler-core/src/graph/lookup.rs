@@ -2,7 +2,8 @@
 //!
 //! Reads tables; asks the processor for what is read soon.
 
-use super::node::{Layout, Node, SIZES, index_of_name, size_of_name};
+use super::frame::Coded;
+use super::node::{Layout, Node, SIZES, index_of_name, row_of_fused, size_of_name};
 use crate::chunks::View;
 use crate::error::Read;
 
@@ -51,6 +52,20 @@ impl<'a> Lookup<'a> {
             None => Node::new(block, layout),
             Some(fronts) => Node::of(fronts[size].row(index)?, block, layout),
         })
+    }
+
+    /// The row of a node that exists, which has 8 bits a number.
+    ///
+    /// # Errors
+    /// The damage, where it lies in a damaged part of a file.
+    #[inline(always)]
+    pub fn row_of_bytes(&self, node: u32) -> Read<Coded<'a>> {
+        if self.fronts.is_some() {
+            return Ok(self.node(node)?.row_of_bytes());
+        }
+        let size = size_of_name(node);
+        let block = self.nodes[size].row(index_of_name(node))?;
+        Ok(row_of_fused(block, self.layouts[size]))
     }
 
     /// The front of a node that exists; nothing if it is in its block.

@@ -16,6 +16,7 @@ pub mod partition;
 pub mod prune;
 pub mod query;
 pub mod repair;
+mod scan;
 pub mod scratch;
 pub mod search;
 pub mod stored_row;

@@ -78,16 +78,31 @@ pub struct Layout {
     blocks: Blocks,
     padded: usize,
     slots: usize,
+    header: usize,
+    front: usize,
+    body: usize,
 }
 
 impl Layout {
     /// The layout of blocks of a size over rows of `padded` dimensions.
-    #[inline(always)]
     pub const fn new(blocks: Blocks, padded: usize, size: usize) -> Self {
+        let slots = slots(size);
+        let (header, front) = match blocks {
+            Blocks::Fused => (padded / 4, padded / 4 + FUSED_HEADER),
+            Blocks::Single8 | Blocks::Single5 => (padded / 32, padded / 32 + HEADER),
+        };
+        let rest = match blocks {
+            Blocks::Fused => slots + slots * padded / 32,
+            Blocks::Single8 => padded / 4,
+            Blocks::Single5 => padded / 8,
+        };
         Layout {
             blocks,
             padded,
-            slots: slots(size),
+            slots,
+            header,
+            front,
+            body: slots + rest,
         }
     }
 
@@ -97,58 +112,45 @@ impl Layout {
         matches!(self.blocks, Blocks::Fused)
     }
 
-    const fn header(self) -> usize {
-        if self.is_fused() {
-            self.padded / 4
-        } else {
-            self.padded / 32
-        }
-    }
-
     /// Words of the front, which is read when the node is met: the row of a fused block or the signs of a single one, then
     /// the header.
+    #[inline(always)]
     pub const fn front(self) -> usize {
-        let header = if self.is_fused() {
-            FUSED_HEADER
-        } else {
-            HEADER
-        };
-        self.header() + header
+        self.front
     }
 
+    #[inline(always)]
     const fn slopes(self) -> usize {
         self.slots + self.slots / 2
     }
 
+    #[inline(always)]
     const fn signs(self) -> usize {
         self.slopes() + self.slots / 2
     }
 
     /// Words of the rest, which is read when the node is expanded: the links, then the neighbours' codes or the row.
+    #[inline(always)]
     pub const fn body(self) -> usize {
-        self.slots
-            + match self.blocks {
-                Blocks::Fused => self.slots + self.slots * self.padded / 32,
-                Blocks::Single8 => self.padded / 4,
-                Blocks::Single5 => self.padded / 8,
-            }
+        self.body
     }
 
     /// Words that the distance of a row takes, without the rest of the line that they begin with.
     pub const fn row(self) -> usize {
         match self.blocks {
             Blocks::Fused => self.padded / 4,
-            Blocks::Single8 => self.front() + self.padded / 4,
-            Blocks::Single5 => self.front() + self.padded / 8,
+            Blocks::Single8 => self.front + self.padded / 4,
+            Blocks::Single5 => self.front + self.padded / 8,
         }
     }
 
     /// Words of a block as it lies in the table of nodes: the front of a single one lies in a table of fronts.
+    #[inline(always)]
     pub const fn words(self) -> usize {
         if self.is_fused() {
-            self.front() + self.body()
+            self.front + self.body
         } else {
-            self.body()
+            self.body
         }
     }
 }
@@ -185,7 +187,7 @@ impl<'a> Node<'a> {
 
     #[inline(always)]
     fn header(&self, word: usize) -> u32 {
-        self.front[self.layout.header() + word]
+        self.front[self.layout.header + word]
     }
 
     /// Names of the neighbours, the real links first, then random ones; [`NONE`] in empty places.
@@ -252,7 +254,7 @@ impl<'a> Node<'a> {
     #[inline(always)]
     fn bytes(&self) -> &'a [i8] {
         let words = if self.layout.is_fused() {
-            &self.front[..self.layout.header()]
+            &self.front[..self.layout.header]
         } else {
             &self.body[self.layout.slots..]
         };
@@ -262,7 +264,7 @@ impl<'a> Node<'a> {
     /// The row's signs, of a single block.
     #[inline(always)]
     fn own_signs(&self) -> &'a [u8] {
-        bytemuck::must_cast_slice(&self.front[..self.layout.header()])
+        bytemuck::must_cast_slice(&self.front[..self.layout.header])
     }
 
     /// Four bits of each number of a row of five.
@@ -271,16 +273,20 @@ impl<'a> Node<'a> {
         bytemuck::must_cast_slice(&self.body[self.layout.slots..])
     }
 
-    /// Squared distance of the query, given the inner product with the row.
-    #[inline(always)]
-    fn distance_by(&self, query: &Query, product: f32) -> f32 {
-        query.square + self.square() - 2.0 * product
-    }
-
     /// Squared distance of the query to the node's row.
     #[inline(always)]
     pub fn distance(&self, query: &Query) -> f32 {
-        self.distance_by(query, self.product(query))
+        query.square + self.square() - 2.0 * self.product(query)
+    }
+
+    /// The node's own row of 8 bits a number.
+    #[inline(always)]
+    pub fn row_of_bytes(&self) -> Coded<'a> {
+        Coded {
+            codes: self.bytes(),
+            scale: self.scale(),
+            square: self.square(),
+        }
     }
 
     /// Inner product of the query with the node's row.
@@ -294,30 +300,6 @@ impl<'a> Node<'a> {
             let dot = osler_kernels::dot_i16_i8(&query.wide, self.bytes());
             self.scale() * query.wide_unit * dot as f32
         }
-    }
-
-    /// Squared distances of the query to the rows of four nodes.
-    #[inline(always)]
-    pub fn distances(query: &Query, [a, b, c, d]: &[Node<'_>; 4]) -> [f32; 4] {
-        if a.layout.blocks == Blocks::Single5 {
-            return [
-                a.distance(query),
-                b.distance(query),
-                c.distance(query),
-                d.distance(query),
-            ];
-        }
-        let codes = [a.bytes(), b.bytes(), c.bytes(), d.bytes()];
-        let dots = osler_kernels::dot4_i16_i8(&query.wide, codes);
-        let of = |node: &Node<'_>, dot: i32| {
-            node.distance_by(query, node.scale() * query.wide_unit * dot as f32)
-        };
-        [
-            of(a, dots[0]),
-            of(b, dots[1]),
-            of(c, dots[2]),
-            of(d, dots[3]),
-        ]
     }
 
     /// Estimates the squared distances of the query to all neighbours, given that to the node; the mask has those below
@@ -339,6 +321,29 @@ impl<'a> Node<'a> {
             out,
         )
     }
+}
+
+/// The row of a fused block, the same as [`Node::row_of_bytes`].
+#[inline(always)]
+pub fn row_of_fused(block: &[u32], layout: Layout) -> Coded<'_> {
+    let (codes, header) = block[..layout.front()].split_at(layout.header);
+    Coded {
+        codes: bytemuck::must_cast_slice(codes),
+        scale: f32::from_bits(header[0]),
+        square: f32::from_bits(header[1]),
+    }
+}
+
+/// Squared distances of the query to four rows of 8 bits a number.
+#[inline(always)]
+pub fn distances(query: &Query, rows: [Coded<'_>; 4]) -> [f32; 4] {
+    let dots = osler_kernels::dot4_i16_i8(&query.wide, rows.map(|row| row.codes));
+    let mut distances = [0.0; 4];
+    for i in 0..4 {
+        let product = rows[i].scale * query.wide_unit * dots[i] as f32;
+        distances[i] = query.square + rows[i].square - 2.0 * product;
+    }
+    distances
 }
 
 /// Estimates the squared distances of the query to the rows of single blocks by their 1-bit codes, which their fronts have
@@ -381,7 +386,7 @@ impl Encoder {
     ) {
         let Layout { padded, slots, .. } = layout;
         out.fill(0);
-        let header = layout.header();
+        let header = layout.header;
         let mut worth = 0.0;
         let (mut codes, mut scale) = (coded.codes, coded.scale);
         if layout.blocks == Blocks::Single5 {

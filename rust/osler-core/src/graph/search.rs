@@ -7,7 +7,7 @@
 use super::Graph;
 use super::expand::{Coming, Due, expand, prefetch_fronts};
 use super::lookup::Lookup;
-use super::node::{Blocks, NONE, Node};
+use super::node::Blocks;
 use super::query::Query;
 use super::scratch::{Scratch, Visited};
 use crate::error::Read;
@@ -19,12 +19,6 @@ const SPARE_OF_FIVE: usize = 30;
 
 /// Open estimates that are looked at once more when the walk is over.
 const SECOND_LOOK: usize = 16;
-
-/// Rows that a scan scores before it looks which are good.
-const SCANNED_TOGETHER: usize = 256;
-
-/// Rows that a scan asks for before it needs them.
-const SCANNED_AHEAD: usize = 12;
 
 /// Rows of the sample that a walk starts from.
 const STARTS: usize = 5;
@@ -402,74 +396,6 @@ impl Graph {
             collect.offer(Entry::new(-distance, self.row_of(seen.row())?));
         }
         Ok(())
-    }
-
-    /// Offers `rows`, which are linked, by their distances from `scratch.query`.
-    ///
-    /// # Errors
-    /// The damage, where blocks lie in a damaged part of a file.
-    pub fn scan(
-        &self,
-        mut rows: impl Iterator<Item = u32>,
-        collect: &mut impl Collect,
-        scratch: &Scratch,
-    ) -> Read<()> {
-        let query = &scratch.query;
-        let at = self.lookup();
-        let names_of_rows = self.node_of.view();
-        let (mut some, mut names) = ([0; SCANNED_TOGETHER], [0; SCANNED_TOGETHER]);
-        let mut distances = [0.0; SCANNED_TOGETHER];
-        loop {
-            let mut count = 0;
-            for row in rows.by_ref() {
-                let name = names_of_rows.row(row as usize)?[0];
-                if !at.exists(name) {
-                    if name == NONE {
-                        continue;
-                    }
-                    return Err(self.node_of.damage(row as usize, super::BROKEN_LINKS));
-                }
-                if count < SCANNED_AHEAD {
-                    at.prefetch_row(name);
-                }
-                (some[count], names[count]) = (row, name);
-                count += 1;
-                if count == SCANNED_TOGETHER {
-                    break;
-                }
-            }
-            let names = &names[..count];
-            let (fours, rest) = names.as_chunks::<4>();
-            for (i, four) in fours.iter().enumerate() {
-                let ahead = 4 * i + SCANNED_AHEAD;
-                for &name in names.get(ahead..).unwrap_or(&[]).iter().take(4) {
-                    at.prefetch_row(name);
-                }
-                // Written out: `map` over four of these is not inlined.
-                let nodes = [
-                    at.node(four[0])?,
-                    at.node(four[1])?,
-                    at.node(four[2])?,
-                    at.node(four[3])?,
-                ];
-                distances[4 * i..4 * i + 4].copy_from_slice(&Node::distances(query, &nodes));
-            }
-            for (&name, distance) in rest.iter().zip(&mut distances[4 * fours.len()..]) {
-                *distance = at.node(name)?.distance(query);
-            }
-            // No number where there is room still, and nothing is beyond that.
-            let mut floor = collect.floor().score();
-            for (&row, &distance) in some[..count].iter().zip(&distances) {
-                if -distance < floor {
-                    continue;
-                }
-                collect.offer(Entry::new(-distance, row));
-                floor = collect.floor().score();
-            }
-            if count < SCANNED_TOGETHER {
-                return Ok(());
-            }
-        }
     }
 }
 

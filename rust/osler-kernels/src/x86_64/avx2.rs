@@ -260,16 +260,20 @@ fn dot_i16_i8_with(simd: Avx2, query: &[i16], row: &[i8]) -> i32 {
 /// Exact, as [`dot_i16_i8_with`]; a block of the query is read once for all rows.
 #[inline(always)]
 fn dot4_i16_i8_with(simd: Avx2, query: &[i16], rows: [&[i8]; 4]) -> [i32; 4] {
-    let (blocks_q, tail_q) = query.as_chunks::<16>();
-    let blocks = rows.map(|row| row.as_chunks::<16>());
+    let (blocks_q, tail_q) = query.as_chunks::<32>();
+    let blocks = rows.map(|row| row.as_chunks::<32>());
+    let [a, b, c, d] = blocks.map(|(blocks, _)| blocks);
     let mut sums = [simd.zero_i32(); 4];
-    for (at, q) in blocks_q.iter().enumerate() {
-        // SAFETY: a block is as long as what is read; the argument proves AVX2.
-        unsafe {
-            let q = _mm256_loadu_si256(q.as_ptr().cast());
-            for (sum, (blocks_r, _)) in sums.iter_mut().zip(&blocks) {
-                let r = _mm256_cvtepi8_epi16(_mm_loadu_si128(blocks_r[at].as_ptr().cast()));
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(q, r));
+    for ((((q, a), b), c), d) in blocks_q.iter().zip(a).zip(b).zip(c).zip(d) {
+        for half in 0..2 {
+            // SAFETY: halves lie inside their blocks; the argument proves AVX2.
+            unsafe {
+                let q = _mm256_loadu_si256(q.as_ptr().add(16 * half).cast());
+                for (sum, block) in sums.iter_mut().zip([a, b, c, d]) {
+                    let r = _mm_loadu_si128(block.as_ptr().add(16 * half).cast());
+                    let products = _mm256_madd_epi16(q, _mm256_cvtepi8_epi16(r));
+                    *sum = _mm256_add_epi32(*sum, products);
+                }
             }
         }
     }
