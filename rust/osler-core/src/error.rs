@@ -43,6 +43,18 @@ pub enum Error {
         /// Newest version that can be read.
         newest: u32,
     },
+    /// The file uses what this version does not know.
+    #[error(
+        "{file} has format version {version} with features {features:#x} that this version of Osler, which knows none, does not read; open it with a newer one"
+    )]
+    Feature {
+        /// Name of the file.
+        file: String,
+        /// Version that the file states.
+        version: u32,
+        /// Bits of what it uses.
+        features: u64,
+    },
     /// There is not enough memory for the results.
     #[error(
         "the results need {0} bytes, more than there is memory for; lower k or split the batch"

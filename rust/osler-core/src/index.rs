@@ -13,6 +13,7 @@ use crate::chunks::Rows;
 use crate::codes::CodeTable;
 use crate::error::{Damage, Error, Result};
 use crate::file::{self, Reader, kind, map::Map};
+use crate::fs::Storage;
 use crate::graph::Graph;
 use crate::graph::scratch::Scratches;
 use crate::group::{GroupId, Items, ItemsOnce};
@@ -120,19 +121,21 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Corrupt`], [`Error::Version`].
-    pub fn open(path: &Path, mapped: bool, control: &Control) -> Result<Self> {
+    pub fn open(
+        storage: &dyn Storage,
+        path: &Path,
+        mapped: bool,
+        control: &Control,
+    ) -> Result<Self> {
+        let reader = Reader::new(Map::open(storage, path)?)?;
         if mapped {
-            return Ok(Self::with_state(
-                stored::load(Reader::new(Map::open(path)?)?)?,
-                true,
-            ));
+            return Ok(Self::with_state(stored::load(reader)?, true));
         }
-        let reader = Reader::new(Map::open(path)?)?;
         if stored::keeps_on_disk(&reader)? {
             // The map keeps the file's bytes, whatever happens to its name.
             return Self::checked(reader, Some(kind::VECTORS), control);
         }
-        Self::from_map(Map::read(path)?, control)
+        Self::from_map(Map::read(storage, path)?, control)
     }
 
     /// The index whose file has these bytes, in memory and changeable.
@@ -558,10 +561,17 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Io`]; a file that was at `path` is then as it was.
-    pub fn save(&self, path: &Path, threads: usize, control: &Control) -> Result<()> {
+    pub fn save(
+        &self,
+        storage: &dyn Storage,
+        path: &Path,
+        threads: usize,
+        control: &Control,
+    ) -> Result<()> {
         let state = self.settled(threads, control)?;
         let tables = stored::Tables::new(&state);
-        file::save(path, &tables.sections(&state), &|| control.check())
+        let sections = tables.sections(&state);
+        file::save(storage, path, &sections, &|| control.check())
     }
 
     /// The bytes that [`Index::save`] would write.

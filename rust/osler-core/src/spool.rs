@@ -9,18 +9,24 @@ use bytemuck::Pod;
 
 use crate::chunks::Rows;
 use crate::error::Result;
-use crate::file::blocks::{Blocks, checksum};
+use crate::file::blocks::Blocks;
+use crate::file::kind;
 use crate::file::map::Map;
 use crate::file::shape::Shape;
-use crate::fs;
+use crate::file::sums::{Salt, Sums};
+use crate::fs::real::Unlinked;
 
-/// Takes the place of the section in checksums and messages.
-const SALT: [u8; 8] = *b"spooled\0";
+/// Takes the place of the section in checksums.
+const SALT: Salt = Salt {
+    id: *b"a temporary file",
+    kind: kind::VECTORS,
+    number: 0,
+};
 const NAME: &str = "the temporary file of vectors";
 
 /// A table that is being written.
 pub struct Spool<T> {
-    file: fs::Unlinked,
+    file: Unlinked,
     chunk: Rows<T>,
     checksums: Vec<u32>,
     rows: usize,
@@ -33,7 +39,7 @@ impl<T: Pod> Spool<T> {
     /// [`crate::error::Error::Io`] if there is no room for a temporary file.
     pub fn new(width: usize) -> Result<Self> {
         Ok(Spool {
-            file: fs::Unlinked::new()?,
+            file: Unlinked::new()?,
             chunk: Rows::new(width),
             checksums: Vec::new(),
             rows: 0,
@@ -55,9 +61,10 @@ impl<T: Pod> Spool<T> {
 
     fn flush(&mut self) -> Result<()> {
         if !self.chunk.is_empty() {
-            let bytes = self.chunk.block_bytes(0)?;
+            let bytes = self.chunk.block_bytes(self.chunk.shape(), 0)?;
+            let index = self.checksums.len() as u64;
             self.checksums
-                .push(checksum(SALT, self.checksums.len() as u64, bytes));
+                .push(SALT.checksum(index, crc32c::crc32c(bytes)));
             self.file.append(bytes)?;
             self.chunk = Rows::new(self.chunk.width());
         }
@@ -83,7 +90,8 @@ impl<T: Pod> Spool<T> {
                 "the temporary file of vectors has not the length that was written",
             ));
         }
-        let blocks = Blocks::new(map, "vectors".to_owned(), SALT, 0, shape, self.checksums);
+        let sums = Arc::new(Sums::owned(&self.checksums));
+        let blocks = Blocks::new(map, "vectors".to_owned(), SALT, 0, shape, sums, 0);
         Ok(Rows::stored(Arc::new(blocks)))
     }
 }

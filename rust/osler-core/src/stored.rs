@@ -20,6 +20,8 @@ use crate::select::RowSet;
 use crate::state::{MAX_DIM, Params, State};
 use crate::vectors::{Codes, Keep, Vectors};
 
+/// Bytes of a page of the system.
+const PAGE_BYTES: usize = 4096;
 /// Numbers of the settings section, in order.
 const SETTINGS: usize = 13;
 
@@ -168,7 +170,19 @@ impl Tables {
 }
 
 fn section<T: Pod>(kind: u32, number: u32, rows: &Rows<T>) -> Section<'_> {
-    Section::new(kind, number, rows.shape(), |block| rows.block_bytes(block))
+    let shape = in_file(kind, rows.shape());
+    Section::new(kind, number, shape, move |block| {
+        rows.block_bytes(shape, block)
+    })
+}
+
+/// How rows lie in a file: those that a walk reads here and there in blocks of a page, so that little is read and checked
+/// for one of them.
+fn in_file(of: u32, shape: Shape) -> Shape {
+    match of {
+        kind::VECTORS | kind::NODES | kind::FRONTS => shape.in_blocks_of(PAGE_BYTES),
+        _ => shape,
+    }
 }
 
 /// The rows of a section, which lie as this version would lay them: a shape of its own making would let a small file
@@ -183,7 +197,7 @@ fn table_within<T: Pod>(reader: &Reader, kind: u32, number: u32, most: usize) ->
     let ours = Rows::<T>::new(shape.width.min(most));
     let ours = Shape {
         rows: shape.rows,
-        ..ours.shape()
+        ..in_file(kind, ours.shape())
     };
     if shape != ours {
         return Err(reader.damage(kind, "its rows lie in another way than this format has"));

@@ -18,7 +18,7 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
             None => PyOSError::new_err(text),
         },
         Error::Corrupt(damage) => corrupt(py, vec![*damage]),
-        Error::Version { .. } => ours(py, "FormatVersionError", &text),
+        Error::Version { .. } | Error::Feature { .. } => ours(py, "FormatVersionError", &text),
         Error::ReadOnly => ours(py, "ReadOnlyError", &text),
         _ => ours(py, "InternalError", &text),
     }

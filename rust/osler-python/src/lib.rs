@@ -13,6 +13,7 @@ mod options;
 mod results;
 mod sets;
 mod stats;
+mod storage;
 
 use pyo3::prelude::*;
 

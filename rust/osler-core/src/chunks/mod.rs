@@ -32,7 +32,8 @@ enum Chunk {
     Owned(Arc<[Line]>),
     /// At an offset of the memory that chunks share.
     Gathered(usize),
-    Stored(Arc<Blocks>, usize),
+    /// Rows of a file, by their number there.
+    Stored(Arc<Blocks>),
 }
 
 /// Rows that lie one after another, from the first on.
@@ -136,7 +137,7 @@ impl<T: Pod> Rows<T> {
         all
     }
 
-    /// A table over a section of a file.
+    /// A table over a section of a file, whose blocks are not larger than chunks.
     pub fn stored(blocks: Arc<Blocks>) -> Self {
         let Shape {
             rows,
@@ -145,8 +146,9 @@ impl<T: Pod> Rows<T> {
             shift,
             ..
         } = blocks.shape();
-        let chunks = (0..blocks.count())
-            .map(|i| Chunk::Stored(blocks.clone(), i))
+        let shift = shift.max(Self::new(width).shift);
+        let chunks = (0..rows.div_ceil(1 << shift))
+            .map(|_| Chunk::Stored(blocks.clone()))
             .collect();
         let flat = blocks.at_hand().map(|(memory, start)| Flat {
             file: Some(memory),
@@ -205,8 +207,17 @@ impl<T: Pod> Rows<T> {
         match &self.chunks[index] {
             Chunk::Gathered(offset) => Ok(self.gathered(*offset)),
             Chunk::Owned(lines) => Ok(elements(bytemuck::cast_slice(lines))),
-            Chunk::Stored(blocks, i) => blocks.block(*i).map(elements),
+            Chunk::Stored(blocks) => {
+                let (first, end) = self.rows_of(index, blocks);
+                blocks.rows(first, end).map(elements)
+            }
         }
+    }
+
+    /// The first row of a chunk that lies in a file, and the one after its last.
+    fn rows_of(&self, chunk: usize, blocks: &Blocks) -> (usize, usize) {
+        let first = chunk << self.shift;
+        (first, (first + self.per_chunk()).min(blocks.shape().rows))
     }
 
     /// The table for many reads: what leads to its rows is looked up once.
@@ -293,24 +304,25 @@ impl<T: Pod> Rows<T> {
         if let Some(row) = self.flat_row(row) {
             return Ok(row);
         }
-        let chunk = self.chunk(row >> self.shift)?;
+        let index = row >> self.shift;
+        if let Chunk::Stored(blocks) = &self.chunks[index] {
+            let bytes = blocks.rows(row, row + 1)?;
+            return Ok(&elements(bytes)[..self.width]);
+        }
+        let chunk = self.chunk(index)?;
         let at = (row & (self.per_chunk() - 1)) * self.stride;
         Ok(&chunk[at..at + self.width])
     }
 
     /// Damage at a row, whose bytes are what was written but make no sense.
     pub fn damage(&self, row: usize, problem: &str) -> Box<Damage> {
-        let at = row & (self.per_chunk() - 1);
-        let at = (at * self.stride * size_of::<T>()) as u64;
+        let at = row * self.stride * size_of::<T>();
         match &self.chunks[row >> self.shift] {
-            Chunk::Stored(blocks, block) => {
-                let start = blocks.offset() + block * self.shape().block_bytes();
-                blocks.damage(start as u64 + at, problem)
-            }
+            Chunk::Stored(blocks) => blocks.damage((blocks.offset() + at) as u64, problem),
             Chunk::Owned(_) | Chunk::Gathered(_) => Box::new(Damage {
                 file: "the index in memory".to_owned(),
                 section: String::new(),
-                offset: at,
+                offset: at as u64,
                 problem: problem.to_owned(),
             }),
         }
@@ -348,7 +360,10 @@ impl<T: Pod> Rows<T> {
         let chunk: &[T] = match self.chunks.get(row >> self.shift)? {
             Chunk::Gathered(offset) => self.gathered(*offset),
             Chunk::Owned(lines) => elements(bytemuck::cast_slice(lines)),
-            Chunk::Stored(blocks, i) => elements(blocks.touched(*i)?),
+            Chunk::Stored(blocks) => {
+                let bytes = blocks.rows_at_hand(row, row + 1)?;
+                return elements(bytes).get(..self.width);
+            }
         };
         let at = (row & (self.per_chunk() - 1)) * self.stride;
         chunk.get(at..at + self.width)
@@ -441,7 +456,10 @@ impl<T: Pod> Rows<T> {
         let bytes = match &self.chunks[index] {
             Chunk::Owned(_) => None,
             Chunk::Gathered(offset) => Some(&self.memory(None)[*offset..*offset + block]),
-            Chunk::Stored(blocks, i) => Some(blocks.block(*i)?),
+            Chunk::Stored(blocks) => {
+                let (first, end) = self.rows_of(index, blocks);
+                Some(blocks.rows(first, end)?)
+            }
         };
         if let Some(bytes) = bytes {
             let mut lines = vec![Line::zeroed(); block.div_ceil(Line::BYTES)];
@@ -454,16 +472,20 @@ impl<T: Pod> Rows<T> {
         }
     }
 
-    /// The bytes of one block as they are written to a file; the last one ends with the last row.
+    /// The bytes of one block of `shape` as they are written to a file; the last one ends with the last row.
     ///
     /// # Errors
     /// The damage, where the block comes from a damaged file.
-    pub fn block_bytes(&self, index: usize) -> Read<&[u8]> {
-        let shape = self.shape();
-        let length = shape
-            .block_bytes()
-            .min(shape.bytes() - index * shape.block_bytes());
-        Ok(&bytemuck::cast_slice(self.chunk(index)?)[..length])
+    pub fn block_bytes(&self, shape: Shape, index: usize) -> Read<&[u8]> {
+        let first = index << shape.shift;
+        let end = (first + (1 << shape.shift)).min(self.len);
+        let chunk = first >> self.shift;
+        if let Chunk::Stored(blocks) = &self.chunks[chunk] {
+            return blocks.rows(first, end);
+        }
+        let at = (first & (self.per_chunk() - 1)) * self.stride;
+        let rows = &self.chunk(chunk)?[at..at + (end - first) * self.stride];
+        Ok(bytemuck::cast_slice(rows))
     }
 
     /// Every row's elements, one row after another.

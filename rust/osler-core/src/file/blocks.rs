@@ -2,41 +2,42 @@
 //!
 //! Knows bytes and checksums only. A race on the first touch costs a second check, never an unverified byte.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::map::{Huge, Map};
 use super::shape::Shape;
+use super::sums::{Salt, Sums};
 use crate::error::{Damage, Read};
 
 /// The blocks of a section.
 pub struct Blocks {
     map: Map,
     section: String,
-    salt: [u8; 8],
+    salt: Salt,
     /// First byte in the map, and in the file.
     start: usize,
     offset: usize,
     length: usize,
     shape: Shape,
-    checksums: Vec<u32>,
+    sums: Arc<Sums>,
+    /// Place of the first block's checksum.
+    first_sum: usize,
     verified: Vec<AtomicU64>,
 }
 
 impl Blocks {
-    /// A view of `length` bytes at `offset`, whose place inside the file the caller has checked.
+    /// A view of a section at `offset`, whose place inside the file the caller has checked, as that of its checksums.
     pub fn new(
         map: Map,
         section: String,
-        salt: [u8; 8],
+        salt: Salt,
         offset: usize,
         shape: Shape,
-        checksums: Vec<u32>,
+        sums: Arc<Sums>,
+        first_sum: usize,
     ) -> Self {
-        let verified = (0..checksums.len().div_ceil(64))
-            .map(|_| AtomicU64::new(0))
-            .collect();
+        let words = shape.blocks().div_ceil(64);
         Blocks {
             map,
             section,
@@ -45,8 +46,9 @@ impl Blocks {
             offset,
             length: shape.bytes(),
             shape,
-            checksums,
-            verified,
+            sums,
+            first_sum,
+            verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -63,7 +65,7 @@ impl Blocks {
             map: Map::owned(bytes, self.map.name()),
             section: self.section.clone(),
             start: 0,
-            checksums: self.checksums.clone(),
+            sums: self.sums.clone(),
             verified: verified
                 .map(|word| AtomicU64::new(word.load(Ordering::Acquire)))
                 .collect(),
@@ -73,7 +75,7 @@ impl Blocks {
 
     /// The huge pages that the section lies in, and where, if all its blocks were verified.
     pub fn at_hand(&self) -> Option<(Arc<Huge>, usize)> {
-        let all = (0..self.count()).all(|index| self.touched(index).is_some());
+        let all = (0..self.count()).all(|index| self.touched(index));
         let huge = self.map.huge().filter(|_| all)?;
         Some((huge.clone(), self.start))
     }
@@ -90,7 +92,7 @@ impl Blocks {
 
     /// Number of blocks.
     pub fn count(&self) -> usize {
-        self.checksums.len()
+        self.shape.blocks()
     }
 
     fn range(&self, index: usize) -> (usize, usize) {
@@ -99,26 +101,39 @@ impl Blocks {
         (self.start + start, size.min(self.length - start))
     }
 
-    /// The bytes of a block, if they were verified already.
-    #[inline]
-    pub fn touched(&self, index: usize) -> Option<&[u8]> {
-        if self.verified[index >> 6].load(Ordering::Acquire) >> (index & 63) & 1 == 0 {
-            return None;
-        }
-        let (start, length) = self.range(index);
-        Some(&self.map.bytes()[start..start + length])
+    #[inline(always)]
+    fn touched(&self, index: usize) -> bool {
+        self.verified[index >> 6].load(Ordering::Acquire) >> (index & 63) & 1 == 1
     }
 
-    /// The bytes of a block, verified.
+    /// The bytes of rows, which must exist, if their blocks were verified already.
+    #[inline(always)]
+    pub fn rows_at_hand(&self, first: usize, end: usize) -> Option<&[u8]> {
+        let shift = self.shape.shift;
+        let blocks = first >> shift..=(end - 1) >> shift;
+        let ready = blocks.into_iter().all(|index| self.touched(index));
+        ready.then(|| self.bytes(first, end))
+    }
+
+    /// The bytes of rows, which must exist and be at least one; their blocks are verified.
     ///
     /// # Errors
-    /// The damage, if the checksum does not match.
-    #[inline]
-    pub fn block(&self, index: usize) -> Read<&[u8]> {
-        match self.touched(index) {
-            Some(bytes) => Ok(bytes),
-            None => self.verify(index),
+    /// The damage, if a checksum does not match.
+    #[inline(always)]
+    pub fn rows(&self, first: usize, end: usize) -> Read<&[u8]> {
+        let shift = self.shape.shift;
+        for index in first >> shift..=(end - 1) >> shift {
+            if !self.touched(index) {
+                self.verify(index)?;
+            }
         }
+        Ok(self.bytes(first, end))
+    }
+
+    #[inline(always)]
+    fn bytes(&self, first: usize, end: usize) -> &[u8] {
+        let row = self.shape.row_bytes();
+        &self.map.bytes()[self.start + first * row..self.start + end * row]
     }
 
     /// Reads a block and compares its checksum, whether or not that was done before.
@@ -126,16 +141,17 @@ impl Blocks {
     /// # Errors
     /// The damage, if the checksum does not match.
     #[cold]
-    pub fn verify(&self, index: usize) -> Read<&[u8]> {
+    pub fn verify(&self, index: usize) -> Read<()> {
         let (start, length) = self.range(index);
         self.map.will_need(start, length);
         let bytes = &self.map.bytes()[start..start + length];
-        if checksum(self.salt, index as u64, bytes) != self.checksums[index] {
+        let sum = self.salt.checksum(index as u64, crc32c::crc32c(bytes));
+        if sum != self.sums.get(self.first_sum + index)? {
             let start = self.offset + (start - self.start);
             return Err(self.damage(start as u64, "the checksum of this block does not match"));
         }
         self.verified[index >> 6].fetch_or(1 << (index & 63), Ordering::AcqRel);
-        Ok(bytes)
+        Ok(())
     }
 
     /// Damage of this section at a byte of the file.
@@ -147,12 +163,4 @@ impl Blocks {
             problem: problem.to_owned(),
         })
     }
-}
-
-/// CRC-32C of a block, salted by section and block number so that a block copied from elsewhere does not pass.
-pub fn checksum(salt: [u8; 8], index: u64, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(
-        crc32c::crc32c_append(crc32c::crc32c(&salt), &index.to_le_bytes()),
-        bytes,
-    )
 }

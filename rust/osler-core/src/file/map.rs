@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::fs;
+use crate::fs::{Opened, Storage};
 
 /// One cache line of bytes.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -44,18 +44,22 @@ pub struct Map {
 }
 
 impl Map {
-    /// Maps a file, read-only.
+    /// Maps a file, read-only; a storage without maps copies it.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be opened or mapped.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = fs::open(path)?;
+    pub fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        let name = crate::error::file_name(path);
+        let file = match storage.open(path).map_err(|e| Error::io("open", path, e))? {
+            Opened::File(file) => file,
+            Opened::Bytes(bytes) => return Ok(Map::owned(&bytes, &name)),
+        };
         let length = file
             .metadata()
             .map_err(|e| Error::io("read", path, e))?
             .len();
         if length == 0 {
-            return Ok(Map::owned(&[], &crate::error::file_name(path)));
+            return Ok(Map::owned(&[], &name));
         }
         // SAFETY: the map is read-only and only ever viewed as integers and floats, for which every bit pattern is a
         // value; lengths and ids read from it are compared with its length before use. Files are written once and
@@ -63,7 +67,7 @@ impl Map {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
         Ok(Map {
             bytes: Arc::new(Bytes::Mapped(map)),
-            name: crate::error::file_name(path).into(),
+            name: name.into(),
             mapped: true,
         })
     }
@@ -88,12 +92,16 @@ impl Map {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        let name = crate::error::file_name(path);
+        let mut file = match storage.open(path).map_err(|e| Error::io("open", path, e))? {
+            Opened::File(file) => file,
+            Opened::Bytes(bytes) => return Ok(Map::owned(&bytes, &name)),
+        };
         let failed = |e| Error::io("read", path, e);
-        let mut file = fs::open(path)?;
         let length = file.metadata().map_err(failed)?.len();
         let length = usize::try_from(length).map_err(|_| Error::Memory(usize::MAX))?;
-        Self::filled(length, &crate::error::file_name(path), |bytes| {
+        Self::filled(length, &name, |bytes| {
             file.read_exact(bytes).map_err(failed)
         })
     }

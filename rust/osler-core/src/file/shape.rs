@@ -11,19 +11,33 @@ pub struct Shape {
     pub stride: usize,
     /// Bytes of an element.
     pub element: usize,
-    /// Base-two logarithm of the rows of a block.
+    /// Base-two logarithm of the rows of a block, the unit of checksums in a file and of copies in memory.
     pub shift: u32,
 }
 
 impl Shape {
+    /// Bytes from one row to the next.
+    pub fn row_bytes(self) -> usize {
+        self.stride * self.element
+    }
+
     /// Bytes of a full block.
     pub fn block_bytes(self) -> usize {
-        (self.stride * self.element) << self.shift
+        self.row_bytes() << self.shift
     }
 
     /// Bytes of all rows.
     pub fn bytes(self) -> usize {
-        self.rows * self.stride * self.element
+        self.rows * self.row_bytes()
+    }
+
+    /// The same rows in blocks of at most `bytes`, or of one row.
+    pub fn in_blocks_of(self, bytes: usize) -> Self {
+        let rows = (bytes / self.row_bytes()).max(1);
+        Shape {
+            shift: self.shift.min(rows.ilog2()),
+            ..self
+        }
     }
 
     /// Number of blocks.

@@ -1,112 +1,115 @@
-//! Every file call there is: open, read, replace a file in one step, and files without a name.
+//! Every file call there is, behind one trait: the real storage, and for tests one in memory that fails and loses power.
 //!
-//! The only module that names `std::fs`.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "this is the place where files are touched"
-)]
+//! Errors below [`Storage`] are the system's; above it they name the file without its folder.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+pub mod real;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 
+/// Bytes that a new file gathers before it writes.
+const BUFFER_BYTES: usize = 1 << 20;
 /// Unfinished files of one name that a folder may hold.
 const MAX_ATTEMPTS: u32 = 1000;
 
-/// Opens a file for reading.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| Error::io("open", path, e))
+/// What the engine asks of a file system.
+pub trait Storage: Send + Sync {
+    /// Makes a file that must not be there yet, for its owner only.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Sink>>;
+    /// Opens a file for reading.
+    fn open(&self, path: &Path) -> io::Result<Opened>;
+    /// Bytes of a file.
+    fn length(&self, path: &Path) -> io::Result<u64>;
+    /// Gives a file another name, in place of the file that has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name; fails with [`ErrorKind::AlreadyExists`] if that is taken.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a name of a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder that must not be there yet, for its owner only.
+    fn make_folder(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty folder.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Makes a file's bytes durable.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
+    /// The names in a folder, in order.
+    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>>;
+    /// Locks a file, made if it is not there; fails with [`ErrorKind::WouldBlock`] if another holds a lock against it.
+    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn Lock>>;
+    /// A number that nobody can foresee.
+    fn random(&self) -> io::Result<u128>;
+}
+
+/// A new file that is being written.
+pub trait Sink: Send {
+    /// Writes some bytes at an offset and says how many.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+    /// Makes all that was written durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file opened for reading.
+pub enum Opened {
+    /// Of the system, to be mapped or read.
+    File(std::fs::File),
+    /// Bytes in memory.
+    Bytes(Vec<u8>),
+}
+
+/// A name in a folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The name.
+    pub name: String,
+    /// Whether it is a folder's.
+    pub folder: bool,
+}
+
+/// What a lock keeps out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    /// Every other lock.
+    Alone,
+    /// A lock of one who wants to be alone.
+    Shared,
+}
+
+/// A lock that is held; dropping it gives it up.
+pub trait Lock: Send + Sync {
+    /// Writes a note for those who find the file locked.
+    fn note(&self, text: &str) -> io::Result<()>;
+    /// Closes the file and leaves the lock to the process that this one was forked from.
+    fn forget(&self);
 }
 
 /// A file that is being written and has not yet got its name.
 pub struct NewFile<'a> {
-    file: BufWriter<File>,
+    sink: Box<dyn Sink>,
+    buffer: Vec<u8>,
+    written: u64,
     path: &'a Path,
 }
 
-impl NewFile<'_> {
-    /// Writes at the end.
+impl<'a> NewFile<'a> {
+    /// Makes the file `beside`; messages name `path`.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all(bytes)
-            .map_err(|e| Error::io("write", self.path, e))
-    }
-
-    /// Writes over the first bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn write_start(&mut self, bytes: &[u8]) -> Result<()> {
-        let write = |file: &mut BufWriter<File>| {
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(bytes)?;
-            file.flush()
-        };
-        write(&mut self.file).map_err(|e| Error::io("write", self.path, e))
-    }
-}
-
-/// Writes a file beside `path`, syncs it, and renames it to `path`; on any failure `path` is as it was.
-///
-/// # Errors
-/// [`Error::Io`], or what `write` returns.
-pub fn replace(path: &Path, write: &mut dyn FnMut(&mut NewFile<'_>) -> Result<()>) -> Result<()> {
-    let (file, beside) = temporary(path)?;
-    let result = (|| {
-        let mut new = NewFile {
-            file: BufWriter::with_capacity(1 << 20, file),
+    pub fn create(storage: &dyn Storage, beside: &Path, path: &'a Path) -> Result<Self> {
+        let sink = storage
+            .create(beside)
+            .map_err(|e| Error::io("write", path, e))?;
+        Ok(NewFile {
+            sink,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            written: 0,
             path,
-        };
-        write(&mut new)?;
-        let file = new
-            .file
-            .into_inner()
-            .map_err(|e| Error::io("write", path, e.into_error()))?;
-        file.sync_all().map_err(|e| Error::io("sync", path, e))?;
-        drop(file);
-        fs::rename(&beside, path).map_err(|e| Error::io("rename", path, e))?;
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        File::open(folder)
-            .and_then(|f| f.sync_all())
-            .map_err(|e| Error::io("sync", path, e))
-    })();
-    if result.is_err() {
-        // The error that matters is the first one; a file that was renamed already is simply not there.
-        let _ = fs::remove_file(&beside);
-    }
-    result
-}
-
-/// A temporary file that has no name: nobody else can open it, and it is gone with its last user.
-pub struct Unlinked {
-    file: BufWriter<File>,
-    folder: PathBuf,
-}
-
-impl Unlinked {
-    /// An empty file in the system's folder for temporary files, which `TMPDIR` names.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn new() -> Result<Self> {
-        let folder = std::env::temp_dir();
-        let (file, path) = temporary(&folder.join("osler-vectors"))?;
-        fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
-        Ok(Unlinked {
-            file: BufWriter::with_capacity(1 << 20, file),
-            folder,
         })
     }
 
@@ -115,40 +118,106 @@ impl Unlinked {
     /// # Errors
     /// [`Error::Io`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all(bytes);
-        written.map_err(|e| Error::io("write a temporary file in", &self.folder, e))
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER_BYTES {
+            let at = self.written;
+            self.written += bytes.len() as u64;
+            return self.write(at, bytes);
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
     }
 
-    /// The file with all that was written.
+    /// Writes over the first bytes.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn finish(self) -> Result<File> {
-        let Unlinked { file, folder } = self;
-        let flushed = file.into_inner();
-        flushed.map_err(|e| Error::io("write a temporary file in", &folder, e.into_error()))
+    pub fn write_start(&mut self, bytes: &[u8]) -> Result<()> {
+        self.flush()?;
+        self.write(0, bytes)
+    }
+
+    /// Makes the file durable under the name that it has.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        self.sink
+            .sync()
+            .map_err(|e| Error::io("sync", self.path, e))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let at = self.written;
+        self.written += buffer.len() as u64;
+        let written = self.write(at, &buffer);
+        self.buffer = buffer;
+        self.buffer.clear();
+        written
+    }
+
+    fn write(&mut self, mut at: u64, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.sink.write_at(at, bytes) {
+                Ok(0) => return Err(Error::io("write", self.path, ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    at += count as u64;
+                    bytes = &bytes[count..];
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("write", self.path, e)),
+            }
+        }
+        Ok(())
     }
 }
 
-/// A new file beside `path`, which nobody else has.
-fn temporary(path: &Path) -> Result<(File, PathBuf)> {
+/// Writes a file beside `path`, syncs it, and renames it to `path`; on any failure before the rename `path` is as it was.
+///
+/// # Errors
+/// [`Error::Io`], or what `write` returns.
+pub fn replace(
+    storage: &dyn Storage,
+    path: &Path,
+    write: &mut dyn FnMut(&mut NewFile<'_>) -> Result<()>,
+) -> Result<()> {
     let name = path
         .file_name()
         .ok_or_else(|| Error::input("the path has no file name; give the file to write"))?;
-    let mut attempt = 0;
-    loop {
+    for attempt in 0..MAX_ATTEMPTS {
         let mut other = std::ffi::OsString::from(".");
         other.push(name);
         other.push(format!(".{}-{attempt}.tmp", std::process::id()));
-        let candidate = path.with_file_name(other);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        match options.open(&candidate) {
-            Ok(file) => return Ok((file, candidate)),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists && attempt < MAX_ATTEMPTS => {
-                attempt += 1;
-            }
-            Err(e) => return Err(Error::io("write", path, e)),
+        let beside = path.with_file_name(other);
+        let mut file = match NewFile::create(storage, &beside, path) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => continue,
+            other => other?,
+        };
+        let written = write(&mut file).and_then(|()| file.finish());
+        let result = written.and_then(|()| {
+            storage
+                .rename(&beside, path)
+                .map_err(|e| Error::io("rename", path, e))?;
+            storage
+                .sync_folder(folder_of(path))
+                .map_err(|e| Error::io("sync", path, e))
+        });
+        if result.is_err() {
+            // The error that matters is the first one; a file that was renamed already is simply not there.
+            let _ = storage.remove(&beside);
         }
+        return result;
     }
+    Err(Error::io("write", path, ErrorKind::AlreadyExists.into()))
+}
+
+/// The folder that a path lies in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }

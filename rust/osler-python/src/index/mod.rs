@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 
 use crate::arrays::Whole;
-use crate::{arrays, enter, errors, options, stats};
+use crate::{arrays, enter, errors, options, stats, storage};
 
 /// An index of vectors under integer keys, searched exactly or through an HNSW graph.
 ///
@@ -236,7 +236,7 @@ impl Index {
     #[staticmethod]
     #[pyo3(signature = (path, *, mmap=true))]
     fn open(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<Self> {
-        let open = |control: &Control| Engine::open(&path, mmap, control);
+        let open = |control: &Control| Engine::open(storage::current(), &path, mmap, control);
         let engine = if mmap {
             enter::quick(py, || open(&Control::default()))
         } else {
@@ -263,7 +263,8 @@ impl Index {
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let threads = arrays::threads(None)?;
         enter::long(py, None, |control| {
-            self.engine.save(&path, threads, control)
+            self.engine
+                .save(storage::current(), &path, threads, control)
         })
     }
 
