@@ -5,6 +5,7 @@
     reason = "tests, which print their seeds and what they measured"
 )]
 
+mod a_commit_is_all_or_nothing;
 mod a_save_is_all_or_nothing;
 mod clustered;
 mod graph_stays_whole;

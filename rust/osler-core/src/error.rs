@@ -55,6 +55,20 @@ pub enum Error {
         /// Bits of what it uses.
         features: u64,
     },
+    /// Another writes to the collection.
+    #[error("{0}")]
+    Locked(String),
+    /// A change was published and may or may not survive; opening again tells.
+    #[error("{0}")]
+    CommitUnknown(String),
+    /// What an open collection is asked for cannot be, for a reason that has a code.
+    #[error("{message}")]
+    Refused {
+        /// A stable name of the reason.
+        code: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// There is not enough memory for the results.
     #[error(
         "the results need {0} bytes, more than there is memory for; lower k or split the batch"

@@ -8,7 +8,6 @@ use crate::calibrate::{Calibration, Point};
 use crate::chunks::Rows;
 use crate::codes::CodeTable;
 use crate::error::Result;
-use crate::file::shape::Shape;
 use crate::file::{Reader, Section, kind};
 use crate::graph::Graph;
 use crate::graph::frame::Frame;
@@ -18,10 +17,9 @@ use crate::metric::Metric;
 use crate::quantize::{LANES, Method, Quantizer};
 use crate::select::RowSet;
 use crate::state::{MAX_DIM, Params, State};
+use crate::tables::{section, table_within};
 use crate::vectors::{Codes, Keep, Vectors};
 
-/// Bytes of a page of the system.
-const PAGE_BYTES: usize = 4096;
 /// Numbers of the settings section, in order.
 const SETTINGS: usize = 13;
 
@@ -167,45 +165,6 @@ impl Tables {
         }
         sections
     }
-}
-
-fn section<T: Pod>(kind: u32, number: u32, rows: &Rows<T>) -> Section<'_> {
-    let shape = in_file(kind, rows.shape());
-    Section::new(kind, number, shape, move |block| {
-        rows.block_bytes(shape, block)
-    })
-}
-
-/// How rows lie in a file: those that a walk reads here and there in blocks of a page, so that little is read and checked
-/// for one of them.
-fn in_file(of: u32, shape: Shape) -> Shape {
-    match of {
-        kind::VECTORS | kind::NODES | kind::FRONTS => shape.in_blocks_of(PAGE_BYTES),
-        _ => shape,
-    }
-}
-
-/// The rows of a section, which lie as this version would lay them: a shape of its own making would let a small file
-/// ask for any amount of memory.
-fn table<T: Pod>(reader: &Reader, kind: u32, number: u32) -> Result<Rows<T>> {
-    table_within(reader, kind, number, MAX_WIDTH)
-}
-
-fn table_within<T: Pod>(reader: &Reader, kind: u32, number: u32, most: usize) -> Result<Rows<T>> {
-    let blocks = reader.section(kind, number, size_of::<T>())?;
-    let shape = blocks.shape();
-    let ours = Rows::<T>::new(shape.width.min(most));
-    let ours = Shape {
-        rows: shape.rows,
-        ..in_file(kind, ours.shape())
-    };
-    if shape != ours {
-        return Err(reader.damage(kind, "its rows lie in another way than this format has"));
-    }
-    if matches!(kind, kind::NODES | kind::VECTORS) {
-        blocks.read_at_random();
-    }
-    Ok(Rows::stored(blocks))
 }
 
 /// Whether the index in a file keeps its vectors on disk.
@@ -417,6 +376,10 @@ fn graph(reader: &Reader, params: Params, rows: usize) -> Result<Graph> {
     let roots = table::<u32>(reader, kind::ROOTS, 0)?;
     Graph::from_tables(frame, nodes, fronts, node_rows, roots, node_of, params.seed)
         .map_err(|problem| reader.damage(kind::NODES, problem))
+}
+
+fn table<T: Pod>(reader: &Reader, kind: u32, number: u32) -> Result<Rows<T>> {
+    table_within(reader, kind, number, MAX_WIDTH)
 }
 
 /// Longest row of a table: the block of a node with the greatest dimension.

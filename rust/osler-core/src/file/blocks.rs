@@ -9,6 +9,7 @@ use super::map::{Huge, Map};
 use super::shape::Shape;
 use super::sums::{Salt, Sums};
 use crate::error::{Damage, Read};
+use crate::planted::{Bug, planted};
 
 /// The blocks of a section.
 pub struct Blocks {
@@ -146,7 +147,7 @@ impl Blocks {
         self.map.will_need(start, length);
         let bytes = &self.map.bytes()[start..start + length];
         let sum = self.salt.checksum(index as u64, crc32c::crc32c(bytes));
-        if sum != self.sums.get(self.first_sum + index)? {
+        if sum != self.sums.get(self.first_sum + index)? && !planted(Bug::ChecksumIgnored) {
             let start = self.offset + (start - self.start);
             return Err(self.damage(start as u64, "the checksum of this block does not match"));
         }

@@ -27,6 +27,17 @@ pub const CODES: u32 = 12;
 /// Fronts of the graph's nodes where they lie apart from the blocks, a section a size.
 pub const FRONTS: u32 = 13;
 
+/// Version and id of a collection.
+pub const COLLECTION: u32 = 20;
+/// Number, id and parent of a commit.
+pub const COMMIT: u32 = 21;
+/// What the owner of a collection keeps in a manifest.
+pub const STATE: u32 = 22;
+/// Names of the files that a manifest lists.
+pub const FILE_NAMES: u32 = 23;
+/// Length and root of each of these.
+pub const FILE_FACTS: u32 = 24;
+
 /// The name of a kind, for messages.
 pub fn name(kind: u32) -> &'static str {
     match kind {
@@ -43,6 +54,11 @@ pub fn name(kind: u32) -> &'static str {
         QUANTIZER => "quantizer",
         CODES => "codes",
         FRONTS => "fronts",
+        COLLECTION => "collection",
+        COMMIT => "commit",
+        STATE => "state",
+        FILE_NAMES => "file-names",
+        FILE_FACTS => "file-facts",
         _ => "unknown",
     }
 }

@@ -180,6 +180,14 @@ impl Map {
         &self.name
     }
 
+    /// The same bytes under another name.
+    pub fn named(self, name: &str) -> Self {
+        Map {
+            name: name.into(),
+            ..self
+        }
+    }
+
     /// Whether the bytes are a mapped file rather than memory of this process.
     pub fn is_mapped(&self) -> bool {
         self.mapped

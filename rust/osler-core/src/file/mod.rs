@@ -11,7 +11,7 @@ pub mod sums;
 mod write;
 
 pub use self::read::Reader;
-pub use self::write::{Section, save, to_bytes};
+pub use self::write::{Section, Written, create, save, to_bytes};
 
 const MAGIC: [u8; 8] = [0x8f, b'O', b'S', b'L', b'\r', b'\n', 0x1a, b'\n'];
 const OLDEST: u32 = 4;

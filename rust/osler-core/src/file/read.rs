@@ -15,6 +15,7 @@ pub struct Reader {
     map: Map,
     sections: Vec<(u32, u32, Arc<Blocks>)>,
     sums: Arc<Sums>,
+    root: [u8; 32],
     end: usize,
 }
 
@@ -123,6 +124,7 @@ impl Reader {
     pub fn new(map: Map) -> Result<Self> {
         let outline = outline(&map)?;
         let bytes = map.bytes();
+        let root = number(bytes, ROOT);
         let pieces = bytes[outline.table + outline.sections * ENTRY..outline.sums]
             .chunks_exact(4)
             .map(|four| short(four, 0))
@@ -180,8 +182,19 @@ impl Reader {
             map,
             sections,
             sums,
+            root,
             end: outline.table,
         })
+    }
+
+    /// The hash in the header, which stands for the whole file.
+    pub fn root(&self) -> [u8; 32] {
+        self.root
+    }
+
+    /// Bytes of the file.
+    pub fn length(&self) -> u64 {
+        self.map.bytes().len() as u64
     }
 
     /// A section, of which nothing is read yet.

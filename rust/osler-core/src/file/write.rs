@@ -7,7 +7,7 @@ use super::shape::Shape;
 use super::sums::{PIECE, Salt};
 use super::{ENTRY, MAGIC, NEWEST, PAGE};
 use crate::error::{Read, Result};
-use crate::fs::{self, Storage};
+use crate::fs::{self, NewFile, Storage};
 
 /// A section to be written: its kind, its number among its kind, and its rows.
 pub struct Section<'a> {
@@ -117,6 +117,38 @@ fn write(
     let sum = crc32c::crc32c(&header[..CHECKSUM]);
     header[CHECKSUM..].copy_from_slice(&sum.to_le_bytes());
     Ok(header)
+}
+
+/// What was written, as those who list files know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Length of the file.
+    pub bytes: u64,
+    /// The hash in its header.
+    pub root: [u8; 32],
+}
+
+/// Writes a new file under the name that it has from the start, and syncs it; its name is not durable yet.
+///
+/// # Errors
+/// [`crate::error::Error::Io`]; what there is of the file is left to the caller.
+pub fn create(
+    storage: &dyn Storage,
+    path: &Path,
+    sections: &[Section<'_>],
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Written> {
+    let mut file = NewFile::create(storage, path, path)?;
+    let mut bytes = 0;
+    let header = write(sections, check, &mut |more| {
+        bytes += more.len() as u64;
+        file.append(more)
+    })?;
+    file.write_start(&header)?;
+    file.finish()?;
+    let mut root = [0; 32];
+    root.copy_from_slice(&header[ROOT..ROOT + 32]);
+    Ok(Written { bytes, root })
 }
 
 /// Writes a file, asking `check` once a block whether to go on: complete and synced under another name first, then renamed.

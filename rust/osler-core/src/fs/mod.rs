@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::planted::{Bug, planted};
 
 /// Bytes that a new file gathers before it writes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -40,7 +41,7 @@ pub trait Storage: Send + Sync {
     fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// The names in a folder, in order.
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>>;
-    /// Locks a file, made if it is not there; fails with [`ErrorKind::WouldBlock`] if another holds a lock against it.
+    /// Locks a file; fails with [`ErrorKind::WouldBlock`] if another holds a lock against it.
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn Lock>>;
     /// A number that nobody can foresee.
     fn random(&self) -> io::Result<u128>;
@@ -145,6 +146,9 @@ impl<'a> NewFile<'a> {
     /// [`Error::Io`].
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
+        if planted(Bug::FileNotSynced) {
+            return Ok(());
+        }
         self.sink
             .sync()
             .map_err(|e| Error::io("sync", self.path, e))

@@ -87,10 +87,7 @@ impl Storage for Real {
 
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn Lock>> {
         let mut options = OpenOptions::new();
-        options.read(true);
-        if kind == LockKind::Alone {
-            options.write(true).create(true).mode(FILE_MODE);
-        }
+        options.read(true).write(kind == LockKind::Alone);
         let file = options.open(path)?;
         let taken = match kind {
             LockKind::Alone => file.try_lock(),

@@ -462,12 +462,7 @@ impl Storage for Memory {
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn Lock>> {
         let mut disk = self.disk();
         after(disk.call("lock", path)?)?;
-        if disk.inode(path).is_err() {
-            disk.free(path)?;
-            disk.contents.push(Arc::default());
-            let inode = disk.contents.len() - 1;
-            disk.step(Step::Name(path.to_owned(), inode));
-        }
+        disk.inode(path)?;
         let held = disk.locks.entry(path.to_owned()).or_insert((kind, 0));
         if held.1 > 0 && (held.0 == LockKind::Alone || kind == LockKind::Alone) {
             return Err(ErrorKind::WouldBlock.into());

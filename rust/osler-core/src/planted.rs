@@ -1,0 +1,49 @@
+//! Bugs that tests plant, one at a time, to show that a harness would see them. In a build for use there are none.
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A new file is not synced.
+    FileNotSynced,
+    /// A folder is not synced after files got their names in it.
+    FolderNotSynced,
+    /// The folder of manifests is not synced.
+    ManifestsNotSynced,
+    /// The manifest is published before the files that it lists have their names.
+    PublishedFirst,
+    /// A commit uses the number of the last one again, in the place of its manifest.
+    NumberUsedAgain,
+    /// Damage of a block is not noticed.
+    ChecksumIgnored,
+    /// The writer goes on after a failed write.
+    NotPoisoned,
+    /// A damaged manifest is passed over for an older one.
+    OlderManifest,
+    /// Files that a reader still holds are removed.
+    LeaseIgnored,
+    /// What a writer left unfinished stays.
+    NotSwept,
+}
+
+#[cfg(any(test, feature = "testing"))]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in this thread, or takes it away.
+#[cfg(any(test, feature = "testing"))]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether a bug is planted in this thread.
+#[inline]
+pub fn planted(bug: Bug) -> bool {
+    #[cfg(any(test, feature = "testing"))]
+    return PLANTED.get() == Some(bug);
+    #[cfg(not(any(test, feature = "testing")))]
+    {
+        let _ = bug;
+        false
+    }
+}

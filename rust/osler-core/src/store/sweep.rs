@@ -1,0 +1,84 @@
+//! What a writer removes: drafts of earlier writers, old manifests, and files that none of the others lists.
+//!
+//! Failures are not told: what could not be removed now is found again by the next writer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::manifest::{FOLDERS, Manifest, is_listable};
+use super::{MANIFESTS, Store, numbers};
+use crate::file::Reader;
+use crate::file::map::Map;
+use crate::fs::{LockKind, Storage};
+use crate::planted::{Bug, planted};
+
+/// Manifests that outlive their successor, so that a reader that just found one still finds its files.
+const RETAINED: usize = 4;
+
+impl Store {
+    /// Removes what earlier writers left unfinished, and what [`Store::collect`] does.
+    pub(super) fn sweep(&self) {
+        self.sweep_drafts();
+        self.collect();
+    }
+
+    /// Removes manifests beyond the retained ones that no reader holds, then the files that no manifest lists.
+    pub(super) fn collect(&self) {
+        let storage = &*self.storage;
+        let Ok(numbers) = numbers(storage, &self.root) else {
+            return;
+        };
+        let folder = self.root.join(MANIFESTS);
+        let mut live = BTreeSet::new();
+        for (at, number) in numbers.into_iter().enumerate() {
+            let path = folder.join(Manifest::name(number));
+            let kept = at < RETAINED || !self.is_free(&path);
+            if !kept && storage.remove(&path).is_ok() {
+                continue;
+            }
+            match Map::read(storage, &path).and_then(|map| Manifest::read(&Reader::new(map)?)) {
+                Ok(manifest) => live.extend(manifest.files.into_keys()),
+                // What it lists is not known, so nothing can be called unlisted.
+                Err(_) => return,
+            }
+        }
+        for name in self.files().into_keys() {
+            if !live.contains(&name) {
+                let _ = storage.remove(&self.root.join(name));
+            }
+        }
+    }
+
+    /// Whether no reader holds a manifest.
+    fn is_free(&self, manifest: &Path) -> bool {
+        planted(Bug::LeaseIgnored) || self.storage.lock(manifest, LockKind::Alone).is_ok()
+    }
+
+    /// Files of ours that there are, by name.
+    fn files(&self) -> BTreeMap<String, ()> {
+        let mut found = BTreeMap::new();
+        for folder in FOLDERS {
+            let names = self.storage.list(&self.root.join(folder));
+            for entry in names.unwrap_or_default() {
+                let name = format!("{folder}/{}", entry.name);
+                if !entry.folder && is_listable(&name) {
+                    found.insert(name, ());
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Removes a folder that nobody else knows, and what is in it.
+pub(super) fn remove_tree(storage: &dyn Storage, folder: &Path) {
+    for entry in storage.list(folder).unwrap_or_default() {
+        let path = folder.join(entry.name);
+        if entry.folder {
+            remove_tree(storage, &path);
+        } else {
+            let _ = storage.remove(&path);
+        }
+    }
+    let _ = storage.remove_folder(folder);
+}

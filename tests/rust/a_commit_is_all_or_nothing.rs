@@ -1,0 +1,340 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use osler_core::error::Error;
+use osler_core::file::shape::Shape;
+use osler_core::file::{Section, kind};
+use osler_core::fs::testing::{Fault, Memory};
+use osler_core::planted::{Bug, plant};
+use osler_core::random::Stream;
+use osler_core::store::{Change, New, Store};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const COMMITS: u64 = 7;
+
+fn root() -> PathBuf {
+    PathBuf::from("/data/cases.osler")
+}
+
+fn go_on() -> Result<(), Error> {
+    Ok(())
+}
+
+/// Bytes that say which commit wrote them.
+fn payload(commit: u64, file: u64) -> Vec<u8> {
+    let mut stream = Stream::new(commit, 7, file);
+    let length = 300 + stream.below(5000) as usize;
+    (0..length).map(|_| stream.next_u64() as u8).collect()
+}
+
+fn state(commit: u64) -> Vec<u8> {
+    format!("state of commit {commit}").into_bytes()
+}
+
+fn section(bytes: &[u8]) -> Section<'_> {
+    let shape = Shape {
+        rows: bytes.len(),
+        width: 1,
+        stride: 1,
+        element: 1,
+        shift: 16,
+    };
+    Section::new(kind::STATE, 0, shape, move |_| Ok(bytes))
+}
+
+/// Adds two files, and drops the oldest one that is listed if there are many.
+fn commit(store: &Store, number: u64) -> Result<(), Error> {
+    let folders = ["segments", "tombstones", "locators"];
+    let payloads = [payload(number, 0), payload(number, 1)];
+    let mut new = BTreeMap::new();
+    for (file, bytes) in payloads.iter().enumerate() {
+        let folder = folders[(number as usize + file) % folders.len()];
+        let name = format!("{folder}/{:032x}.part", store.random()?);
+        new.insert(name, New::Sections(vec![section(bytes)]));
+    }
+    let snapshot = store.snapshot();
+    let files = snapshot.manifest().files.keys();
+    let drop = files.take(usize::from(number > 2)).cloned().collect();
+    let change = Change {
+        state: state(number),
+        new,
+        drop,
+    };
+    store.commit(change, &go_on)
+}
+
+fn open(memory: &Memory, writable: bool) -> Result<Store, Error> {
+    Store::open(Arc::new(memory.clone()), &root(), writable)
+}
+
+/// The commits that were published, and how many steps had been done when each returned.
+struct History {
+    memory: Memory,
+    /// Id and number of steps by commit number.
+    commits: Vec<(u128, usize)>,
+}
+
+fn history(seed: u64) -> History {
+    let memory = Memory::new(Path::new("/data"), seed);
+    let store = Store::create(Arc::new(memory.clone()), &root(), &state(0)).unwrap();
+    let mut commits = vec![(store.snapshot().manifest().id, memory.steps())];
+    for number in 1..=COMMITS {
+        commit(&store, number).unwrap();
+        commits.push((store.snapshot().manifest().id, memory.steps()));
+    }
+    History { memory, commits }
+}
+
+impl History {
+    /// Whether what a power cut left is the last state that was returned, or that with the whole interrupted call.
+    fn check(&self, left: &Memory, steps: usize) -> Result<u64, String> {
+        let returned = self.commits.iter().filter(|(_, at)| *at <= steps).count();
+        let store = match open(left, false) {
+            Ok(store) => store,
+            Err(_) if returned == 0 => return Ok(0),
+            Err(error) => return Err(format!("it cannot be opened: {error}")),
+        };
+        let snapshot = store.snapshot();
+        let manifest = snapshot.manifest();
+        let number = manifest.number as usize;
+        if number + 1 < returned || number > returned {
+            return Err(format!(
+                "commit {number} is found where {returned} were returned"
+            ));
+        }
+        if self.commits[number].0 != manifest.id || manifest.state != state(number as u64) {
+            return Err(format!("commit {number} is not the one that was made"));
+        }
+        match snapshot.verify(&go_on) {
+            Ok(findings) if findings.is_empty() => Ok(number as u64),
+            Ok(findings) => Err(findings[0].to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Files of the directory that no manifest there lists.
+fn unlisted(memory: &Memory, store: &Store) -> Vec<PathBuf> {
+    let snapshot = store.snapshot();
+    let listed = &snapshot.manifest().files;
+    let files = memory.files().into_iter().map(|(path, _)| path);
+    files
+        .filter(|path| {
+            let name = path.strip_prefix(root()).unwrap().to_string_lossy();
+            let fixed = name == "FORMAT" || name == "LOCK" || name.starts_with("manifests/");
+            !fixed && !listed.contains_key(&*name)
+        })
+        .collect()
+}
+
+/// Cuts the power after every step, in many ways, and again while a writer opens what was left; returns the states seen.
+fn power_cuts(seed: u64, ways: usize) -> Result<usize, String> {
+    let history = history(seed);
+    let mut stream = Stream::new(seed, 1, 0);
+    let mut choose = |n: usize| stream.below(n as u64) as usize;
+    let mut states = 0;
+    for steps in 0..=history.memory.steps() {
+        for way in 0..ways {
+            let left = history.memory.after_power_cut(steps, &mut choose);
+            let at = |problem| format!("seed {seed}, {steps} steps, way {way}: {problem}");
+            let number = history.check(&left, steps).map_err(at)?;
+            states += 1;
+            let Ok(writer) = open(&left, true) else {
+                continue;
+            };
+            let before = left.steps();
+            let cut = left.after_power_cut(choose(before + 1), &mut choose);
+            let again = history.check(&cut, steps).map_err(at)?;
+            states += 1;
+            if again != number {
+                return Err(at(format!("commit {number} became {again} by opening")));
+            }
+            let extra = writer.snapshot().manifest().number + 1;
+            commit(&writer, extra).map_err(|e| at(e.to_string()))?;
+            drop(writer);
+            let writer = open(&left, true).map_err(|e| at(e.to_string()))?;
+            if writer.snapshot().manifest().number != extra {
+                return Err(at("a commit after it is lost".to_owned()));
+            }
+        }
+    }
+    Ok(states)
+}
+
+#[test]
+fn a_power_cut_leaves_whole_commits() {
+    let seed = 41;
+    println!("seed {seed}");
+    let states = power_cuts(seed, 40).unwrap();
+    println!("{states} states");
+    assert!(states > 10_000);
+}
+
+#[test]
+fn planted_bugs_are_seen_by_power_cuts() {
+    for bug in [
+        Bug::FileNotSynced,
+        Bug::FolderNotSynced,
+        Bug::ManifestsNotSynced,
+        Bug::PublishedFirst,
+        Bug::NumberUsedAgain,
+    ] {
+        plant(Some(bug));
+        let seen = std::panic::catch_unwind(|| power_cuts(42, 12)).map_or(true, |r| r.is_err());
+        plant(None);
+        assert!(seen, "{bug:?}");
+    }
+}
+
+/// Fails every call of one commit and of the opening before it, in every way; returns how many calls failed.
+fn failed_calls(seed: u64) -> Result<usize, String> {
+    let faults = [
+        Fault::Error(EIO),
+        Fault::Error(ENOSPC),
+        Fault::Short(ENOSPC),
+        Fault::Done(EIO),
+        Fault::Partial,
+    ];
+    let history = history(seed);
+    let mut struck = 0;
+    for fault in faults {
+        for call in 0.. {
+            let memory = history.memory.fork();
+            let Ok(store) = open(&memory, true) else {
+                return Err("it cannot be opened".to_owned());
+            };
+            memory.fail(call, fault);
+            let done = commit(&store, COMMITS + 1);
+            let Some(what) = memory.struck() else { break };
+            struck += 1;
+            let at = |problem: String| format!("{fault:?} of {what}: {problem}");
+            if let Err(error) = &done {
+                let again = commit(&store, COMMITS + 2);
+                if !matches!(&again, Err(Error::Refused { code, .. }) if *code == "write_failed") {
+                    return Err(at(format!("the writer goes on after {error}")));
+                }
+            }
+            let unknown = matches!(done, Err(Error::CommitUnknown(_)));
+            drop(store);
+            let store = open(&memory, true).map_err(|e| at(e.to_string()))?;
+            let found = store.snapshot().manifest().number;
+            let right = match &done {
+                Ok(()) => found == COMMITS + 1,
+                Err(_) if unknown => found == COMMITS || found == COMMITS + 1,
+                Err(_) => found == COMMITS,
+            };
+            if !right {
+                return Err(at(format!("commit {found} is found after {done:?}")));
+            }
+            let findings = store.snapshot().verify(&go_on);
+            if !matches!(&findings, Ok(findings) if findings.is_empty()) {
+                return Err(at(format!("{findings:?}")));
+            }
+            commit(&store, COMMITS + 2).map_err(|e| at(e.to_string()))?;
+        }
+    }
+    Ok(struck)
+}
+
+#[test]
+fn a_failed_call_stops_the_writer_and_loses_nothing() {
+    let struck = failed_calls(43).unwrap();
+    println!("{struck} failed calls");
+    assert!(struck > 100);
+    plant(Some(Bug::NotPoisoned));
+    let seen = failed_calls(43).is_err();
+    plant(None);
+    assert!(seen);
+}
+
+#[test]
+fn every_flipped_bit_is_found_and_named() {
+    let history = history(44);
+    let store = open(&history.memory, false).unwrap();
+    let snapshot = store.snapshot();
+    let number = snapshot.manifest().number;
+    let mut wanted = vec![
+        "FORMAT".to_owned(),
+        format!("manifests/{number:020}.manifest"),
+    ];
+    wanted.extend(snapshot.manifest().files.keys().cloned());
+    let mut flips = 0;
+    for name in wanted {
+        let memory = history.memory.fork();
+        let path = root().join(&name);
+        let files = memory.files();
+        let (_, content) = files.iter().find(|(found, _)| *found == path).unwrap();
+        let mut bytes = content.to_vec();
+        // Every bit of a byte in turn: all bits of one page take as long as a bit of every byte of many.
+        for at in 0..bytes.len() {
+            let bit = 1 << (at % 8);
+            bytes[at] ^= bit;
+            memory.overwrite(&path, bytes.clone());
+            bytes[at] ^= bit;
+            flips += 1;
+            let found = open(&memory, false).and_then(|store| store.snapshot().verify(&go_on));
+            let damage = match found {
+                Ok(findings) => findings.into_iter().next(),
+                Err(Error::Corrupt(damage)) => Some(*damage),
+                Err(error) => panic!("{name} at {at}: {error}"),
+            };
+            let damage = damage.unwrap_or_else(|| panic!("{name} at {at} passed"));
+            assert_eq!(damage.file, name, "at {at}: {damage}");
+            assert!(!damage.section.is_empty());
+        }
+    }
+    println!("{flips} flips");
+}
+
+#[test]
+fn a_damaged_newest_manifest_is_refused_and_not_passed_over() {
+    let history = history(45);
+    let memory = history.memory.fork();
+    let path = root().join(format!("manifests/{COMMITS:020}.manifest"));
+    let files = memory.files();
+    let (_, content) = files.iter().find(|(found, _)| *found == path).unwrap();
+    let mut bytes = content.to_vec();
+    bytes[5000] ^= 4;
+    memory.overwrite(&path, bytes);
+    let refused = |memory: &Memory| matches!(open(memory, false), Err(Error::Corrupt(_)));
+    assert!(refused(&memory));
+    plant(Some(Bug::OlderManifest));
+    let passed_over = !refused(&memory);
+    plant(None);
+    assert!(passed_over, "the planted bug must be one");
+}
+
+#[test]
+fn one_writes_and_readers_keep_their_files() {
+    let history = history(46);
+    let memory = history.memory.fork();
+    let writer = open(&memory, true).unwrap();
+    assert!(matches!(open(&memory, true), Err(Error::Locked(_))));
+    let reader = open(&memory, false).unwrap();
+    let refused = commit(&reader, 99);
+    assert!(matches!(
+        refused,
+        Err(Error::Refused {
+            code: "read_only",
+            ..
+        })
+    ));
+    for number in 0..12 {
+        commit(&writer, COMMITS + 1 + number).unwrap();
+    }
+    assert_eq!(reader.snapshot().verify(&go_on).unwrap(), []);
+    assert_eq!(reader.snapshot().manifest().number, COMMITS);
+    drop(reader);
+    commit(&writer, 20).unwrap();
+    drop(writer);
+    let writer = open(&memory, true).unwrap();
+    let manifests = memory.files();
+    let manifests = manifests
+        .iter()
+        .filter(|(path, _)| path.starts_with(root().join("manifests")));
+    assert_eq!(manifests.count(), 4, "manifests that nobody holds are gone");
+    // Those of the retained manifests, of which each dropped one file.
+    assert!(unlisted(&memory, &writer).len() <= 3);
+}
