@@ -138,7 +138,8 @@ def repaired(data: bytearray) -> bytes:
     import osler._native as native
 
     (table,) = struct.unpack_from("<Q", data, 16)
-    data[32:64] = native.blake3(bytes(data[table:]))
+    (blocks,) = struct.unpack_from("<Q", data, 104)
+    data[32:64] = native.blake3(bytes(data[table : len(data) - 4 * blocks]))
     crc = 0xFFFFFFFF
     for byte in data[:4092]:
         crc ^= byte
