@@ -107,22 +107,28 @@ impl Blocks {
         self.verified[index >> 6].load(Ordering::Acquire) >> (index & 63) & 1 == 1
     }
 
-    /// The bytes of rows, which must exist, if their blocks were verified already.
+    /// The bytes of rows, at least one, if they are there and their blocks were verified already.
     #[inline(always)]
     pub fn rows_at_hand(&self, first: usize, end: usize) -> Option<&[u8]> {
         let shift = self.shape.shift;
+        if end > self.shape.rows {
+            return None;
+        }
         let blocks = first >> shift..=(end - 1) >> shift;
         let ready = blocks.into_iter().all(|index| self.touched(index));
         ready.then(|| self.bytes(first, end))
     }
 
-    /// The bytes of rows, which must exist and be at least one; their blocks are verified.
+    /// The bytes of rows, at least one; their blocks are verified.
     ///
     /// # Errors
-    /// The damage, if a checksum does not match.
+    /// The damage, if a checksum does not match, or if what named the rows names more than there are.
     #[inline(always)]
     pub fn rows(&self, first: usize, end: usize) -> Read<&[u8]> {
         let shift = self.shape.shift;
+        if end > self.shape.rows {
+            return Err(self.beyond(end));
+        }
         for index in first >> shift..=(end - 1) >> shift {
             if !self.touched(index) {
                 self.verify(index)?;
@@ -153,6 +159,13 @@ impl Blocks {
         }
         self.verified[index >> 6].fetch_or(1 << (index & 63), Ordering::AcqRel);
         Ok(())
+    }
+
+    #[cold]
+    fn beyond(&self, end: usize) -> Box<Damage> {
+        let rows = self.shape.rows;
+        let problem = format!("row {} is named where there are {rows}", end - 1);
+        self.damage(self.offset as u64, &problem)
     }
 
     /// Damage of this section at a byte of the file.
