@@ -139,7 +139,7 @@ def repaired(data: bytearray) -> bytes:
 
     (table,) = struct.unpack_from("<Q", data, 16)
     (blocks,) = struct.unpack_from("<Q", data, 104)
-    data[32:64] = native.blake3(bytes(data[table : len(data) - 4 * blocks]))
+    data[32:64] = native.blake3(bytes(data[88:104] + data[table : len(data) - 4 * blocks]))
     crc = 0xFFFFFFFF
     for byte in data[:4092]:
         crc ^= byte

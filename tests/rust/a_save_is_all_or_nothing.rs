@@ -51,7 +51,7 @@ impl Scene {
 
     fn found(&self, memory: &Memory) -> Vec<u8> {
         let opened = Index::open(memory, &self.path, true, &Control::default()).unwrap();
-        opened.verify(&Control::default()).unwrap();
+        assert_eq!(opened.verify(&Control::default()).unwrap(), []);
         let files = memory.files();
         let file = files.iter().find(|(path, _)| *path == self.path);
         file.unwrap().1.to_vec()

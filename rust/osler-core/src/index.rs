@@ -152,13 +152,14 @@ impl Index {
 
     /// The index of a file that is read to its end; but for sections of kind `mapped` it is then in memory.
     fn checked(reader: Reader, mapped: Option<u32>, control: &Control) -> Result<Self> {
-        if let Some(damage) = reader.verify(&|| control.check())?.into_iter().next() {
-            return Err(damage.into());
-        }
         let reader = match mapped {
             Some(kind) => reader.in_memory_but(kind),
             None => reader,
         };
+        // What is verified is what stays, not what it was copied from.
+        if let Some(damage) = reader.verify(&|| control.check())?.into_iter().next() {
+            return Err(damage.into());
+        }
         let mut state = stored::load(reader)?;
         state.check()?;
         state.spool()?;
@@ -560,7 +561,7 @@ impl Index {
     /// Writes the index to one file; rows that were deleted are dropped first, so no byte of them is in it.
     ///
     /// # Errors
-    /// [`Error::Io`]; a file that was at `path` is then as it was.
+    /// [`Error::Io`]; a file that was at `path` is then as it was, unless only the last sync failed.
     pub fn save(
         &self,
         storage: &dyn Storage,

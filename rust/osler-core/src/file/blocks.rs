@@ -61,15 +61,12 @@ impl Blocks {
     /// The same section in memory of its own.
     pub fn in_memory(&self) -> Self {
         let bytes = &self.map.bytes()[self.start..self.start + self.length];
-        let verified = self.verified.iter();
         Blocks {
             map: Map::owned(bytes, self.map.name()),
             section: self.section.clone(),
             start: 0,
             sums: self.sums.clone(),
-            verified: verified
-                .map(|word| AtomicU64::new(word.load(Ordering::Acquire)))
-                .collect(),
+            verified: self.verified.iter().map(|_| AtomicU64::new(0)).collect(),
             ..*self
         }
     }
@@ -154,6 +151,8 @@ impl Blocks {
         let bytes = &self.map.bytes()[start..start + length];
         let sum = self.salt.checksum(index as u64, crc32c::crc32c(bytes));
         if sum != self.sums.get(self.first_sum + index)? && !planted(Bug::ChecksumIgnored) {
+            // It may have been sound when it was first touched.
+            self.verified[index >> 6].fetch_and(!(1 << (index & 63)), Ordering::AcqRel);
             let start = self.offset + (start - self.start);
             return Err(self.damage(start as u64, "the checksum of this block does not match"));
         }

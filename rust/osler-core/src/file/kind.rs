@@ -38,6 +38,9 @@ pub const FILE_NAMES: u32 = 23;
 /// Length and root of each of these.
 pub const FILE_FACTS: u32 = 24;
 
+/// The name of kinds that the format does not have.
+pub const UNKNOWN: &str = "unknown";
+
 /// The name of a kind, for messages.
 pub fn name(kind: u32) -> &'static str {
     match kind {
@@ -59,6 +62,6 @@ pub fn name(kind: u32) -> &'static str {
         STATE => "state",
         FILE_NAMES => "file-names",
         FILE_FACTS => "file-facts",
-        _ => "unknown",
+        _ => UNKNOWN,
     }
 }

@@ -20,6 +20,12 @@ const PAGE: usize = 4096;
 const ENTRY: usize = 48;
 const MAX_SECTIONS: usize = 256;
 
+/// The hash in a header: of the file's id, which stands for its content, and of the table with what follows it.
+fn root(id: &[u8; 16], table: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    *hasher.update(id).update(table).finalize().as_bytes()
+}
+
 /// Offsets of the header's fields.
 mod header {
     pub const VERSION: usize = 8;

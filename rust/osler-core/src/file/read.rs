@@ -104,7 +104,7 @@ fn outline(map: &Map) -> Result<Outline> {
     if !fits || sums.saturating_add(4 * blocks) != bytes.len() {
         return Err(damage(map, "table", table, "it lies outside the file"));
     }
-    if blake3::hash(&bytes[table..sums]).as_bytes() != &number::<32>(bytes, ROOT) {
+    if super::root(&number(bytes, ID), &bytes[table..sums]) != number::<32>(bytes, ROOT) {
         return Err(damage(map, "table", table, "its hash does not match"));
     }
     Ok(Outline {
@@ -159,6 +159,12 @@ impl Reader {
                     .is_some_and(|room| shape.bytes() <= room)
                 && long(entry, 40) == next as u64
                 && shape.blocks() <= outline.blocks - next;
+            if kind::name(of) == kind::UNKNOWN {
+                return Err(damage(&map, "table", at, "a section has an unknown kind"));
+            }
+            if sections.iter().any(|&(a, b, _)| (a, b) == (of, which)) {
+                return Err(damage(&map, "table", at, "a section is there twice"));
+            }
             if !fits {
                 let problem = "a section overlaps another or lies outside the file";
                 return Err(damage(&map, "table", at, problem));
@@ -242,6 +248,11 @@ impl Reader {
     /// What `check` returns, which is asked once a block.
     pub fn verify(&self, check: &dyn Fn() -> Result<()>) -> Result<Vec<Damage>> {
         let mut findings = Vec::new();
+        match outline(&self.map) {
+            Err(Error::Corrupt(damage)) => findings.push(*damage),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
         for (i, (_, _, blocks)) in self.sections.iter().enumerate() {
             for index in 0..blocks.count() {
                 check()?;

@@ -113,6 +113,7 @@ impl Sums {
         let end = (start + 4 * PIECE).min(self.start + 4 * self.count);
         let plain = crc32c::crc32c(&self.map.bytes()[start..end]);
         if Salt::of_list(self.id).checksum(piece as u64, plain) != self.pieces[piece] {
+            self.verified[piece >> 6].fetch_and(!(1 << (piece & 63)), Ordering::AcqRel);
             return Err(Box::new(Damage {
                 file: self.map.name().to_owned(),
                 section: "checksums".to_owned(),

@@ -111,7 +111,7 @@ fn write(
     put(TABLE, &(offset as u64).to_le_bytes());
     let length = offset + table.len() + sums.len();
     put(LENGTH, &(length as u64).to_le_bytes());
-    put(ROOT, blake3::hash(&table).as_bytes());
+    put(ROOT, &super::root(&id, &table));
     put(ID, &id);
     put(BLOCKS, &(plain.len() as u64).to_le_bytes());
     let sum = crc32c::crc32c(&header[..CHECKSUM]);

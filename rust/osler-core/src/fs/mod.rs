@@ -1,4 +1,4 @@
-//! Every file call there is, behind one trait: the real storage, and for tests one in memory that fails and loses power.
+//! Every call that makes, names or removes a file, and every opening of one by its name, behind one trait: the real storage, and for tests one in memory that fails and loses power.
 //!
 //! Errors below [`Storage`] are the system's; above it they name the file without its folder.
 
@@ -202,19 +202,17 @@ pub fn replace(
             other => other?,
         };
         let written = write(&mut file).and_then(|()| file.finish());
-        let result = written.and_then(|()| {
-            storage
-                .rename(&beside, path)
-                .map_err(|e| Error::io("rename", path, e))?;
-            storage
-                .sync_folder(folder_of(path))
-                .map_err(|e| Error::io("sync", path, e))
+        let renamed = written.and_then(|()| {
+            let renamed = storage.rename(&beside, path);
+            renamed.map_err(|e| Error::io("rename", path, e))
         });
-        if result.is_err() {
-            // The error that matters is the first one; a file that was renamed already is simply not there.
+        if let Err(error) = renamed {
+            // The error that matters is the first one.
             let _ = storage.remove(&beside);
+            return Err(error);
         }
-        return result;
+        let synced = storage.sync_folder(folder_of(path));
+        return synced.map_err(|e| Error::io("sync", path, e));
     }
     Err(Error::io("write", path, ErrorKind::AlreadyExists.into()))
 }

@@ -54,7 +54,8 @@ impl Storage for Real {
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
         DirBuilder::new().mode(FOLDER_MODE).create(path)?;
-        fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE))
+        let _ = fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE));
+        Ok(())
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
@@ -66,9 +67,7 @@ impl Storage for Real {
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        let file = File::open(path)?;
-        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-        file.sync_all()
+        File::open(path)?.sync_all()
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
@@ -121,12 +120,16 @@ fn new_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
     let file = options.mode(FILE_MODE).open(path)?;
-    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    // The mask may have taken more away; a file system that decides on its own who may read need not let us.
+    let _ = file.set_permissions(Permissions::from_mode(FILE_MODE));
     Ok(file)
 }
 
 /// A lock, which belongs to the open file: a forked child shares it.
-struct Held(Arc<Mutex<Option<File>>>);
+struct Held {
+    file: Arc<Mutex<Option<File>>>,
+    process: u32,
+}
 
 /// Locks of this process, for [`forget_locks`].
 static HELD: Mutex<Vec<Weak<Mutex<Option<File>>>>> = Mutex::new(Vec::new());
@@ -138,13 +141,16 @@ impl Held {
             held.retain(|one| one.strong_count() > 0);
             held.push(Arc::downgrade(&shared));
         }
-        Held(shared)
+        Held {
+            file: shared,
+            process: std::process::id(),
+        }
     }
 }
 
 impl Lock for Held {
     fn note(&self, text: &str) -> io::Result<()> {
-        match self.0.lock().as_deref() {
+        match self.file.lock().as_deref() {
             Ok(Some(file)) => {
                 file.set_len(0)?;
                 file.write_all_at(text.as_bytes(), 0)
@@ -154,7 +160,7 @@ impl Lock for Held {
     }
 
     fn forget(&self) {
-        if let Ok(mut file) = self.0.lock() {
+        if let Ok(mut file) = self.file.try_lock() {
             *file = None;
         }
     }
@@ -162,8 +168,12 @@ impl Lock for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Not by closing alone: a child that was forked meanwhile may have the file open too.
-        if let Ok(Some(file)) = self.0.lock().as_deref() {
+        // Not by closing alone: a child that was forked meanwhile may have the file open too. And not in that child, whose
+        // copy of the mutex may be held by a thread that it does not have.
+        if self.process == std::process::id()
+            && let Ok(file) = self.file.lock()
+            && let Some(file) = file.as_ref()
+        {
             let _ = file.unlock();
         }
     }

@@ -21,6 +21,8 @@ type Inode = usize;
 enum Step {
     Write(Inode, u64, Arc<[u8]>),
     Sync(Inode),
+    /// A sync that failed: the system may take the bytes for written, so that no later sync writes them.
+    Unsynced(Inode),
     Name(PathBuf, Inode),
     Unname(PathBuf),
     Rename(PathBuf, PathBuf, Inode),
@@ -164,7 +166,7 @@ impl Memory {
         };
         left.contents.resize(disk.contents.len(), Arc::default());
         let log = &disk.log[..steps.min(disk.log.len())];
-        let (mut bytes, mut names) = (BTreeMap::<Inode, Vec<usize>>::new(), Vec::<usize>::new());
+        let (mut bytes, mut names) = (BTreeMap::<Inode, Vec<usize>>::new(), Vec::<Step>::new());
         for (at, step) in log.iter().enumerate() {
             match step {
                 Step::Write(inode, ..) => bytes.entry(*inode).or_default().push(at),
@@ -173,10 +175,13 @@ impl Memory {
                         left.write(&log[at], &mut |_| true);
                     }
                 }
+                Step::Unsynced(inode) => drop(bytes.remove(inode)),
                 Step::SyncFolder(folder) => {
-                    names.retain(|&at| left.name(&log[at], &|path| folder_of(path) == folder));
+                    for step in std::mem::take(&mut names) {
+                        names.extend(left.synced(step, folder));
+                    }
                 }
-                _ => names.push(at),
+                _ => names.push(step.clone()),
             }
         }
         // Nothing, everything and any part are all worth trying.
@@ -189,8 +194,7 @@ impl Memory {
         for at in bytes.into_values().flatten() {
             left.write(&log[at], &mut |_| lands(modes[0]));
         }
-        for at in names {
-            let step = &log[at];
+        for step in &names {
             // A rename is seen in full, or its new name alone is, or nothing of it.
             let (new, old) = (lands(modes[1]), lands(modes[1]));
             left.name(step, &|path| match step {
@@ -243,6 +247,20 @@ impl Disk {
         }
     }
 
+    /// Makes durable what of a step a folder's names say, and returns what is left of it. A rename is one thing: its old name
+    /// stays until the new one lasts.
+    fn synced(&mut self, step: Step, folder: &Path) -> Option<Step> {
+        let own = |path: &Path| folder_of(path) == folder;
+        match &step {
+            Step::Rename(from, to, _) if own(to) && !own(from) => {
+                self.name(&step, &|path| path == to);
+                Some(Step::Unname(from.clone()))
+            }
+            Step::Rename(_, to, _) if !own(to) => Some(step),
+            _ => self.name(&step, &own).then_some(step),
+        }
+    }
+
     /// Does what of a step belongs to paths that `lands` names; says whether anything is left of it.
     fn name(&mut self, step: &Step, lands: &dyn Fn(&Path) -> bool) -> bool {
         match step {
@@ -278,7 +296,7 @@ impl Disk {
                 self.folders.remove(path);
             }
             Step::RenameFolder(from, to) => self.rename_folder(from, to),
-            Step::Write(..) | Step::Sync(_) | Step::SyncFolder(_) => {}
+            Step::Write(..) | Step::Sync(_) | Step::Unsynced(_) | Step::SyncFolder(_) => {}
         }
         false
     }
@@ -544,7 +562,13 @@ impl Sink for MemoryFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut disk = self.memory.disk();
-        let late = disk.call("sync", &self.path)?;
+        let late = match disk.call("sync", &self.path) {
+            Ok(late) => late,
+            Err(error) => {
+                disk.log.push(Step::Unsynced(self.inode));
+                return Err(error);
+            }
+        };
         disk.log.push(Step::Sync(self.inode));
         after(late)
     }

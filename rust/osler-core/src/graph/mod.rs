@@ -222,7 +222,11 @@ impl Graph {
     /// The row of a node that exists.
     #[inline(always)]
     pub fn row_of(&self, node: u32) -> Read<u32> {
-        self.rows[size_of_name(node)].value(index_of_name(node))
+        let row = self.rows[size_of_name(node)].value(index_of_name(node))?;
+        if row as usize >= self.rows() {
+            return Err(self.misnamed(row));
+        }
+        Ok(row)
     }
 
     /// The node of a row; [`NONE`] if it is not linked yet.

@@ -159,8 +159,8 @@ impl<'a> Plan<'a> {
     fn grown(state: &State, ask: &Ask<'_>, width: usize) -> usize {
         match &state.calibration {
             Some(calibration) if ask.ef.is_none() && state.live() > calibration.rows => {
-                (width as u64 * state.live() as u64).div_ceil(calibration.rows.max(1) as u64)
-                    as usize
+                let share = (width as u64).saturating_mul(state.live() as u64);
+                share.div_ceil(calibration.rows.max(1) as u64) as usize
             }
             _ => width,
         }
