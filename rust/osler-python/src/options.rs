@@ -63,20 +63,23 @@ pub fn rows(
     enter::quick(py, || engine.keyed(state, &keys))
 }
 
-/// The group of each row.
+/// The group of each row, where groups are given.
 pub fn grouping(
     engine: &Engine,
     py: Python<'_>,
     state: &State,
-    value: &Bound<'_, PyAny>,
+    value: Option<&Bound<'_, PyAny>>,
     name: &str,
-) -> PyResult<Arc<[i64]>> {
+) -> PyResult<Option<Arc<[i64]>>> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
     if let Ok(groups) = value.cast::<Groups>() {
         let groups = &groups.get().groups;
-        return enter::quick(py, || engine.prepared_groups(state, groups));
+        return enter::quick(py, || engine.prepared_groups(state, groups).map(Some));
     }
     let ids = arrays::ids(value, name)?;
-    enter::quick(py, || Ok(engine.groups(state, &ids)?.into()))
+    enter::quick(py, || Ok(Some(engine.groups(state, &ids)?.into())))
 }
 
 /// Rows as parts of items.

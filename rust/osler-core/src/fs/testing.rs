@@ -121,11 +121,6 @@ impl Memory {
         disk.fault = Some((at, fault));
     }
 
-    /// Calls since [`Memory::fail`], or since the beginning.
-    pub fn calls(&self) -> u64 {
-        self.disk().calls
-    }
-
     /// The call that failed, if it came to that.
     pub fn struck(&self) -> Option<String> {
         self.disk().struck.clone()
@@ -301,7 +296,7 @@ impl Disk {
         false
     }
 
-    /// Counts a call, and fails it if that is its turn; true: do the work and then fail.
+    /// Counts a call, and fails it if that is its turn; an error that is returned as a value comes after the work.
     fn call(&mut self, what: &str, path: &Path) -> io::Result<Option<io::Error>> {
         self.calls += 1;
         let Some((at, fault)) = self.fault else {

@@ -85,12 +85,8 @@ impl Index {
             .map(|size| arrays::positive("group_size", &size))
             .transpose()?;
         let allowed = options::filter(&self.engine, py, &state, filter)?;
-        let groups = groups
-            .map(|groups| options::grouping(&self.engine, py, &state, groups, "groups"))
-            .transpose()?;
-        let exclude_by = exclude_by
-            .map(|groups| options::grouping(&self.engine, py, &state, groups, "exclude_by"))
-            .transpose()?;
+        let groups = options::grouping(&self.engine, py, &state, groups, "groups")?;
+        let exclude_by = options::grouping(&self.engine, py, &state, exclude_by, "exclude_by")?;
         let excluded = exclude_groups
             .map(|ids| arrays::ids(ids, "exclude_groups"))
             .transpose()?;
@@ -233,13 +229,8 @@ impl Index {
             .transpose()?;
         let allowed = options::filter(&self.engine, py, &state, filter)?;
         let items = options::items(&self.engine, py, &state, items)?;
-        let grouping = |value: Option<&Bound<'py, PyAny>>, name| {
-            value
-                .map(|groups| options::grouping(&self.engine, py, &state, groups, name))
-                .transpose()
-        };
-        let groups = grouping(groups, "groups")?;
-        let exclude_by = grouping(exclude_by, "exclude_by")?;
+        let groups = options::grouping(&self.engine, py, &state, groups, "groups")?;
+        let exclude_by = options::grouping(&self.engine, py, &state, exclude_by, "exclude_by")?;
         let excluded = exclude_groups
             .map(|ids| arrays::ids(ids, "exclude_groups"))
             .transpose()?;
