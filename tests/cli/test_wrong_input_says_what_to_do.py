@@ -252,13 +252,15 @@ def test_a_file_that_is_no_index(run: Any, cases: Path, pictures: Path, tmp_path
 
 
 def test_a_damaged_collection(run: Any, copy: Path) -> None:
-    (vectors,) = copy.glob("segments/*/vectors.npy")
-    data = bytearray(vectors.read_bytes())
-    data[-1] ^= 1
-    vectors.write_bytes(data)
-    failed(run("query", copy, "--like", "grey.png"), 1, "vectors.npy", "damaged")
+    (segment, *_) = copy.glob("segments/*.segment")
+    data = bytearray(segment.read_bytes())
+    with osler.Collection.open(copy) as cases:
+        own = cases.part_vectors(["grey.png"]).vectors[0].tobytes()
+    data[data.index(own)] ^= 1
+    segment.write_bytes(data)
+    failed(run("query", copy, "--like", "grey.png"), 1, segment.name, "damaged")
     result = run("index", "verify", copy)
-    assert result.exit_code == 1 and "vectors.npy" in result.stdout
+    assert result.exit_code == 1 and segment.name in result.stdout
     assert result.stderr.startswith("error: ") and "1 of" in result.stderr
 
 
@@ -337,8 +339,8 @@ def test_a_full_disk_keeps_what_was_there(
 
 
 def test_a_traceback_only_on_request(run: Any, copy: Path) -> None:
-    (vectors,) = copy.glob("segments/*/vectors.npy")
-    vectors.write_bytes(b"")
+    (segment, *_) = copy.glob("segments/*.segment")
+    segment.write_bytes(b"")
     plain = run("index", "info", copy)
     assert plain.exit_code == 1 and "Traceback" not in plain.stderr
     asked = run("index", "info", copy, OSLER_DEBUG="1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from osler.collection.rows import Batch, Columns, Segment
 from osler.items import Locator, Part
 
 ROWS: list[dict[str, Any]] = [
@@ -220,29 +220,21 @@ VALUE = st.one_of(
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUE), min_size=1, max_size=6))
-def test_rows_come_back_from_their_bytes_as_they_went(rows: list[dict[str, Any]]) -> None:
-    columns = Columns({})
-    batch = Batch(2)
-    kept = []
-    for number, row in enumerate(rows):
-        before = dict(columns.types)
-        try:
-            plain = columns.accept(str(number), row)
-        except ValueError:
-            assert columns.types == before
-            continue
-        batch.append(str(number), plain)
-        kept.append(row)
-
-    class Reader:
-        path = Path("x.osler")
-
-        def read(self, name: str) -> bytes:
-            return batch.files("s", columns.types)[name]
-
-    entry = {"id": "s", "first_item": 0, "first_part": 0, "items": len(kept), "parts": 0}
-    segment = Segment(Reader(), entry, 2)  # type: ignore[arg-type]
-    assert [segment.metadata(at) for at in range(len(kept))] == kept
+def test_rows_come_back_from_their_file_as_they_went(rows: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, osler.Collection.create(f"{folder}/x.osler", dim=2) as cases:
+        kept = []
+        for number, row in enumerate(rows):
+            before = cases.schema
+            try:
+                cases.add_vectors([str(number)], None, metadata=[row])
+            except ValueError:
+                assert cases.schema == before
+                continue
+            kept.append((str(number), row))
+        for _ in range(2):
+            with osler.Collection.open(cases.path) as again:
+                assert [(hit.key, hit.metadata) for hit in again.get(again.keys())] == kept
+            cases.compact()
 
 
 def test_pandas_and_arrow_are_only_needed_by_those_who_pass_them() -> None:

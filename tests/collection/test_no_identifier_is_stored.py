@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ def canaries() -> dict[bytes, str]:
 def contents(file: Path) -> bytes:
     """The bytes of a file in upper case, and of a Parquet file its values too, which are compressed."""
     data = file.read_bytes()
-    if file.suffix == ".parquet":
-        data += pl.read_parquet(io.BytesIO(data)).write_ndjson().encode()
+    # Parquet tables begin and end with these four bytes, also where several lie one after another.
+    for table in re.findall(rb"PAR1.*?PAR1(?=PAR1|\0|$)", data, re.DOTALL):
+        data += pl.read_parquet(io.BytesIO(table)).write_ndjson().encode()
     return data.upper()
 
 

@@ -34,7 +34,7 @@ RANKS = {
     "distributed": 6,
     "cli": 7,
 }
-NATIVE_IMPORTERS = {"errors", "index", "collection.rows", "collection.privacy"}
+NATIVE_IMPORTERS = {"index", "collection.privacy", "collection.segment", "collection.store"}
 
 
 def imported(source: str, module: str, *, is_package: bool = False) -> set[str]:

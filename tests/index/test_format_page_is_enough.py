@@ -5,72 +5,12 @@ It checks every checksum and all padding, reads vectors and keys, and reads the 
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import osler
 import pytest
-
-PAGE = 4096
-ELEMENTS = {2: {2: np.float16, 4: np.float32}, 3: {8: np.uint64}, 8: {4: np.float32}, 9: {4: np.float32}}
-
-
-def crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return table
-
-
-TABLE = crc_table()
-
-
-def crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-def read(data: bytes) -> dict[tuple[int, int], np.ndarray[Any, Any]]:
-    """The sections by kind and number, each (rows, elements), after checking every byte that is not hashed."""
-    assert data[:8] == bytes.fromhex("8f4f534c0d0a1a0a")
-    assert crc32c(data[:4092]) == struct.unpack_from("<I", data, 4092)[0]
-    version, count, table, length = struct.unpack_from("<IIQQ", data, 8)
-    features, file_id, blocks = *struct.unpack_from("<Q", data, 64), data[88:104], *struct.unpack_from("<Q", data, 104)
-    assert (version, features, length) == (4, 0, len(data))
-    assert not any(data[72:88])
-    assert not any(data[112:4092])
-    lists = table + 48 * count
-    sums = np.frombuffer(data, "<u4", offset=lists + 4 * -(-blocks // 16_384))
-    assert len(sums) == blocks
-    for piece in range(-(-blocks // 16_384)):
-        own = crc32c(sums[16_384 * piece : 16_384 * (piece + 1)].tobytes())
-        salted = crc32c(file_id + struct.pack("<IIQI", 2**32 - 1, 0, piece, own))
-        assert salted == struct.unpack_from("<I", data, lists + 4 * piece)[0]
-    found = {}
-    at = PAGE
-    for entry in range(count):
-        kind, number, offset, rows, width, stride, element, shift, first = struct.unpack_from(
-            "<IIQQIIIIQ", data, table + 48 * entry
-        )
-        assert offset == at
-        size = rows * stride * element
-        block = (stride * element) << shift
-        for place in range(-(-rows // (1 << shift))):
-            own = crc32c(data[offset + place * block : min(offset + (place + 1) * block, offset + size)])
-            assert crc32c(file_id + struct.pack("<IIQI", kind, number, place, own)) == sums[first + place]
-        at = -(-(offset + size) // PAGE) * PAGE
-        assert not any(data[offset + size : at])
-        of = ELEMENTS.get(kind, {}).get(element) or np.dtype(f"<u{element}")
-        found[kind, number] = np.frombuffer(data, of, rows * stride, offset).reshape(rows, stride)[:, :width]
-    assert at == table
-    return found
+from format_reader import read
 
 
 @pytest.mark.parametrize("codes", ["f32", "f16"])

@@ -363,7 +363,10 @@ class Collection:
         changes.update(self._handle, key, metadata)
 
     def compact(self) -> None:
-        """Write the live items together, and remove the files that only held deleted ones."""
+        """Write small pieces together, and those of which much was deleted without it.
+
+        What it costs is bounded by what was added and deleted since the last time, not by the size of the collection.
+        """
         changes.compact(self._handle)
 
     def keys(self, where: Any = None) -> list[str]:
@@ -445,7 +448,7 @@ class Collection:
 
     def info(self) -> Info:
         """Return what the collection holds and how it was made."""
-        return reading.info(self._read(), self._handle.graph.stats(self._handle.snapshot))
+        return reading.info(self._read(), self._handle.graphs.stats(self._handle.snapshot))
 
     def verify(self) -> None:
         """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them."""
@@ -463,7 +466,7 @@ class Collection:
         condition = snapshot.condition(where)
         snapshot.wanted_kind(options["kind"])
         asked = make(snapshot)
-        answers, searched = query.ask(snapshot, self._handle.graph, asked, condition=condition, **options)
+        answers, searched = query.ask(snapshot, self._handle.graphs, asked, condition=condition, **options)
         return [Hits(snapshot, question, found, searched) for question, found in zip(asked, answers, strict=True)]
 
     def _read(self) -> Snapshot:
@@ -480,7 +483,7 @@ class Collection:
         return len(self._read())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._read().row_of
+        return self._read().row(key) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from osler.collection import compaction
 from osler.collection.handle import Handle
 from osler.collection.outcome import AddReport
-from osler.collection.rows import Array, Batch, as_locator, check_keys, check_kind, table_rows, unit_rows
+from osler.collection.rows import Array, as_locator, check_keys, check_kind, table_rows, unit_rows
+from osler.collection.segment import Batch
 from osler.items import Part
 
 __all__ = ["add_vectors", "compact", "delete", "update"]
@@ -41,7 +43,8 @@ def add_vectors(
         handle.store.check_writable()
         snapshot = handle.snapshot
         owner, found, made = _parts(names, vectors, parts, locators, kind, snapshot.dim, snapshot.metric)
-        present = [position for position, key in enumerate(names) if key in snapshot.row_of]
+        rows_there = snapshot.find(names)
+        present = np.flatnonzero(rows_there >= 0).tolist()
         if present and on_duplicate == "error":
             raise ValueError(
                 f"key {names[present[0]]!r} is in the collection already, and nothing was added; "
@@ -57,9 +60,9 @@ def add_vectors(
             row = columns.accept(key, rows[position], snapshot.first_with)
             first, last = ends[position], ends[position + 1]
             batch.append(key, row, made[first:last], found[first:last])
-        dead = np.array([snapshot.row_of[names[position]] for position in present], np.int64)
+        dead = rows_there[present]
         handle.publish(batch, dead if on_duplicate == "replace" else None, columns)
-        handle.save_graph_if_due()
+        handle.tidy()
         return AddReport(added=len(batch), duplicates=len(left_out))
 
 
@@ -71,7 +74,7 @@ def update(handle: Handle, key: str, metadata: Mapping[str, Any]) -> None:
         handle.check()
         handle.store.check_writable()
         snapshot = handle.snapshot
-        row = snapshot.row_of.get(key)
+        row = snapshot.row(key)
         if row is None:
             raise KeyError(f"there is no item {key!r} in this collection")
         columns = handle.columns()
@@ -79,6 +82,7 @@ def update(handle: Handle, key: str, metadata: Mapping[str, Any]) -> None:
         batch = Batch(snapshot.dim)
         snapshot.copy_into(batch, row, {**snapshot.metadata(row), **accepted})
         handle.publish(batch, np.array([row]), columns)
+        handle.tidy()
 
 
 def delete(handle: Handle, keys: Iterable[str] | None, where: Any) -> int:
@@ -93,24 +97,22 @@ def delete(handle: Handle, keys: Iterable[str] | None, where: Any) -> int:
             dead = np.flatnonzero(snapshot.select(snapshot.condition(where)))
         else:
             names = [keys] if isinstance(keys, str) else list(keys)
-            dead = np.unique([snapshot.row_of[key] for key in names if key in snapshot.row_of]).astype(np.int64)
+            dead = np.unique(snapshot.find(names))
+            dead = dead[dead >= 0]
         handle.publish(dead=dead)
+        handle.tidy()
         return len(dead)
 
 
 def compact(handle: Handle) -> None:
-    """Write the live items into one segment, and leave the files that held deleted ones."""
+    """Write small segments together, and those with many deleted items without them."""
     with handle.write_lock:
         handle.check()
         handle.store.check_writable()
-        snapshot = handle.snapshot
-        if len(snapshot.segments) <= 1 and not snapshot.manifest["tombstones"]:
-            return
-        batch = Batch(snapshot.dim)
-        for row in snapshot.live_rows.tolist():
-            snapshot.copy_into(batch, row)
-        handle.publish(batch, columns=handle.columns(), replace=True)
-        handle.save_graph_if_due()
+        runs = compaction.runs(handle.snapshot)
+        if runs or compaction.surviving_tombstones(handle.snapshot, []) is not None:
+            handle.rewrite(runs)
+        handle.tidy()
 
 
 def _parts(

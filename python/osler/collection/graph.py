@@ -1,15 +1,17 @@
-"""The graph of a collection: an `osler.Index` over its parts, derived from the rows and never needed to read them.
+"""The graphs of a collection: an `osler.Index` over each range of its parts, derived from the rows and never needed to
+read them.
 
-Holds one lock, taken to change the index or to line masks up with it, never during a search.
+Saved graphs are mapped and stay as they are; a small one in memory covers the parts that none of them has. Holds one
+lock, taken to bring them up to a snapshot, never during a search.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,27 +20,83 @@ from osler.collection.rows import Array
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
 from osler.errors import CorruptIndexError, Error, FormatVersionError
+from osler.index import Index, rank_items
 
 if TYPE_CHECKING:
-    from osler.index import Bitmap, Groups, Index
+    from osler.index import Bitmap, Groups
 
-__all__ = ["Graph", "save_graph"]
+__all__ = ["Graphs", "Ranked"]
 
-# Rows outside the graph that are cheaper to add on opening than to have saved: storage.md, "Two shapes on disk".
+# Rows outside the graphs that are cheaper to add on opening than to have saved: storage.md, "Two shapes on disk".
 _OUTSIDE_ROWS = 10_000
 _OUTSIDE_SHARE = 0.05
+# A graph is written again with the rows outside it as long as it is at most so many times their number.
+_TAKEN_ALONG = 2
+# A graph of which this share was deleted is written again.
+_DEAD_SHARE = 0.25
+# Parts among which the score "count" counts: api.md, "Scores of items".
+_COUNTED = 20
+
+# The item rows, scores and best part rows of one query.
+Ranked = tuple[Array, Array, Array]
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """An index that covers one snapshot, and the part row of each of its keys, -1 where the snapshot has none."""
+@dataclass(eq=False)
+class _Covered:
+    """An index, and where its keys are in one snapshot.
+
+    `exact` says that it has all live parts of a range and no other. `part_rows` has the part row of each key, -1 where
+    the snapshot has none.
+    """
 
     index: Index
-    part_rows: Array
+    snapshot: Snapshot
+    exact: bool
+    _rows: Array | None = None
+    _allowed: tuple[Array, Bitmap | None] | None = None
+    # By the identity of an array, which is held here so that no other has it.
+    _grouped: dict[int, tuple[Array, Groups]] = field(default_factory=dict)
+
+    @property
+    def part_rows(self) -> Array:
+        if self._rows is None:
+            keys, ids = self.index.keys, self.snapshot.part_ids
+            rows = np.searchsorted(ids, keys).astype(np.int64)
+            known = rows < len(ids)
+            known[known] = ids[rows[known]] == keys[known]
+            self._rows = np.where(known, rows, -1)
+        return self._rows
+
+    def allow(self, admitted: Array) -> Bitmap | None:
+        """Return the keys that may be returned; None for all."""
+        if self._allowed is None or self._allowed[0] is not admitted:
+            if self.exact and admitted.all():
+                bitmap = None
+            else:
+                chosen = (self.part_rows >= 0) & admitted[self.part_rows]
+                bitmap = None if chosen.all() else self.index.bitmap(chosen)
+            self._allowed = (admitted, bitmap)
+        return self._allowed[1]
+
+    def grouping(self, named: Array, of_rows: Callable[[Array], Array]) -> Groups:
+        """Return the group of each key, prepared once while the same array comes again."""
+        known = self._grouped.get(id(named))
+        if known is None:
+            rows = self.part_rows
+            known = self._grouped[id(named)] = (named, self.index.groups(np.where(rows >= 0, of_rows(rows), -1)))
+        return known[1]
 
 
-class Graph:
-    """The index in memory, brought up to a snapshot when a search needs it.
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """What answers for one snapshot: no part is in two of them."""
+
+    snapshot: Snapshot
+    covered: list[_Covered]
+
+
+class Graphs:
+    """The indexes of a collection, brought up to a snapshot when a search needs them.
 
     Parameters
     ----------
@@ -48,13 +106,11 @@ class Graph:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._index: Index | None = None
-        self._mapped = False
+        self._saved: dict[str, Index] = {}
+        self._lost: set[str] = set()
+        self._tail: Index | None = None
         self._warned = False
-        self._state: tuple[Snapshot, Ready] | None = None
-        self._allowed: tuple[Array, Bitmap | None] | None = None
-        # By the identity of an array, which is held here so that no other has it.
-        self._grouped: dict[int, tuple[Array, Groups]] = {}
+        self._ready_one: _Ready | None = None
 
     def search(
         self,
@@ -68,7 +124,7 @@ class Graph:
         excluded: Sequence[int] | None,
         score: str,
         recall: float,
-    ) -> list[tuple[Array, Array, Array]] | None:
+    ) -> list[Ranked] | None:
         """Return the item rows, scores and best part rows of each query's k best items; None if rows must be scanned.
 
         Parameters
@@ -88,183 +144,283 @@ class Graph:
             ready = self._ready(snapshot)
             if ready is None:
                 return None
-            index = ready.index
-            if not len(index) or not len(snapshot.part_ids):
-                nothing = np.empty(0, np.int64)
-                return [(nothing, np.empty(0, np.float32), nothing)] * len(sets)
-            if self._allowed is None or self._allowed[0] is not admitted:
-                self._allowed = (admitted, _bitmap(ready, admitted))
-            bitmap = self._allowed[1]
-            parts = self._grouping(ready, items, lambda rows: items[rows])
-            prepared = None if groups is None else self._grouping(ready, groups, lambda rows: groups[items[rows]])
-        offsets = np.cumsum([0, *(len(vectors) for vectors in sets)])
-        found = index.search_items(
-            np.concatenate(sets),
-            parts,
-            k,
-            score=score,
-            offsets=offsets,
-            recall=recall,
-            filter=bitmap,
-            groups=prepared,
-            exclude_groups=None if excluded is None else np.asarray(excluded, np.int64),
-            exclude_by=None if excluded is None else parts,
-        )
-        rows = np.searchsorted(snapshot.part_ids, found.parts)
-        columns = zip(found.items, found.scores, rows, found.counts, strict=True)
-        return [(own[:count], scores[:count], best[:count]) for own, scores, best, count in columns]
-
-    def _grouping(self, ready: Ready, named: Array, of_rows: Callable[[Array], Array]) -> Groups:
-        """Return the group of each of the index's keys, prepared once while the same array comes again."""
-        known = self._grouped.get(id(named))
-        if known is None:
-            rows = ready.part_rows
-            known = (named, ready.index.groups(np.where(rows >= 0, of_rows(rows), -1)))
-            self._grouped[id(named)] = known
-        return known[1]
+            allowed = [covered.allow(admitted) for covered in ready.covered]
+        covered = [pair for pair in zip(ready.covered, allowed, strict=True) if len(pair[0].index)]
+        if len(covered) > 1 and score == "count":
+            return [
+                _counted(covered, vectors, k, items, groups, None if excluded is None else excluded[at], recall)
+                for at, vectors in enumerate(sets)
+            ]
+        plain = snapshot.single and groups is None and excluded is None and score == "max"
+        if plain and all(len(vectors) == 1 for vectors in sets):
+            answers = [_plain(one, bitmap, np.concatenate(sets), k, items, recall) for one, bitmap in covered]
+        else:
+            with self._lock:
+                prepared = [
+                    (
+                        one.grouping(items, lambda rows: items[rows]),
+                        None if groups is None else one.grouping(groups, lambda rows: groups[items[rows]]),
+                    )
+                    for one, _ in covered
+                ]
+            answers = [
+                _by_items(one, bitmap, sets, k, *grouping, excluded, score, recall)
+                for (one, bitmap), grouping in zip(covered, prepared, strict=True)
+            ]
+        if len(answers) == 1:
+            return answers[0]
+        if not answers:
+            nothing = np.empty(0, np.int64)
+            return [(nothing, np.empty(0, np.float32), nothing)] * len(sets)
+        return [_merged([answer[at] for answer in answers], k, groups) for at in range(len(sets))]
 
     def outside(self, snapshot: Snapshot) -> int:
-        """Return how many live parts the saved graph lacks."""
-        saved = snapshot.manifest["index"]
-        covered = set(saved["segments"]) if saved else set()
-        parts = sum(len(segment.part_items) for segment in snapshot.segments if segment.id not in covered)
-        return int(parts)
+        """Return how many live parts no saved graph has."""
+        saved = snapshot.manifest["graphs"]
+        within = sum(_count_live(snapshot, entry["first_part"], entry["end_part"]) for entry in saved)
+        return _count_live(snapshot, 0, snapshot.manifest["next_part"]) - within
 
     def due(self, snapshot: Snapshot) -> bool:
-        """Say whether so many parts are outside the saved graph that it must be written again."""
-        return self.outside(snapshot) > _allowed_outside(snapshot)
+        """Say whether so many parts are outside the saved graphs, or dead in one, that graphs must be written again."""
+        if self.outside(snapshot) > _allowed_outside(snapshot):
+            return True
+        return any(_is_stale(snapshot, entry) for entry in snapshot.manifest["graphs"])
 
-    def save(self, snapshot: Snapshot, path: Path) -> dict[str, Any] | None:
-        """Write the index to `path` and return what it covers; None where there is nothing to write."""
-        with self._lock:
-            ready = self._ready(snapshot)
-        if ready is None or not len(ready.index):
-            return None
-        ready.index.save(str(path))
-        return {
-            "segments": [segment.id for segment in snapshot.segments],
-            "tombstones": list(snapshot.manifest["tombstones"]),
-        }
+    def save(self, snapshot: Snapshot) -> bool:
+        """Write graphs for what is outside the saved ones, and again for those with many dead parts, and publish them.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to write.
+        """
+        kept = [entry for entry in snapshot.manifest["graphs"] if not _is_stale(snapshot, entry)]
+        outside = self.outside(snapshot)
+        # Of the graphs after the last that stays, each is written again while it is small beside what is new.
+        while kept and outside and kept[-1]["parts"] <= _TAKEN_ALONG * outside:
+            outside += kept.pop()["parts"]
+        made: list[tuple[dict[str, Any], Index]] = []
+        start = 0
+        for stop in [*(entry["first_part"] for entry in kept), snapshot.manifest["next_part"]]:
+            rows = _live_rows(snapshot, start, stop)
+            if len(rows):
+                ids = snapshot.part_ids[rows]
+                tail = self._tail
+                if tail is None or len(tail) != len(ids) or (tail.keys != ids).any():
+                    tail = Index.build(snapshot.vectors(rows), keys=ids, metric=snapshot.metric)
+                made.append(({"first_part": start, "end_part": stop, "parts": len(rows)}, tail))
+            start = next((entry["end_part"] for entry in kept if entry["first_part"] == stop), stop)
+        gone = [entry["file"] for entry in snapshot.manifest["graphs"] if entry not in kept]
+        if not made and not gone:
+            return False
+        entries, new = list(kept), {}
+        for entry, index in made:
+            path = self._store.draft_path()
+            index.save(str(path))
+            name = self._store.new_name("graphs", "index")
+            new[name] = path
+            entries.append({"file": name, **entry})
+        entries.sort(key=lambda entry: int(entry["first_part"]))
+        self._store.commit({"graphs": entries}, new, gone)
+        return True
 
     def stats(self, snapshot: Snapshot) -> dict[str, Any] | None:
-        """Return what the index says of itself; None where none was saved and no search has needed one yet."""
+        """Return what the largest index says of itself; None where none was saved and no search has needed one yet."""
         with self._lock:
-            if self._index is None:
-                self._index = self._load(snapshot)
-            return None if self._index is None else dict(self._index.stats())
+            found = [index for entry in snapshot.manifest["graphs"] if (index := self._load(snapshot, entry))]
+            if self._tail is not None:
+                found.append(self._tail)
+            return dict(max(found, key=len).stats()) | {"graphs": len(found)} if found else None
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Take `snapshot` as the one that the index is up to: its rows are the same."""
+        """Take a snapshot of the same rows, whose graphs may have been written again."""
         with self._lock:
-            if self._state is not None:
-                self._state = (snapshot, self._state[1])
+            listed = {entry["file"] for entry in snapshot.manifest["graphs"]}
+            self._saved = {name: index for name, index in self._saved.items() if name in listed}
+            if listed and not self.outside(snapshot):
+                self._tail = None
+            self._ready_one = None
 
-    def _ready(self, snapshot: Snapshot) -> Ready | None:
-        if self._state is None or self._state[0] is not snapshot:
-            index = self._refresh(snapshot)
+    def _ready(self, snapshot: Snapshot) -> _Ready | None:
+        if self._ready_one is None or self._ready_one.snapshot is not snapshot:
+            covered = self._bring_up(snapshot)
+            if covered is None:
+                return None
+            self._ready_one = _Ready(snapshot, covered)
+        return self._ready_one
+
+    def _bring_up(self, snapshot: Snapshot) -> list[_Covered] | None:
+        found, gaps, start = [], [], 0
+        for entry in snapshot.manifest["graphs"]:
+            index = self._load(snapshot, entry)
             if index is None:
-                return None
-            keys, ids = index.keys, snapshot.part_ids
-            rows = np.searchsorted(ids, keys).astype(np.int64)
-            known = rows < len(ids)
-            known[known] = ids[rows[known]] == keys[known]
-            self._state = (snapshot, Ready(index, np.where(known, rows, -1)))
-            self._allowed = None
-            self._grouped = {}
-        return self._state[1]
-
-    def _refresh(self, snapshot: Snapshot) -> Index | None:
-        from osler.index import Index
-
-        wanted_rows = np.flatnonzero(snapshot.live_parts)
-        wanted = snapshot.part_ids[wanted_rows]
-        if self._index is None:
-            self._index = self._load(snapshot)
-        if self._index is None:
-            if not self._store.writable and len(wanted) > _OUTSIDE_ROWS:
+                continue
+            live = _count_live(snapshot, entry["first_part"], entry["end_part"])
+            found.append(_Covered(index, snapshot, live == len(index)))
+            gaps.append((start, entry["first_part"]))
+            start = entry["end_part"]
+        gaps.append((start, snapshot.manifest["next_part"]))
+        outside = sum(_count_live(snapshot, *gap) for gap in gaps)
+        if outside > _allowed_outside(snapshot) and not self._store.writable:
+            if snapshot.manifest["graphs"] and not self._lost:
+                self._warn("has many rows outside its graph, so every search scans all rows; open it with mode='a'")
+            else:
                 self._warn("has no usable graph, so every search scans all rows; open it with mode='a' to rebuild it")
-                return None
-            self._index = (
-                Index.build(snapshot.vectors(wanted_rows), keys=wanted, metric=snapshot.metric)
-                if len(wanted)
-                else Index(dim=snapshot.dim, metric=snapshot.metric)
-            )
-            return self._index
-        present = self._index.keys
+            return None
+        if outside:
+            rows = np.concatenate([_live_rows(snapshot, *gap) for gap in gaps])
+            found.append(_Covered(self._tail_of(snapshot, rows), snapshot, True))
+        return found
+
+    def _tail_of(self, snapshot: Snapshot, rows: Array) -> Index:
+        """Return an index over the parts at these rows, made from the last one where that saves work."""
+        wanted = snapshot.part_ids[rows]
+        if self._tail is None:
+            self._tail = Index.build(snapshot.vectors(rows), keys=wanted, metric=snapshot.metric)
+            return self._tail
+        # Searches of earlier snapshots go on with the one they have.
+        tail = copy.copy(self._tail)
+        present = tail.keys
         missing = ~np.isin(wanted, present, assume_unique=True)
         gone = present[~np.isin(present, wanted, assume_unique=True)]
-        if not missing.any() and not len(gone):
-            return self._index
-        if not self._store.writable and int(missing.sum()) > _allowed_outside(snapshot):
-            self._warn("has many rows outside its graph, so every search scans all rows; open it with mode='a'")
-            return None
-        if self._mapped:
-            self._index = self._load(snapshot, mutable=True)
-            return self._refresh(snapshot)
+        if len(gone) == len(present):
+            self._tail = None
+            return self._tail_of(snapshot, rows)
+        if not len(gone) and not missing.any():
+            return self._tail
         if len(gone):
-            self._index.delete(gone)
+            tail.delete(gone)
         if missing.any():
-            self._index.add(snapshot.vectors(wanted_rows[missing]), keys=wanted[missing])
-        return self._index
+            tail.add(snapshot.vectors(rows[missing]), keys=wanted[missing])
+        self._tail = tail
+        return tail
 
-    def _load(self, snapshot: Snapshot, mutable: bool = False) -> Index | None:
-        """Open the saved graph: mapped where it covers the snapshot exactly and nothing will be added."""
-        from osler.index import Index
-
-        saved = snapshot.manifest["index"]
-        if saved is None:
+    def _load(self, snapshot: Snapshot, entry: Mapping[str, Any]) -> Index | None:
+        name = entry["file"]
+        if name in self._saved:
+            return self._saved[name]
+        if name in self._lost:
             return None
-        exact = saved["tombstones"] == snapshot.manifest["tombstones"] and not self.outside(snapshot)
-        self._mapped = exact and not mutable and not self._store.writable
-        path = self._store.path / saved["file"]
         try:
-            index = Index.open(str(path), mmap=self._mapped)
+            # Checks that it is the file that was listed; opened by its path, it would be any.
+            snapshot.state.file(name)
+            index = Index.open(str(self._store.path / name))
         except (CorruptIndexError, FormatVersionError, OSError):
-            if self._store.superseded(saved["file"]):
-                self._warn("has been changed since it was opened, and its former graph is gone; open it again")
-            else:
-                self._warn("has a missing or damaged graph, which is built again from its rows")
-            self._mapped = False
+            index = None
+        except Error as error:
+            if error.code != "stale":
+                raise
+            index = None
+        if index is None or index.dim != snapshot.dim or index.metric != snapshot.metric:
+            self._warn("has a missing or damaged graph, which is built again from its rows")
+            self._lost.add(name)
             return None
-        if index.dim != snapshot.dim or index.metric != snapshot.metric:
-            self._warn("has a graph of another collection, which is built again from its rows")
-            self._mapped = False
-            return None
+        self._saved[name] = index
         return index
 
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(f"{self._store.path.name} {what}", stacklevel=6)
+            warnings.warn(f"{self._store.path.name} {what}", stacklevel=7)
 
 
-def save_graph(store: Store, graph: Graph, snapshot: Snapshot) -> bool:
-    """Write the graph and publish it; False where that failed, which costs time later and no row."""
-    from secrets import token_hex
-
-    path = store.stage_path()
-    try:
-        covers = graph.save(snapshot, path)
-    except (OSError, Error):
-        path.unlink(missing_ok=True)
-        warnings.warn(
-            f"the graph of {store.path.name} could not be saved; its rows are safe, and opening it takes longer",
-            stacklevel=4,
-        )
-        return False
-    if covers is None:
-        return False
-    name = f"index/{token_hex(16)}.index"
-    former = snapshot.manifest["index"]
-    drop = frozenset((former["file"],)) if former else frozenset()
-    store.commit({"index": {"file": name, **covers}}, {name: path}, drop)
-    return True
+def _plain(
+    covered: _Covered, bitmap: Bitmap | None, queries: Array, k: int, items: Array, recall: float
+) -> list[Ranked]:
+    """Search for items of one part each: a part found is an item found."""
+    found = covered.index.search(queries, k=min(k, len(covered.index)), recall=recall, filter=bitmap)
+    rows = np.searchsorted(covered.snapshot.part_ids, found.keys)
+    return [
+        (items[own[:count]], scores[:count], own[:count])
+        for own, scores, count in zip(rows, found.scores, found.counts, strict=True)
+    ]
 
 
-def _bitmap(ready: Ready, admitted: Array) -> Bitmap | None:
-    """Return the keys of the index that may be returned; None for all."""
-    chosen = (ready.part_rows >= 0) & admitted[ready.part_rows]
-    return None if chosen.all() else ready.index.bitmap(chosen)
+def _by_items(
+    covered: _Covered,
+    bitmap: Bitmap | None,
+    sets: Sequence[Array],
+    k: int,
+    parts: Groups,
+    groups: Groups | None,
+    excluded: Sequence[int] | None,
+    score: str,
+    recall: float,
+) -> list[Ranked]:
+    found = covered.index.search_items(
+        np.concatenate(sets),
+        parts,
+        k,
+        score=score,
+        offsets=np.cumsum([0, *(len(vectors) for vectors in sets)]),
+        recall=recall,
+        filter=bitmap,
+        groups=groups,
+        exclude_groups=None if excluded is None else np.asarray(excluded, np.int64),
+        exclude_by=None if excluded is None else parts,
+    )
+    rows = np.searchsorted(covered.snapshot.part_ids, found.parts)
+    columns = zip(found.items, found.scores, rows, found.counts, strict=True)
+    return [(own[:count], scores[:count], best[:count]) for own, scores, best, count in columns]
+
+
+def _counted(
+    covered: Sequence[tuple[_Covered, Bitmap | None]],
+    vectors: Array,
+    k: int,
+    items: Array,
+    groups: Array | None,
+    excluded: int | None,
+    recall: float,
+) -> Ranked:
+    """Rank by how many parts of an item are among the nearest of all, which no single index knows."""
+    near: list[Array] = []
+    for one, bitmap in covered:
+        own = one.part_rows
+        if excluded is not None and excluded >= 0:
+            allowed = (own >= 0) & (items[own] != excluded)
+            kept = one.index.bitmap(allowed)
+            bitmap = kept if bitmap is None else bitmap & kept
+        found = one.index.search(vectors, k=min(_COUNTED, len(one.index)), recall=recall, filter=bitmap)
+        near.extend(keys[:count] for keys, count in zip(found.keys, found.counts, strict=True))
+    snapshot = covered[0][0].snapshot
+    rows = np.searchsorted(snapshot.part_ids, np.unique(np.concatenate(near)))
+    scores = snapshot.scores(vectors, rows)
+    of_group = None if groups is None else groups[items[rows]]
+    ranked = rank_items(scores, items[rows], k, score="count", groups=of_group)
+    return ranked.items, ranked.scores, rows[ranked.parts.astype(np.int64)]
+
+
+def _merged(answers: Sequence[Ranked], k: int, groups: Array | None) -> Ranked:
+    """Return the best of several answers about different items; of those of one group the best."""
+    items, scores, parts = (np.concatenate(column) for column in zip(*answers, strict=True))
+    order = np.argsort(-scores, kind="stable")
+    if groups is not None:
+        _, first = np.unique(groups[items[order]], return_index=True)
+        order = order[np.sort(first)]
+    order = order[:k]
+    return items[order], scores[order], parts[order]
+
+
+def _bounds(snapshot: Snapshot, start: int, stop: int) -> tuple[int, int]:
+    """Return the first and last part row with ids from `start` up to `stop`."""
+    low, high = np.searchsorted(snapshot.part_ids, np.array([start, stop], np.uint64)).tolist()
+    return low, high
+
+
+def _count_live(snapshot: Snapshot, start: int, stop: int) -> int:
+    low, high = _bounds(snapshot, start, stop)
+    return int(np.count_nonzero(snapshot.live_parts[low:high]))
+
+
+def _live_rows(snapshot: Snapshot, start: int, stop: int) -> Array:
+    low, high = _bounds(snapshot, start, stop)
+    return low + np.flatnonzero(snapshot.live_parts[low:high])
+
+
+def _is_stale(snapshot: Snapshot, entry: Mapping[str, Any]) -> bool:
+    live = _count_live(snapshot, entry["first_part"], entry["end_part"])
+    return live < (1 - _DEAD_SHARE) * int(entry["parts"])
 
 
 def _allowed_outside(snapshot: Snapshot) -> int:

@@ -1,4 +1,4 @@
-"""What an open collection holds: its directory, the state in force, the graph, the encoder and the secret.
+"""What an open collection holds: its directory, the state in force, the graphs, the encoder and the secret.
 
 The one place that turns rows into a commit. Thread-safe for reading; one writer at a time by its lock.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osler.collection import privacy
-from osler.collection.graph import Graph, save_graph
-from osler.collection.rows import Array, Batch, Columns, Place, locator_bytes, locators_name
-from osler.collection.snapshot import Snapshot, tombstone_bytes
-from osler.collection.store import Store
+from osler.collection import compaction, privacy
+from osler.collection.graph import Graphs
+from osler.collection.rows import Array, Columns
+from osler.collection.segment import Batch, Place, locator_sections
+from osler.collection.snapshot import Snapshot
+from osler.collection.store import Sections, Store
 from osler.errors import EncoderError, Error, ForkedHandleError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ __all__ = ["Handle", "initial_state"]
 _METRICS = ("cosine", "dot", "l2")
 # Below this many parts a graph is made faster than it is read: api.md, "Calibration".
 _WORTH_SAVING = 2_000
-_ATTEMPTS = 5
 
 
 class Handle:
@@ -37,8 +37,9 @@ class Handle:
 
     def __init__(self, path: Path, writable: bool, encoder: Encoder | None = None) -> None:
         self.path = path
-        self.store, self.snapshot = _newest(path, writable)
-        self.graph = Graph(self.store)
+        self.store = Store.open(path, writable=writable)
+        self.snapshot = Snapshot(self.store)
+        self.graphs = Graphs(self.store)
         self.write_lock = threading.RLock()
         self._encoder: Encoder | None = None
         self._pid = os.getpid()
@@ -56,13 +57,18 @@ class Handle:
             )
 
     def close(self) -> None:
-        """Save a graph that is worth it, and release the lock."""
+        """Save graphs that are worth it, and release the lock."""
         if not self._open:
             return
         if os.getpid() == self._pid and self.store.writable:
             try:
-                if self.graph.outside(self.snapshot) >= _WORTH_SAVING:
-                    self.save_graph()
+                if self.graphs.outside(self.snapshot) >= _WORTH_SAVING:
+                    self.save_graphs()
+            except (OSError, Error):
+                warnings.warn(
+                    f"the graph of {self.path.name} could not be saved; its rows are safe, and opening it takes longer",
+                    stacklevel=4,
+                )
             finally:
                 self._open = False
                 self.store.close()
@@ -140,7 +146,6 @@ class Handle:
         dead: Array | None = None,
         columns: Columns | None = None,
         changes: Mapping[str, Any] | None = None,
-        replace: bool = False,
     ) -> None:
         """Commit new items and deletions together, and let every later call see them.
 
@@ -152,78 +157,117 @@ class Handle:
             The columns after the new rows.
         changes : mapping, optional
             Other entries of the manifest.
-        replace : bool
-            The batch takes the place of every segment.
         """
         manifest = self.snapshot.manifest
         state: dict[str, Any] = dict(changes or {})
-        new: dict[str, bytes | Path] = {}
-        drop: frozenset[str] = frozenset()
-        segments = list(manifest["segments"])
-        if replace:
-            segments, drop = [], frozenset(manifest["files"])
-            state |= {"segments": segments, "tombstones": [], "index": None}
+        new: dict[str, Sections | Path] = {}
         if batch is not None and len(batch):
-            identity = token_hex(16)
             types = columns.types if columns is not None else self.snapshot.types
-            new |= batch.files(identity, types)
+            sections, images = batch.sections(types)
+            next_item, next_part = manifest["next_item"] + len(batch), manifest["next_part"] + len(batch.parts)
             entry = {
-                "id": identity,
                 "items": len(batch),
                 "parts": len(batch.parts),
+                "images": images,
                 "first_item": manifest["next_item"],
+                "end_item": next_item,
                 "first_part": manifest["next_part"],
             }
+            places = batch.places()
+            entry |= self._listed(new, sections, locator_sections(places) if places else None)
             state |= {
-                "segments": [*segments, entry],
-                "next_item": manifest["next_item"] + len(batch),
-                "next_part": manifest["next_part"] + len(batch.parts),
+                "segments": [*manifest["segments"], entry],
+                "next_item": next_item,
+                "next_part": next_part,
                 "schema": types,
             }
         if dead is not None and len(dead):
-            name = f"tombstones/{token_hex(16)}.npy"
-            new[name] = tombstone_bytes(self._item_ids(dead))
+            ids = np.sort(self.snapshot.item_ids(dead)).astype(np.uint64)
+            name = self.store.new_name("tombstones", "tombstones")
+            new[name] = [("tombstones", ids)]
             state["tombstones"] = [*manifest["tombstones"], name]
         if not state:
             return
-        self.store.commit(state, new, drop)
+        self.store.commit(state, new)
         self.snapshot = Snapshot(self.store, self.snapshot)
+
+    def tidy(self) -> None:
+        """Do what recent changes have made due: write small segments together, write graphs.
+
+        What was committed before is safe, so a failure is a warning, and later calls say why they cannot write.
+        """
+        try:
+            while (run := compaction.due(self.snapshot)) is not None:
+                self.rewrite([run])
+            if self.graphs.due(self.snapshot):
+                self.save_graphs()
+        except (OSError, Error):
+            warnings.warn(
+                f"{self.path.name} could not be tidied up; its rows are safe, and opening and searching take longer",
+                stacklevel=4,
+            )
+
+    def rewrite(self, runs: list[tuple[int, int]]) -> None:
+        """Write each run of neighbouring segments as one without its deleted items, in one commit."""
+        snapshot = self.snapshot
+        entries = list(snapshot.manifest["segments"])
+        new: dict[str, Sections | Path] = {}
+        drop: list[str] = []
+        ids = compaction.surviving_tombstones(snapshot, runs)
+        state: dict[str, Any] = {}
+        for start, stop in sorted(runs, reverse=True):
+            merged = compaction.merge(snapshot, start, stop)
+            for entry in entries[start:stop]:
+                drop += [name for name in (entry["file"], entry["locators"]) if name is not None]
+            made = []
+            if merged.entry is not None:
+                made = [merged.entry | self._listed(new, merged.sections, merged.locators)]
+            entries[start:stop] = made
+        state["segments"] = entries
+        if ids is not None:
+            drop += snapshot.manifest["tombstones"]
+            state["tombstones"] = []
+            if len(ids):
+                name = self.store.new_name("tombstones", "tombstones")
+                new[name] = [("tombstones", ids.astype(np.uint64))]
+                state["tombstones"] = [name]
+        self.store.commit(state, new, drop)
+        self.snapshot = Snapshot(self.store, snapshot)
 
     def relocate(self, moved: Mapping[str, Place]) -> None:
         """Commit where the files of some items, by key, lie now."""
         snapshot = self.snapshot
         places: dict[str, dict[int, Place]] = {}
-        for key, place in moved.items():
-            segment, item = snapshot.locate(snapshot.row_of[key])
+        for row, place in zip(snapshot.find(moved).tolist(), moved.values(), strict=True):
+            segment, item = snapshot.locate(row)
             places.setdefault(segment.id, dict(snapshot.locators(segment.id)))[item] = place
         if not places:
             return
-        names = {segment: f"locators/{token_hex(16)}.parquet" for segment in places}
+        names = {segment: self.store.new_name("locators", "locators") for segment in places}
         entries = snapshot.manifest["segments"]
-        changed = [entry | {"locators": names[entry["id"]]} if entry["id"] in names else entry for entry in entries]
-        former = frozenset(locators_name(entry) for entry in entries if entry["id"] in names)
-        self.store.commit(
-            {"segments": changed}, {names[segment]: locator_bytes(places[segment]) for segment in places}, former
-        )
+        changed = [entry | {"locators": names[entry["file"]]} if entry["file"] in names else entry for entry in entries]
+        former = [entry["locators"] for entry in entries if entry["file"] in names and entry["locators"] is not None]
+        new = {names[segment]: locator_sections(places[segment]) for segment in places}
+        self.store.commit({"segments": changed}, new, former)
         self.snapshot = Snapshot(self.store, snapshot)
 
-    def save_graph(self) -> None:
-        """Write the graph, if there is one."""
-        if save_graph(self.store, self.graph, self.snapshot):
-            self.snapshot = self.snapshot.under(self.store.manifest)
-            self.graph.follow(self.snapshot)
+    def save_graphs(self) -> None:
+        """Write the graphs of what none of the saved ones has."""
+        if self.graphs.save(self.snapshot):
+            self.snapshot = self.snapshot.under(self.store)
+            self.graphs.follow(self.snapshot)
 
-    def save_graph_if_due(self) -> None:
-        """Write the graph where too many rows are outside the one that was written."""
-        if self.graph.due(self.snapshot):
-            self.save_graph()
-
-    def _item_ids(self, rows: Array) -> Array:
-        ids = []
-        for row in rows.tolist():
-            segment, item = self.snapshot.locate(row)
-            ids.append(segment.first_item + item)
-        return np.asarray(ids, np.int64)
+    def _listed(
+        self, new: dict[str, Sections | Path], sections: Sections, locators: Sections | None
+    ) -> dict[str, str | None]:
+        """Add the files of a segment to those of a commit, and return how its entry names them."""
+        name = self.store.new_name("segments", "segment")
+        new[name] = sections
+        where = None
+        if locators is not None:
+            where = self.store.new_name("locators", "locators")
+            new[where] = locators
+        return {"file": name, "locators": where}
 
     def _same(self, encoder: Encoder) -> Encoder:
         named = self.snapshot.manifest["encoder"]
@@ -236,23 +280,6 @@ class Handle:
                 "encoders cannot be compared, so use the first or build a new collection"
             )
         return encoder
-
-
-def _newest(path: Path, writable: bool) -> tuple[Store, Snapshot]:
-    """Open a collection at its newest commit, again where a writer overtook the reading of it."""
-    attempts = _ATTEMPTS
-    while True:
-        attempts -= 1
-        try:
-            store = Store.open(path, writable=writable)
-            try:
-                return store, Snapshot(store)
-            except BaseException:
-                store.close()
-                raise
-        except Error as error:
-            if error.code != "stale" or not attempts:
-                raise
 
 
 def initial_state(
@@ -281,7 +308,7 @@ def initial_state(
     return {
         "dim": int(dim),
         "encoder": named,
-        "index": None,
+        "graphs": [],
         "metric": metric,
         "next_item": 0,
         "next_part": 0,

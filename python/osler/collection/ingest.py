@@ -18,7 +18,8 @@ import numpy as np
 from osler.collection.handle import Handle
 from osler.collection.outcome import AddReport, Failure
 from osler.collection.privacy import Secret, content_digest, policy, stored_columns
-from osler.collection.rows import Array, Batch, Columns, Place, check_table, unit_rows
+from osler.collection.rows import Array, Columns, check_table, unit_rows
+from osler.collection.segment import Batch, Place
 from osler.config import LIMITS
 from osler.decode import format_of, read_bytes
 from osler.errors import EncoderError, Error, SourceError
@@ -98,7 +99,8 @@ class _Run:
     columns: Columns
     changes: dict[str, Any]
     secret: Secret | None = None
-    known: dict[str, str | None] = field(default_factory=dict)
+    # What this call has accepted, by key.
+    accepted: dict[str, str] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
     moved: dict[str, Place] = field(default_factory=dict)
     waiting: list[_Waiting] = field(default_factory=list)
@@ -108,9 +110,16 @@ class _Run:
     failures: list[Failure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.batch = Batch(self.handle.snapshot.dim)
+
+    def known(self, key: str) -> tuple[bool, str | None]:
+        """Return whether there is an item of this key, stored or accepted, and the digest of its content."""
+        accepted = self.accepted.get(key)
+        if accepted is not None:
+            return True, accepted
         snapshot = self.handle.snapshot
-        self.known = dict.fromkeys(snapshot.keys) | dict(snapshot.contents())
-        self.batch = Batch(snapshot.dim)
+        row = snapshot.row(key)
+        return (False, None) if row is None else (True, snapshot.content(row))
 
     def fail(self, entry: Entry, code: str, message: str, error: BaseException | None) -> None:
         if self.on_error == "raise":
@@ -132,8 +141,9 @@ class _Run:
         key = item.key
         if key is None:
             key = content = _dicom_key(self.secret, item.content)
-        if key in self.known:
-            if self.known[key] == content:
+        there, stored = self.known(key)
+        if there:
+            if stored == content:
                 self.repeat(read.entry, key)
                 return
             if self.on_duplicate == "skip":
@@ -147,9 +157,9 @@ class _Run:
         except ValueError as error:
             self.fail(read.entry, "metadata", str(error), None)
             return
-        if key in self.known:
+        if there:
             self.replaced.add(key)
-        self.known[key] = content
+        self.accepted[key] = content
         place = (str(self.source.root), _files(read.entry, self.source.root))
         self.waiting.append(_Waiting(read.entry, key, row, item, content, place))
         if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES:
@@ -159,9 +169,10 @@ class _Run:
         """Count a duplicate, and note where it lies if the file that the item was made of is there no longer."""
         self.duplicates += 1
         snapshot = self.handle.snapshot
-        if key not in snapshot.row_of:
+        row = snapshot.row(key)
+        if row is None or key is None:
             return
-        former = snapshot.locator(snapshot.row_of[key])
+        former = snapshot.locator(row)
         place = (str(self.source.root), _files(entry, self.source.root))
         if former is not None and former != place and not all(Path(former[0], file).exists() for file in former[1]):
             self.moved[key] = place
@@ -178,7 +189,7 @@ class _Run:
             found = [self._alone(one) for one in waiting]
         for one, vectors in zip(waiting, found, strict=True):
             if isinstance(vectors, SourceError):
-                self.known.pop(one.key, None)
+                self.accepted.pop(one.key, None)
                 self.replaced.discard(one.key)
                 self.fail(one.entry, vectors.code, str(vectors), vectors)
                 continue
@@ -193,9 +204,10 @@ class _Run:
         batch, self.batch = self.batch, Batch(snapshot.dim)
         if not len(batch):
             return
-        dead = [snapshot.row_of[key] for key in batch.keys if key in self.replaced and key in snapshot.row_of]
-        self.handle.publish(batch, np.array(dead, np.int64), self.columns, self.changes)
+        dead = snapshot.find(key for key in batch.keys if key in self.replaced)
+        self.handle.publish(batch, dead[dead >= 0], self.columns, self.changes)
         self.added += len(batch)
+        self.handle.tidy()
 
     def report(self) -> AddReport:
         return AddReport(
@@ -309,7 +321,6 @@ def add(
                 raise
             run.commit()
             handle.relocate({key: place for key, place in run.moved.items() if key not in run.replaced})
-        handle.save_graph_if_due()
         return run.report()
 
 
@@ -367,14 +378,19 @@ def _read(source: Source, entry: Entry, run: _Run) -> _Read:
 
 def _known_key(entry: Entry, run: _Run) -> str | None:
     """Return the key that a file would get if its bytes are in the collection under it, without decoding them."""
-    if not run.known or entry.members or not 0 < entry.size <= LIMITS.bytes_per_file or entry.path.is_symlink():
+    if (
+        not (run.accepted or len(run.handle.snapshot))
+        or entry.members
+        or not 0 < entry.size <= LIMITS.bytes_per_file
+        or entry.path.is_symlink()
+    ):
         return None
     data = read_bytes(entry.path)
     if run.secret is not None:
         key = _dicom_key(run.secret, data)
-        if key in run.known:
+        if run.known(key)[0]:
             return key
-    stored = run.known.get(entry.locator)
+    stored = run.known(entry.locator)[1]
     return entry.locator if stored is not None and stored == content_digest(data) else None
 
 

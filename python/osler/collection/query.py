@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from osler.collection.graph import Graph
+from osler.collection.graph import Graphs
 from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array, accepts, unit_rows
 from osler.collection.snapshot import Snapshot
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["SCORES", "Answer", "Question", "ask", "check_options", "only_one", "questions"]
 
 SCORES = ("max", "mean", "sum", "count", "maxsim", "median_min")
-
-_BLOCK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +57,7 @@ class Answer(NamedTuple):
 
 def ask(
     snapshot: Snapshot,
-    graph: Graph,
+    graphs: Graphs,
     questions: Sequence[Question],
     *,
     k: int,
@@ -86,12 +84,12 @@ def ask(
     searched = _items(snapshot, admitted)
     options: dict[str, Any] = {"k": min(k, max(len(snapshot), 1)), "groups": groups, "score": score, "recall": recall}
     if not isinstance(exclude, str):
-        return _best(snapshot, graph, questions, admitted, **options), searched
+        return _best(snapshot, graphs, questions, admitted, **options), searched
     answers = []
     for question in questions:
         own = _own_value(snapshot, question, exclude)
         here = admitted if own is None else admitted & ~_excluded(snapshot, {exclude: own})[snapshot.part_items]
-        answers.extend(_best(snapshot, graph, [question], here, **options))
+        answers.extend(_best(snapshot, graphs, [question], here, **options))
     return answers, searched
 
 
@@ -174,7 +172,7 @@ def image_question(handle: Handle, images: Sequence[Any]) -> list[Question]:
 
 def like_question(snapshot: Snapshot, key: str, kind: str | None) -> Question:
     """Return the question that an item of the collection asks with its own vectors."""
-    row = snapshot.row_of.get(key)
+    row = snapshot.row(key)
     if row is None:
         raise KeyError(f"there is no item {key!r} in this collection")
     parts = snapshot.parts_of(row)
@@ -267,7 +265,7 @@ def _groups(snapshot: Snapshot, group_by: str) -> Array:
 
 def _best(
     snapshot: Snapshot,
-    graph: Graph,
+    graphs: Graphs,
     questions: Sequence[Question],
     admitted: Array,
     *,
@@ -279,7 +277,7 @@ def _best(
     """Return the k best items for each question, through the graph where there is one."""
     items = snapshot.part_items
     own = [-1 if question.row is None else question.row for question in questions]
-    found = graph.search(
+    found = graphs.search(
         snapshot,
         [question.vectors for question in questions],
         k,
@@ -294,7 +292,7 @@ def _best(
         found = []
         for question, row in zip(questions, own, strict=True):
             allowed = np.flatnonzero(admitted & (items != row))
-            scores = _scores(snapshot, question.vectors, allowed)
+            scores = snapshot.scores(question.vectors, allowed)
             of_group = None if groups is None else groups[items[allowed]]
             here = rank_items(scores, items[allowed], k, score=score, groups=of_group)
             found.append((here.items, here.scores, allowed[here.parts.astype(np.int64)]))
@@ -302,20 +300,6 @@ def _best(
         [Answer(int(item), float(value), int(part)) for item, value, part in zip(*arrays, strict=True)]
         for arrays in found
     ]
-
-
-def _scores(snapshot: Snapshot, queries: Array, allowed: Array) -> Array:
-    """Return the score of each query with each allowed part row, from the full vectors; float32 (q, n)."""
-    found = np.empty((len(queries), len(allowed)), np.float32)
-    step = max(1, _BLOCK_BYTES // (8 * snapshot.dim))
-    wide = queries.astype(np.float64)
-    for start in range(0, len(allowed), step):
-        block = snapshot.vectors(allowed[start : start + step]).astype(np.float64)
-        dots = wide @ block.T
-        if snapshot.metric == "l2":
-            dots = 2 * dots - (wide * wide).sum(1)[:, None] - (block * block).sum(1)
-        found[:, start : start + step] = dots
-    return found
 
 
 def only_one(given: Mapping[str, Any]) -> str:

@@ -95,7 +95,7 @@ def get(snapshot: Snapshot, names: str | Iterable[str], missing: str) -> list[Hi
         raise ValueError(f"missing is {missing!r}; choose 'raise' or 'skip'")
     found = []
     for key in [names] if isinstance(names, str) else names:
-        row = snapshot.row_of.get(key)
+        row = snapshot.row(key)
         if row is not None:
             parts = snapshot.parts_of(row)
             part = snapshot.part(int(parts[0])) if len(parts) else Part()
@@ -110,11 +110,10 @@ def part_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any, k
     if chosen is not None and where is not None:
         raise ValueError("give keys= or where=, not both")
     names = keys(snapshot, where) if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
-    for key in names:
-        if key not in snapshot.row_of:
-            raise KeyError(f"there is no item {key!r} in this collection")
+    items = snapshot.find(names)
+    if (items < 0).any():
+        raise KeyError(f"there is no item {names[int(np.argmax(items < 0))]!r} in this collection")
     wanted = snapshot.wanted_kind(kind)
-    items = np.array([snapshot.row_of[key] for key in names], np.int64)
     first = np.searchsorted(snapshot.part_items, items)
     sizes = np.searchsorted(snapshot.part_items, items + 1) - first
     owner = np.repeat(np.arange(len(names)), sizes)
@@ -150,10 +149,10 @@ def info(snapshot: Snapshot, stats: Mapping[str, Any] | None) -> Info:
         metric=snapshot.metric,
         encoder=named["name"],
         fingerprint=named["fingerprint"],
-        commit=manifest["commit"],
+        commit=snapshot.state.number,
         segments=len(snapshot.segments),
         deleted=int(len(snapshot.live) - len(snapshot)),
-        bytes=sum(entry["bytes"] for entry in manifest["files"].values()),
+        bytes=sum(snapshot.state.files.values()),
         policy=MappingProxyType(manifest["policy"]),
         columns=MappingProxyType(dict(snapshot.types)),
         graph=None if stats is None else MappingProxyType(dict(stats)),

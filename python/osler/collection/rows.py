@@ -1,38 +1,26 @@
-"""Rows to a segment's files and back: keys, metadata, parts, vectors and locators as Parquet and NumPy bytes.
+"""What callers give, checked: keys, vectors, kinds, places, and metadata with the type of each column.
 
-Pure translation between tables and bytes; the store writes them. A value that was never set is told from null by the
-row's own list of unset columns.
+Pure functions of their arguments; an error names a column or a position, and no value.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osler.collection.store import Store, corrupt
 from osler.config import LIMITS
-from osler.items import Locator, Part
+from osler.items import Locator
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from osler.items import Kind
 
-__all__ = ["Batch", "Columns", "Segment", "check_table", "locator_bytes", "locators_name", "read_locators", "unit_rows"]
+__all__ = ["KEY", "Array", "Columns", "accepts", "check_keys", "check_table", "dtype", "table_rows", "unit_rows"]
 
-CONTENT = "__content"
-UNSET = "__unset"
 KEY = "key"
-_FIELDS = ("frame", "left", "top", "right", "bottom", "start", "end")
 _KINDS: tuple[Kind, ...] = ("image", "text")
-# NumPy pads the header of a matrix to this many bytes.
-_NPY_HEADER = 128
 
 # The columns that files themselves give, and their types.
 BUILT_IN = {
@@ -42,8 +30,6 @@ BUILT_IN = {
 }  # fmt: skip
 
 Array = np.ndarray[Any, np.dtype[Any]]
-# The root of a source, and below it the file of an item, or the files of a series in order.
-Place = tuple[str, list[str]]
 
 
 class Columns:
@@ -102,178 +88,6 @@ class Columns:
                 self._first.setdefault(name, key)
         self.types.update(widened)
         return plain
-
-
-@dataclass
-class Batch:
-    """Items on their way into a segment.
-
-    `parts` holds, for each row of `vectors`, its item's position in `keys` and its part; an item's parts lie together.
-    """
-
-    dim: int
-    keys: list[str] = field(default_factory=list)
-    contents: list[str | None] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    parts: list[tuple[int, Part]] = field(default_factory=list)
-    vectors: list[Array] = field(default_factory=list)
-    locators: list[Place | None] = field(default_factory=list)
-
-    def append(
-        self,
-        key: str,
-        row: dict[str, Any],
-        parts: Iterable[Part] = (),
-        vectors: Array | None = None,
-        content: str | None = None,
-        locator: Place | None = None,
-    ) -> None:
-        """Add one item with the vectors (p, dim) of its p parts."""
-        self.parts.extend((len(self.keys), part) for part in parts)
-        self.keys.append(key)
-        self.rows.append(row)
-        self.contents.append(content)
-        self.locators.append(locator)
-        if vectors is not None and len(vectors):
-            self.vectors.append(vectors)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def vector_bytes(self) -> int:
-        """Bytes of the vectors."""
-        return len(self.parts) * self.dim * 4
-
-    def files(self, identity: str, types: Mapping[str, str]) -> dict[str, bytes]:
-        """Return the segment's files by their name in the directory."""
-        import polars as pl
-
-        names = [name for name in types if any(name in row for row in self.rows)]
-        unset = [[name for name in names if name not in row] for row in self.rows]
-        columns = [pl.Series(KEY, self.keys, pl.String), pl.Series(CONTENT, self.contents, pl.String)]
-        columns.append(pl.Series(UNSET, unset, pl.List(pl.String)))
-        for name in names:
-            values = [row.get(name) for row in self.rows]
-            columns.append(pl.Series(name, values, dtype(types[name]), strict=False))
-        located = [(position, *pair) for position, pair in enumerate(self.locators) if pair is not None]
-        vectors = np.concatenate(self.vectors) if self.vectors else np.empty((0, self.dim), np.float32)
-        if len(vectors) != len(self.parts):
-            raise ValueError(f"there are {len(vectors)} vectors for {len(self.parts)} parts")
-        files = {
-            f"segments/{identity}/rows.parquet": _parquet(pl.DataFrame(columns)),
-            f"segments/{identity}/parts.parquet": _parquet(self._part_table()),
-            f"segments/{identity}/vectors.npy": _npy(np.ascontiguousarray(vectors, np.float32)),
-        }
-        if located:
-            files[f"locators/{identity}.parquet"] = _located_bytes(located)
-        return files
-
-    def _part_table(self) -> pl.DataFrame:
-        import polars as pl
-
-        schema = pl.Schema([("item", pl.UInt32()), ("position", pl.UInt32()), ("kind", pl.String())])
-        schema.update((name, pl.Int64()) for name in _FIELDS)
-        rows = [(item, part.position, part.kind, *_flat(part.locator)) for item, part in self.parts]
-        return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-class Segment:
-    """One immutable segment as it was read.
-
-    Attributes
-    ----------
-    id : str
-    rows : polars.DataFrame
-        ``key``, ``__content``, ``__unset`` and the metadata columns; one row an item.
-    part_items, part_positions, part_kinds : ndarray (p,)
-        Item (row of `rows`), position in the item, and index into ``("image", "text")``.
-    """
-
-    def __init__(self, store: Store, entry: Mapping[str, Any], dim: int, hold: bool = False) -> None:
-        self.id: str = entry["id"]
-        self.first_item: int = entry["first_item"]
-        self.first_part: int = entry["first_part"]
-        self._store = store
-        self._dim = dim
-        self.rows = self._read("rows")
-        self.part_table = self._read("parts")
-        if len(self.rows) != entry["items"] or len(self.part_table) != entry["parts"]:
-            raise corrupt(store.path, self._name("rows.parquet"), "its rows are not those that the manifest counts")
-        self.part_items = self.part_table["item"].to_numpy().astype(np.int64)
-        self.part_positions = self.part_table["position"].to_numpy()
-        self.part_kinds = (self.part_table["kind"] == "text").to_numpy().astype(np.int8)
-        if len(self.part_items) and (self.part_items.max() >= len(self.rows) or (np.diff(self.part_items) < 0).any()):
-            raise corrupt(store.path, self._name("parts.parquet"), "its parts name items that are not there")
-        self.columns = [name for name in self.rows.columns if name not in (KEY, CONTENT, UNSET)]
-        # Mapped now and read later: a writer may remove the file in between.
-        self._held = store.mapped(self._name("vectors.npy")) if hold else None
-
-    @cached_property
-    def vectors(self) -> Array:
-        """The parts' vectors, float32 (p, dim), mapped; every byte is checked on first use."""
-        name = self._name("vectors.npy")
-        data = (self._held or self._store.mapped(name)).checked()
-        header = io.BytesIO(data[:_NPY_HEADER])
-        try:
-            version = np.lib.format.read_magic(header)
-            if version != (1, 0):
-                raise ValueError
-            shape, fortran, kind = np.lib.format.read_array_header_1_0(header)
-        except ValueError:
-            raise corrupt(self._store.path, name, "it cannot be read") from None
-        if shape != (len(self.part_items), self._dim) or fortran or kind != np.float32:
-            raise corrupt(self._store.path, name, "its shape is not that of the parts")
-        found = np.frombuffer(data, np.float32, offset=header.tell())
-        if found.size != shape[0] * shape[1]:
-            raise corrupt(self._store.path, name, "its length is not that of its shape")
-        return found.reshape(shape)
-
-    def metadata(self, item: int) -> dict[str, Any]:
-        """Return the columns that were set for one item."""
-        values = self.rows.row(item, named=True)
-        unset = set(values[UNSET] or ())
-        return {name: values[name] for name in self.columns if name not in unset}
-
-    def part(self, row: int) -> Part:
-        """Return the part of one row of the vectors."""
-        return _part(self.part_table.row(row))
-
-    def parts(self, rows: Array) -> list[Part]:
-        """Return the parts of several rows of the vectors."""
-        return [_part(values) for values in self.part_table[rows].iter_rows()]
-
-    def _name(self, file: str) -> str:
-        return f"segments/{self.id}/{file}"
-
-    def _read(self, table: str) -> pl.DataFrame:
-        name = self._name(f"{table}.parquet")
-        return _table(self._store, name)
-
-
-def read_locators(store: Store, entry: Mapping[str, Any]) -> dict[int, Place]:
-    """Return where the items of a segment lie, of those that came from files."""
-    name = locators_name(entry)
-    if name not in store.manifest["files"]:
-        return {}
-    return {item: (root, files) for item, root, files in _table(store, name).iter_rows()}
-
-
-def locators_name(entry: Mapping[str, Any]) -> str:
-    """Return the file that says where a segment's items lie: its own, or a later one if their files were moved."""
-    return str(entry.get("locators", f"locators/{entry['id']}.parquet"))
-
-
-def locator_bytes(places: Mapping[int, Place]) -> bytes:
-    """Return the bytes of a file that says where the items of a segment lie."""
-    return _located_bytes([(item, *place) for item, place in sorted(places.items())])
-
-
-def _located_bytes(located: list[tuple[int, str, list[str]]]) -> bytes:
-    import polars as pl
-
-    schema = pl.Schema([("item", pl.UInt32()), ("root", pl.String()), ("files", pl.List(pl.String()))])
-    return _parquet(pl.DataFrame(located, schema=schema, orient="row"))
 
 
 def check_table(rows: Iterable[Mapping[str, Any]], types: Mapping[str, str], what: str) -> None:
@@ -493,36 +307,3 @@ def _merge(known: str, found: str) -> str | None:
         inner = _merge(known.removeprefix("list of "), found.removeprefix("list of "))
         return None if inner is None else f"list of {inner}"
     return None
-
-
-def _part(values: tuple[Any, ...]) -> Part:
-    _, position, kind, frame, *places = values
-    box, span = tuple(places[:4]), tuple(places[4:])
-    locator = Locator(frame, None if box[0] is None else box, None if span[0] is None else span)
-    return Part(position, kind, locator)
-
-
-def _flat(locator: Locator) -> tuple[int | None, ...]:
-    return (locator.frame, *(locator.box or (None,) * 4), *(locator.span or (None,) * 2))
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _npy(array: Array) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _table(store: Store, name: str) -> pl.DataFrame:
-    import polars as pl
-
-    data = store.read(name)
-    try:
-        return pl.read_parquet(io.BytesIO(data), use_pyarrow=False)
-    except pl.exceptions.PolarsError:
-        raise corrupt(store.path, name, "it cannot be read as Parquet") from None

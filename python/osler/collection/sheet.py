@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler.collection.privacy import IDENTIFIERS
-from osler.collection.rows import Array, Place
+from osler.collection.rows import Array
+from osler.collection.segment import Place
 from osler.errors import SourceError
 from osler.items import Hit
 

@@ -1,32 +1,30 @@
 """One state of a collection for reading: live items, their parts and columns, whatever is committed later.
 
-Reads segments through the store and keeps what it derives; changes nothing on disk.
+Reads segments when they are needed and keeps what it derives; changes nothing on disk.
 """
 
 from __future__ import annotations
 
 import copy
-import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osler.collection.rows import KEY, Array, Batch, Place, Segment, dtype, read_locators
-from osler.collection.store import Store, corrupt
+from osler.collection.rows import KEY, Array, dtype
+from osler.collection.segment import Batch, Place, Segment, key_hashes, read_locators, tombstones
+from osler.collection.store import Store
 from osler.collection.where import Condition
 from osler.items import Part
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Snapshot", "tombstone_bytes"]
+__all__ = ["Snapshot"]
 
-
-# A mapped file takes one of the process's descriptors, of which there may be 1,024 in all.
-_HELD_SEGMENTS = 256
+_BLOCK_BYTES = 64 << 20
 
 
 class Snapshot:
@@ -44,43 +42,44 @@ class Snapshot:
 
     def __init__(self, store: Store, earlier: Snapshot | None = None) -> None:
         self.manifest = store.manifest
-        self.store = store
+        # Held, so that no writer removes a file that a search may still read.
+        self.state = store.state
         known = {segment.id: segment for segment in earlier.segments} if earlier is not None else {}
         self.dim: int = self.manifest["dim"]
         self.metric: str = self.manifest["metric"]
         self.types: dict[str, str] = self.manifest["schema"]
-        self.segments: list[Segment] = [
-            known.get(entry["id"]) or Segment(store, entry, self.dim, hold=at < _HELD_SEGMENTS)
-            for at, entry in enumerate(self.manifest["segments"])
-        ]
-        dead = earlier._dead if earlier is not None else {}
+        self.segments: list[Segment] = []
+        for entry in self.manifest["segments"]:
+            segment = known.get(entry["file"]) or Segment(self.state, entry, self.dim)
+            # The state that it was first seen in would keep files that this one does without.
+            segment.state, segment.locators = self.state, entry["locators"]
+            self.segments.append(segment)
         # What searches derive from the rows alone, kept for the next one.
         self.memo: dict[Any, Any] = {}
-        self._dead: dict[str, Array] = {
-            name: dead[name] if name in dead else _read_tombstones(store, name) for name in self._tombstones
-        }
-
-    @property
-    def _tombstones(self) -> list[str]:
-        return list(self.manifest["tombstones"])
 
     @cached_property
     def item_offsets(self) -> Array:
         """First item row of each segment, and their number."""
-        return np.cumsum([0, *(len(segment.rows) for segment in self.segments)])
+        return np.cumsum([0, *(segment.items for segment in self.segments)])
 
     @cached_property
     def part_offsets(self) -> Array:
         """First part row of each segment, and their number."""
-        return np.cumsum([0, *(len(segment.part_items) for segment in self.segments)])
+        return np.cumsum([0, *(segment.parts for segment in self.segments)])
 
     @cached_property
     def live(self) -> Array:
         """Whether each item row is live; bool (items,)."""
         live = np.ones(self.item_offsets[-1], bool)
-        if self._dead:
-            ids = _concat([segment.first_item + np.arange(len(segment.rows)) for segment in self.segments], np.int64)
-            live &= ~np.isin(ids, np.concatenate(list(self._dead.values())))
+        for name in self.manifest["tombstones"]:
+            ids = tombstones(self.state, name)
+            for segment, offset in zip(self.segments, self.item_offsets, strict=False):
+                first, stop = np.searchsorted(ids, [segment.first_item, segment.first_item + segment.span])
+                if first < stop:
+                    rows = np.searchsorted(segment.item_ids, ids[first:stop])
+                    # An id that a segment passes over was removed from it for good.
+                    rows = rows[segment.item_ids[np.minimum(rows, segment.items - 1)] == ids[first:stop]]
+                    live[offset + rows] = False
         return live
 
     @cached_property
@@ -91,13 +90,33 @@ class Snapshot:
     @cached_property
     def keys(self) -> list[str]:
         """Keys of the live items, in order of insertion."""
-        keys = [key for segment in self.segments for key in segment.rows[KEY].to_list()]
+        keys = [key for segment in self.segments for key in segment.keys]
         return keys if len(self.live_rows) == len(keys) else [keys[row] for row in self.live_rows]
 
-    @cached_property
-    def row_of(self) -> dict[str, int]:
-        """Item row of each live key."""
-        return dict(zip(self.keys, self.live_rows.tolist(), strict=True))
+    def find(self, keys: Iterable[str]) -> Array:
+        """Return the item row of each key, -1 where no live item has it; int64 (n,)."""
+        names = list(keys)
+        found = np.full(len(names), -1, np.int64)
+        if not names or not self.segments:
+            return found
+        hashes = key_hashes(names)
+        for segment, offset in zip(self.segments, self.item_offsets, strict=False):
+            items = segment.find(names, hashes)
+            there = np.flatnonzero(items >= 0)
+            rows = offset + items[there]
+            here = self.live[rows]
+            found[there[here]] = rows[here]
+        return found
+
+    def row(self, key: object) -> int | None:
+        """Return the item row of a key; None where no live item has it."""
+        if not isinstance(key, str):
+            return None
+        try:
+            (row,) = self.find([key]).tolist()
+        except UnicodeEncodeError:
+            return None
+        return row if row >= 0 else None
 
     @cached_property
     def part_items(self) -> Array:
@@ -108,8 +127,7 @@ class Snapshot:
     @cached_property
     def part_ids(self) -> Array:
         """The id of each part row, by which a graph knows it; uint64 (parts,), ascending."""
-        ids = [segment.first_part + np.arange(len(segment.part_items)) for segment in self.segments]
-        return _concat(ids, np.uint64)
+        return _concat([segment.part_ids for segment in self.segments], np.uint64)
 
     @cached_property
     def part_kinds(self) -> Array:
@@ -124,33 +142,28 @@ class Snapshot:
     @cached_property
     def single(self) -> bool:
         """Whether no item has more than one part."""
-        return bool((np.diff(self.part_items) > 0).all())
+        return all(segment.single for segment in self.segments) or bool((np.diff(self.part_items) > 0).all())
 
     @cached_property
     def table(self) -> pl.DataFrame:
         """``key`` and the metadata columns of the live items."""
         import polars as pl
 
-        frames = []
-        for segment in self.segments:
-            columns = [segment.rows[KEY]]
-            for name, kind in self.types.items():
-                there = name in segment.columns
-                values = segment.rows[name] if there else pl.Series(name, [None]).new_from_index(0, len(segment.rows))
-                columns.append(values.cast(dtype(kind)))
-            frames.append(pl.DataFrame(columns))
+        frames = [segment.frame(self.types) for segment in self.segments]
         if not frames:
             return pl.DataFrame(schema={KEY: pl.String} | {name: dtype(kind) for name, kind in self.types.items()})
         table = pl.concat(frames)
-        return table if self.live.all() else table.filter(pl.Series(self.live))
+        table = table if self.live.all() else table.filter(pl.Series(self.live))
+        keys = pl.Series(KEY, self.keys, pl.String)
+        return table.insert_column(0, keys) if table.columns else pl.DataFrame([keys])
 
     def __len__(self) -> int:
         return len(self.live_rows)
 
-    def under(self, manifest: dict[str, Any]) -> Snapshot:
-        """Return the same rows under a manifest that changes none of them."""
+    def under(self, store: Store) -> Snapshot:
+        """Return the same rows under a newer state that changes none of them."""
         other = copy.copy(self)
-        other.manifest = manifest
+        other.manifest, other.state = store.manifest, store.state
         return other
 
     def condition(self, where: Any) -> Condition:
@@ -170,10 +183,24 @@ class Snapshot:
         at = int(np.searchsorted(self.item_offsets, row, "right")) - 1
         return self.segments[at], int(row - self.item_offsets[at])
 
+    def item_ids(self, rows: Array) -> Array:
+        """Return the ids of item rows; int64 (n,)."""
+        owner = np.searchsorted(self.item_offsets, rows, "right") - 1
+        found = np.empty(len(rows), np.int64)
+        for at in np.unique(owner).tolist():
+            here = owner == at
+            found[here] = self.segments[at].item_ids[rows[here] - self.item_offsets[at]]
+        return found
+
     def key(self, row: int) -> str:
         """Return the key of an item row."""
         segment, item = self.locate(row)
-        return str(segment.rows[KEY][item])
+        return segment.key(item)
+
+    def content(self, row: int) -> str | None:
+        """Return the digest of the file that an item was made of."""
+        segment, item = self.locate(row)
+        return segment.content(item)
 
     def metadata(self, row: int) -> dict[str, Any]:
         """Return the columns that were set for an item row."""
@@ -184,8 +211,7 @@ class Snapshot:
 
     def part(self, row: int) -> Part:
         """Return the part of a part row."""
-        at = int(np.searchsorted(self.part_offsets, row, "right")) - 1
-        return self.segments[at].part(int(row - self.part_offsets[at]))
+        return self.parts(np.array([row]))[0]
 
     def parts(self, rows: Array) -> list[Part]:
         """Return the parts of several part rows."""
@@ -193,7 +219,7 @@ class Snapshot:
         found: list[Part] = []
         for start, stop in _runs(owner):
             segment, offset = self.segments[owner[start]], self.part_offsets[owner[start]]
-            found.extend(segment.parts(rows[start:stop] - offset))
+            found.extend(segment.parts_at(rows[start:stop] - offset))
         return found
 
     def parts_of(self, row: int) -> Array:
@@ -203,11 +229,27 @@ class Snapshot:
 
     def vectors(self, part_rows: Array) -> Array:
         """Return the vectors of part rows, float32 (n, dim)."""
-        found = np.empty((len(part_rows), self.dim), np.float32)
         owner = np.searchsorted(self.part_offsets, part_rows, "right") - 1
+        if len(owner) and (owner == owner[0]).all():
+            at = int(owner[0])
+            return self.segments[at].vectors(part_rows - self.part_offsets[at])
+        found = np.empty((len(part_rows), self.dim), np.float32)
         for at in np.unique(owner):
             here = owner == at
-            found[here] = self.segments[at].vectors[part_rows[here] - self.part_offsets[at]]
+            found[here] = self.segments[at].vectors(part_rows[here] - self.part_offsets[at])
+        return found
+
+    def scores(self, queries: Array, part_rows: Array) -> Array:
+        """Return the score of each query with each part row, from the full vectors; float32 (q, n)."""
+        found = np.empty((len(queries), len(part_rows)), np.float32)
+        step = max(1, _BLOCK_BYTES // (8 * self.dim))
+        wide = queries.astype(np.float64)
+        for start in range(0, len(part_rows), step):
+            block = self.vectors(part_rows[start : start + step]).astype(np.float64)
+            dots = wide @ block.T
+            if self.metric == "l2":
+                dots = 2 * dots - (wide * wide).sum(1)[:, None] - (block * block).sum(1)
+            found[:, start : start + step] = dots
         return found
 
     def searchable(self, wanted: int | None) -> Array:
@@ -232,17 +274,11 @@ class Snapshot:
         segment, item = self.locate(row)
         return self.locators(segment.id).get(item)
 
-    def copy_into(self, batch: Batch, row: int, metadata: dict[str, Any] | None = None) -> None:
-        """Append an item row to a batch, with other metadata if given."""
-        segment, item = self.locate(row)
+    def copy_into(self, batch: Batch, row: int, metadata: dict[str, Any]) -> None:
+        """Append an item row to a batch, with other metadata."""
         parts = self.parts_of(row)
         batch.append(
-            self.key(row),
-            self.metadata(row) if metadata is None else metadata,
-            [self.part(int(part)) for part in parts],
-            self.vectors(parts),
-            segment.rows["__content"][item],
-            self.locator(row),
+            self.key(row), metadata, self.parts(parts), self.vectors(parts), self.content(row), self.locator(row)
         )
 
     def first_with(self, column: str) -> str | None:
@@ -250,37 +286,14 @@ class Snapshot:
         found = self.table.filter(self.table[column].is_not_null())
         return str(found[KEY][0]) if len(found) else None
 
-    def contents(self) -> Iterable[tuple[str, str]]:
-        """Yield the key and the content's digest of each live item that came from a file."""
-        for segment, offset in zip(self.segments, self.item_offsets, strict=False):
-            pairs: Sequence[Any] = segment.rows.select(KEY, "__content").rows()
-            for item, (key, content) in enumerate(pairs):
-                if content is not None and self.live[offset + item]:
-                    yield key, content
-
     def locators(self, segment: str) -> dict[int, Place]:
         """Return where the files of a segment's items lie, as far as it is known."""
         cache = self.__dict__.setdefault("_located", {})
         if segment not in cache:
-            (entry,) = (entry for entry in self.manifest["segments"] if entry["id"] == segment)
-            cache[segment] = read_locators(self.store, entry)
+            (entry,) = (entry for entry in self.manifest["segments"] if entry["file"] == segment)
+            cache[segment] = read_locators(self.state, entry["locators"])
         found: dict[int, Place] = cache[segment]
         return found
-
-
-def tombstone_bytes(ids: Array) -> bytes:
-    """Return the bytes of a file that marks items as deleted."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.sort(ids.astype(np.int64)), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _read_tombstones(store: Store, name: str) -> Array:
-    try:
-        found = np.load(io.BytesIO(store.read(name)), allow_pickle=False)
-    except (ValueError, OSError):
-        raise corrupt(store.path, name, "it cannot be read") from None
-    return np.asarray(found, np.int64)
 
 
 def _runs(values: Array) -> Iterator[tuple[int, int]]:
@@ -290,4 +303,6 @@ def _runs(values: Array) -> Iterator[tuple[int, int]]:
 
 
 def _concat(arrays: list[Array], kind: Any) -> Array:
+    if len(arrays) == 1:
+        return arrays[0].astype(kind, copy=False)
     return np.concatenate(arrays).astype(kind) if arrays else np.empty(0, kind)

@@ -5,7 +5,6 @@ Lists directories below the paths that it is given and follows no link out of th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,8 @@ __all__ = [
     "size_of",
 ]
 
-_FORMAT_BYTES = 4_096
+# How the file FORMAT of a collection begins; in version 1 it was text.
+_MARKS = (b"\x8fOSL\r\n\x1a\n", b'{"magic": "osler collection"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +123,10 @@ def is_collection(folder: Path) -> bool:
     """
     try:
         with open(folder / "FORMAT", "rb") as stream:
-            found = json.loads(stream.read(_FORMAT_BYTES))
-    except (OSError, ValueError):
+            found = stream.read(max(map(len, _MARKS)))
+    except OSError:
         return False
-    return isinstance(found, dict) and found.get("magic") == "osler collection"
+    return found.startswith(_MARKS)
 
 
 def size_of(path: Path) -> int:

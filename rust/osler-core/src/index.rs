@@ -117,6 +117,11 @@ impl Index {
         Ok(Self::with_state(State::empty(params.check()?), false))
     }
 
+    /// An index of the same rows, which changes on its own; what neither changes they share.
+    pub fn duplicate(&self) -> Self {
+        Self::with_state((*self.snapshot()).clone(), self.read_only)
+    }
+
     /// Opens a file: mapped and read-only, or copied into memory and changeable.
     ///
     /// # Errors

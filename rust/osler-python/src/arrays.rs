@@ -64,7 +64,8 @@ fn in_step<'py, T: numpy::Element, D: Dimension>(
     Ok(copy.cast_into::<PyArray<T, D>>()?)
 }
 
-fn copied<T: numpy::Element + Copy, R>(
+/// The numbers of an array in order, whatever its layout.
+pub fn copied<T: numpy::Element + Copy, R>(
     array: &Bound<'_, PyArrayDyn<T>>,
     convert: impl Fn(T) -> R,
 ) -> PyResult<Vec<R>> {

@@ -252,6 +252,20 @@ pub fn blake3<'py>(py: Python<'py>, data: &Bound<'py, PyBytes>) -> Bound<'py, Py
     PyBytes::new(py, &hash)
 }
 
+/// The first 64 bits of the BLAKE3 of each of some pieces, which lie one after another and end at `ends`.
+#[pyfunction]
+pub fn blake3_each<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    ends: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyArray1<u64>>> {
+    let ends = arrays::keys(ends, "ends")?;
+    let hashes = py
+        .detach(|| osler_core::hash::blake3_each(bytes, &ends))
+        .ok_or_else(|| PyValueError::new_err("pieces beyond the end of the bytes"))?;
+    Ok(PyArray1::from_vec(py, hashes))
+}
+
 /// The 32-byte keyed BLAKE3 hash of some bytes; the key has 32 bytes.
 #[pyfunction]
 pub fn blake3_keyed<'py>(

@@ -14,6 +14,7 @@ mod results;
 mod sets;
 mod stats;
 mod storage;
+mod store;
 
 use pyo3::prelude::*;
 
@@ -26,10 +27,15 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<results::Pairs>()?;
     module.add_class::<sets::Bitmap>()?;
     module.add_class::<sets::Groups>()?;
+    module.add_class::<store::Store>()?;
+    module.add_class::<store::State>()?;
+    module.add_class::<store::File>()?;
+    module.add_function(wrap_pyfunction!(store::forget_locks, module)?)?;
     module.add_function(wrap_pyfunction!(functions::join, module)?)?;
     module.add_function(wrap_pyfunction!(functions::rank_items, module)?)?;
     module.add_function(wrap_pyfunction!(functions::join_batches, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::blake3_each, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3_keyed, module)?)?;
     module.add_function(wrap_pyfunction!(functions::simd_level, module)?)
 }

@@ -38,6 +38,33 @@ pub const FILE_NAMES: u32 = 23;
 /// Length and root of each of these.
 pub const FILE_FACTS: u32 = 24;
 
+/// Metadata of items: Parquet tables, one after another.
+pub const ITEM_TABLES: u32 = 30;
+/// Where each of these ends.
+pub const ITEM_TABLE_ENDS: u32 = 31;
+/// Keys of items, one after another.
+pub const ITEM_KEYS: u32 = 32;
+/// Where each of these ends.
+pub const ITEM_KEY_ENDS: u32 = 33;
+/// Hashes of keys, ascending, each with its item.
+pub const ITEM_KEY_HASHES: u32 = 34;
+/// Digests of the files that items were made of.
+pub const ITEM_CONTENTS: u32 = 35;
+/// Ids of items, where they are not one after another.
+pub const ITEM_IDS: u32 = 36;
+/// The item of each part, where they are not one part an item.
+pub const PART_ITEMS: u32 = 37;
+/// Whether a part is an image or a text, where not all are images.
+pub const PART_KINDS: u32 = 38;
+/// Position of each part in its item, and where it lies there, where there is more to say than one after another.
+pub const PART_PLACES: u32 = 39;
+/// Ids of parts, where they are not one after another.
+pub const PART_IDS: u32 = 40;
+/// Ids of items that were deleted.
+pub const TOMBSTONES: u32 = 41;
+/// Where the files of items lie: a Parquet table.
+pub const LOCATORS: u32 = 42;
+
 /// The name of kinds that the format does not have.
 pub const UNKNOWN: &str = "unknown";
 
@@ -62,6 +89,19 @@ pub fn name(kind: u32) -> &'static str {
         STATE => "state",
         FILE_NAMES => "file-names",
         FILE_FACTS => "file-facts",
+        ITEM_TABLES => "item-tables",
+        ITEM_TABLE_ENDS => "item-table-ends",
+        ITEM_KEYS => "item-keys",
+        ITEM_KEY_ENDS => "item-key-ends",
+        ITEM_KEY_HASHES => "item-key-hashes",
+        ITEM_CONTENTS => "item-contents",
+        ITEM_IDS => "item-ids",
+        PART_ITEMS => "part-items",
+        PART_KINDS => "part-kinds",
+        PART_PLACES => "part-places",
+        PART_IDS => "part-ids",
+        TOMBSTONES => "tombstones",
+        LOCATORS => "locators",
         _ => UNKNOWN,
     }
 }

@@ -14,8 +14,11 @@ pub struct Section<'a> {
     kind: u32,
     number: u32,
     shape: Shape,
-    blocks: Box<dyn Fn(usize) -> Read<&'a [u8]> + 'a>,
+    blocks: Box<Fill<'a>>,
 }
+
+/// Gives the bytes of a block: where they lie, or none after writing them into the empty room.
+type Fill<'a> = dyn Fn(usize, &mut Vec<u8>) -> Read<Option<&'a [u8]>> + 'a;
 
 impl<'a> Section<'a> {
     /// A section whose rows lie as `shape` says; `blocks` gives the bytes of each block, and of the last those up to
@@ -30,7 +33,22 @@ impl<'a> Section<'a> {
             kind,
             number,
             shape,
-            blocks: Box::new(blocks),
+            blocks: Box::new(move |index, _| blocks(index).map(Some)),
+        }
+    }
+
+    /// The same of rows that `fill` copies together, block by block, so that they need not be in memory at once.
+    pub fn copied(
+        kind: u32,
+        number: u32,
+        shape: Shape,
+        fill: impl Fn(usize, &mut Vec<u8>) -> Read<()> + 'a,
+    ) -> Self {
+        Section {
+            kind,
+            number,
+            shape,
+            blocks: Box::new(move |index, room| fill(index, room).map(|()| None)),
         }
     }
 }
@@ -49,6 +67,7 @@ fn write(
     let mut offset = PAGE;
     let mut table = Vec::with_capacity(sections.len() * ENTRY);
     let mut plain = Vec::new();
+    let mut room = Vec::new();
     for section in sections {
         let shape = section.shape;
         for field in [section.kind, section.number] {
@@ -68,7 +87,8 @@ fn write(
         table.extend((plain.len() as u64).to_le_bytes());
         for index in 0..shape.blocks() {
             check()?;
-            let bytes = (section.blocks)(index)?;
+            room.clear();
+            let bytes = (section.blocks)(index, &mut room)?.unwrap_or(&room);
             plain.push(crc32c::crc32c(bytes));
             sink(bytes)?;
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::manifest::{Manifest, is_listable};
 use super::{DRAFTS, MANIFESTS, Snapshot, Store, Writer, locked, name_of};
@@ -44,22 +44,7 @@ impl Store {
     /// [`Error::Locked`]: nothing was published, and this handle writes no more; [`Error::CommitUnknown`]: it was, and
     /// may or may not survive.
     pub fn commit(&self, change: Change<'_>, check: &dyn Fn() -> Result<()>) -> Result<()> {
-        let Some(writer) = &self.writer else {
-            return Err(Error::Refused {
-                code: "read_only",
-                message: format!(
-                    "{} was opened for reading; open it with mode='a' to change it",
-                    name_of(&self.root)
-                ),
-            });
-        };
-        let mut writer = locked(writer);
-        if let Some(refusal) = &writer.refusal {
-            return Err(Error::Refused {
-                code: "write_failed",
-                message: refusal.clone(),
-            });
-        }
+        let mut writer = self.writer()?;
         for name in change.new.keys() {
             if !is_listable(name) || self.snapshot().manifest.files.contains_key(name) {
                 return Err(Error::input(format!("{name} is no name for a new file")));
@@ -73,7 +58,10 @@ impl Store {
                 Ok(())
             }
             Err((error, published)) => {
-                self.poison(&mut writer);
+                // Who only stopped it may try again: no write failed.
+                if published || !matches!(error, Error::Cancelled) {
+                    self.poison(&mut writer);
+                }
                 if published {
                     return Err(Error::CommitUnknown(format!(
                         "the last change to {} may or may not last; open it again to see",
@@ -87,6 +75,33 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// The writer, if a commit may be tried.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let Some(writer) = &self.writer else {
+            return Err(Error::Refused {
+                code: "read_only",
+                message: format!(
+                    "{} was opened for reading; open it with mode='a' to change it",
+                    name_of(&self.root)
+                ),
+            });
+        };
+        let writer = locked(writer);
+        if let Some(refusal) = &writer.refusal {
+            return Err(Error::Refused {
+                code: "write_failed",
+                message: refusal.clone(),
+            });
+        }
+        Ok(writer)
+    }
+
+    /// # Errors
+    /// Why no commit may be tried, with the code `read_only` or `write_failed`.
+    pub fn check_writable(&self) -> Result<()> {
+        self.writer().map(drop)
     }
 
     fn poison(&self, writer: &mut Writer) {

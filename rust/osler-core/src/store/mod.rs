@@ -5,6 +5,7 @@
 
 mod commit;
 pub mod manifest;
+pub mod payload;
 mod sweep;
 
 use std::collections::HashMap;
@@ -29,6 +30,8 @@ const OLDEST: u64 = 2;
 /// Readings of a directory that a writer is changing all the time.
 const MAX_ATTEMPTS: usize = 16;
 const FORMAT: &str = "FORMAT";
+/// How that file began in version 1, which was text.
+const FIRST_VERSION: &[u8] = b"{\"magic\": \"osler collection\"";
 const LOCK: &str = "LOCK";
 const MANIFESTS: &str = "manifests";
 const DRAFTS: &str = "tmp";
@@ -250,6 +253,14 @@ fn read_format(storage: &dyn Storage, root: &Path) -> Result<u128> {
         }
         Err(error) => return Err(error),
     };
+    if map.bytes().starts_with(FIRST_VERSION) {
+        return Err(Error::Version {
+            file: name_of(root),
+            found: 1,
+            oldest: OLDEST as u32,
+            newest: NEWEST as u32,
+        });
+    }
     let reader = Reader::new(map)?;
     let go_on = || Ok(());
     if let Some(damage) = reader.verify(&go_on)?.into_iter().next() {

@@ -374,6 +374,14 @@ impl Index {
         stats::in_words(&self.engine.stats())
     }
 
+    /// Copy the index: the two change on their own, and share what neither changes.
+    fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {
+        let engine = enter::quick(py, || Ok(self.engine.duplicate()))?;
+        Ok(Index {
+            engine: Arc::new(engine),
+        })
+    }
+
     fn __reduce__<'py>(
         slf: &Bound<'py, Self>,
     ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {

@@ -1,0 +1,547 @@
+"""Segments: items, their parts and vectors as the sections of one file, and back.
+
+Pure translation between rows and sections; the store writes them. A value that was never set is told from null by the
+row's own list of unset columns. FORMAT.md, "Segments".
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from osler import _native
+from osler.collection.rows import Array, dtype
+from osler.collection.store import Sections
+from osler.items import Locator, Part
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "Batch", "Place", "Segment", "key_hashes", "locator_sections", "locator_table", "locator_table_sections",
+    "merge_tables", "pack", "read_locators", "tombstones",
+]  # fmt: skip
+
+UNSET = "__unset"
+# Items whose metadata is one Parquet table, the least that is read of it.
+TABLE_ITEMS = 4_096
+_NOWHERE = np.iinfo(np.int64).min
+_HELD_TABLES = 32
+
+# The root of a source, and below it the file of an item, or the files of a series in order.
+Place = tuple[str, list[str]]
+
+
+@dataclass
+class Batch:
+    """Items on their way into a segment.
+
+    `parts` holds, for each row of `vectors`, its item's position in `keys` and its part; an item's parts lie together.
+    """
+
+    dim: int
+    keys: list[str] = field(default_factory=list)
+    contents: list[str | None] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[tuple[int, Part]] = field(default_factory=list)
+    vectors: list[Array] = field(default_factory=list)
+    locators: list[Place | None] = field(default_factory=list)
+
+    def append(
+        self,
+        key: str,
+        row: dict[str, Any],
+        parts: Iterable[Part] = (),
+        vectors: Array | None = None,
+        content: str | None = None,
+        locator: Place | None = None,
+    ) -> None:
+        """Add one item with the vectors (p, dim) of its p parts."""
+        self.parts.extend((len(self.keys), part) for part in parts)
+        self.keys.append(key)
+        self.rows.append(row)
+        self.contents.append(content)
+        self.locators.append(locator)
+        if vectors is not None and len(vectors):
+            self.vectors.append(vectors)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of the vectors."""
+        return len(self.parts) * self.dim * 4
+
+    def sections(self, types: Mapping[str, str]) -> tuple[Sections, int]:
+        """Return the sections of a segment with these items, and how many of their parts are images."""
+        vectors = np.concatenate(self.vectors) if self.vectors else np.empty((0, self.dim), np.float32)
+        if len(vectors) != len(self.parts):
+            raise ValueError(f"there are {len(vectors)} vectors for {len(self.parts)} parts")
+        items = np.array([item for item, _ in self.parts], np.int64)
+        kinds = np.array([part.kind == "text" for _, part in self.parts], np.uint8)
+        places = np.array([_place(part) for _, part in self.parts], np.int64).reshape(-1, 8)
+        contents = np.zeros((len(self), 2), np.uint64)
+        for row, content in enumerate(self.contents):
+            if content is not None:
+                contents[row] = np.frombuffer(bytes.fromhex(content), np.uint64)
+        tables = [_frame(self.rows[start : start + TABLE_ITEMS], types) for start in range(0, len(self), TABLE_ITEMS)]
+        found = pack(
+            keys=self.keys,
+            tables=tables,
+            contents=contents,
+            part_items=items,
+            part_kinds=kinds,
+            part_places=places,
+            vectors=np.ascontiguousarray(vectors, np.float32),
+        )
+        return found, int(len(kinds) - kinds.sum())
+
+    def places(self) -> dict[int, Place]:
+        """Return where the files of the items lie, of those that came from files."""
+        return {item: place for item, place in enumerate(self.locators) if place is not None}
+
+
+def pack(
+    *,
+    keys: Sequence[str],
+    tables: Iterable[pl.DataFrame],
+    contents: Array,
+    part_items: Array,
+    part_kinds: Array,
+    part_places: Array | None,
+    vectors: Any,
+    item_ids: Array | None = None,
+    part_ids: Array | None = None,
+) -> Sections:
+    """Return the sections of a segment; those that say only what is the rule are left out.
+
+    Parameters
+    ----------
+    keys : sequence of str
+    tables : iterable of DataFrame
+        The columns and `UNSET`, `TABLE_ITEMS` items each but for the last.
+    contents : ndarray of uint64 (n, 2)
+        Zeros where an item came from no file.
+    part_items, part_kinds, part_places : ndarray (p,), (p,), int64 (p, 8)
+        No places: they lie one after another in their items, and nothing more is known.
+    vectors : ndarray of float32 (p, dim), or list of (File, rows)
+    item_ids, part_ids : ndarray, optional
+        By default one after another from those of the manifest's entry.
+    """
+    found: list[tuple[str, Any]] = [*_key_sections(keys), *_table_sections(tables)]
+    if contents.any():
+        found.append(("item-contents", contents))
+    for name, ids in (("item-ids", item_ids), ("part-ids", part_ids)):
+        if ids is not None and len(ids) and int(ids[-1] - ids[0]) + 1 != len(ids):
+            found.append((name, ids.astype(np.uint64)))
+    if len(part_items) != len(keys) or (part_items != np.arange(len(keys))).any():
+        found.append(("part-items", part_items.astype(np.uint32)))
+    if part_kinds.any():
+        found.append(("part-kinds", part_kinds.astype(np.uint8)))
+    if (
+        part_places is not None
+        and len(part_places)
+        and (part_places != _usual_places(part_items, np.arange(len(part_items)))).any()
+    ):
+        found.append(("part-places", part_places.view(np.uint64)))
+    if len(vectors):
+        found.append(("vectors", vectors))
+    return found
+
+
+class Segment:
+    """One immutable segment; nothing of it is read before it is asked for.
+
+    Parameters
+    ----------
+    state : _native.State
+        A state that lists the segment's file.
+    entry : mapping
+        What the manifest says of it.
+    dim : int
+
+    Attributes
+    ----------
+    id : str
+        The file's name in the directory.
+    items, parts, images : int
+        How many there are; `images` of the parts are images.
+    first_item, first_part : int
+        Ids of the first ones.
+    """
+
+    def __init__(self, state: _native.State, entry: Mapping[str, Any], dim: int) -> None:
+        self.id: str = entry["file"]
+        self.items: int = entry["items"]
+        self.parts: int = entry["parts"]
+        self.images: int = entry["images"]
+        self.first_item: int = entry["first_item"]
+        self.first_part: int = entry["first_part"]
+        self.locators: str | None = entry["locators"]
+        # Ids from the first item to the end, those that no item has any more included.
+        self.span: int = entry["end_item"] - entry["first_item"]
+        self._dim = dim
+        self.state = state
+        self._tables: dict[int, pl.DataFrame] = {}
+
+    @cached_property
+    def file(self) -> _native.File:
+        """The file, mapped, after checking that its sections fit the manifest and each other."""
+        file = self.state.file(self.id)
+        _check_rows(file, "item-key-ends", self.items)
+        _check_rows(file, "item-key-hashes", self.items)
+        for name, rows in (("item-contents", self.items), ("item-ids", self.items), ("part-ids", self.parts)):
+            if name in file:
+                _check_rows(file, name, rows)
+        for name in ("part-kinds", "part-places", "part-items"):
+            if name in file:
+                _check_rows(file, name, self.parts)
+        if "part-items" not in file and self.parts != self.items:
+            raise file.damage("part-items", "it is missing")
+        if "item-table-ends" in file:
+            _check_rows(file, "item-table-ends", -(-self.items // TABLE_ITEMS))
+        if self.parts and file.shape("vectors") != (self.parts, self._dim):
+            raise file.damage("vectors", "its shape is not that of the parts")
+        return file
+
+    @cached_property
+    def item_ids(self) -> Array:
+        """Ids of the items, ascending; int64 (items,)."""
+        return self._ids("item-ids", self.first_item, self.items)
+
+    @cached_property
+    def part_ids(self) -> Array:
+        """Ids of the parts, ascending; int64 (parts,)."""
+        return self._ids("part-ids", self.first_part, self.parts)
+
+    def _ids(self, name: str, first: int, count: int) -> Array:
+        if name not in self.file:
+            return np.arange(first, first + count)
+        ids: Array = self.file.read(name).astype(np.int64)
+        if ids[0] != first or (np.diff(ids) <= 0).any():
+            raise self.file.damage(name, "its numbers do not ascend from the first one")
+        return ids
+
+    @property
+    def single(self) -> bool:
+        """Whether every item has one part."""
+        return self.items == self.parts and "part-items" not in self.file
+
+    @cached_property
+    def part_items(self) -> Array:
+        """The item of each part; int64 (parts,)."""
+        if "part-items" not in self.file:
+            return np.arange(self.items)
+        found: Array = self.file.read("part-items").astype(np.int64)
+        if len(found) and (found.max() >= self.items or (np.diff(found) < 0).any()):
+            raise self.file.damage("part-items", "it names items that are not there, or in another order")
+        return found
+
+    @cached_property
+    def part_kinds(self) -> Array:
+        """0 for an image, 1 for a text; int8 (parts,)."""
+        if self.images == self.parts:
+            return np.zeros(self.parts, np.int8)
+        return np.asarray(self.file.read("part-kinds") if "part-kinds" in self.file else 0, np.int8)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Keys of the items."""
+        text = self.file.read("item-keys").tobytes()
+        ends = self.file.read("item-key-ends").tolist()
+        try:
+            return [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+        except UnicodeDecodeError:
+            raise self.file.damage("item-keys", "it is no text") from None
+
+    def key(self, item: int) -> str:
+        """Return the key of an item."""
+        first = max(item - 1, 0)
+        ends = [0, *self.file.read("item-key-ends", first, item + 1).tolist()][-2:]
+        start, end = ends
+        if not start <= end <= self.file.shape("item-keys")[0]:
+            raise self.file.damage("item-key-ends", "it names bytes that are not there")
+        try:
+            return str(self.file.read("item-keys", start, end).tobytes().decode())
+        except UnicodeDecodeError:
+            raise self.file.damage("item-keys", "it is no text") from None
+
+    def find(self, names: Sequence[str], hashes: Array) -> Array:
+        """Return the item of each key, -1 where there is none; `hashes` are those of `key_hashes`."""
+        known, items = self._hashes
+        at = np.searchsorted(known, hashes)
+        found = np.full(len(hashes), -1, np.int64)
+        for row in np.flatnonzero(at < len(known)).tolist():
+            place = int(at[row])
+            while place < len(known) and known[place] == hashes[row]:
+                item = int(items[place])
+                if item < self.items and self.key(item) == names[row]:
+                    found[row] = item
+                    break
+                place += 1
+        return found
+
+    @cached_property
+    def _hashes(self) -> tuple[Array, Array]:
+        both = self.file.read("item-key-hashes")
+        return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+
+    def content(self, item: int) -> str | None:
+        """Return the digest, in hex, of the file that an item was made of."""
+        if "item-contents" not in self.file:
+            return None
+        found = self.file.read("item-contents", item, item + 1)
+        return found.tobytes().hex() if found.any() else None
+
+    @cached_property
+    def contents(self) -> Array:
+        """Digests of all items; uint64 (items, 2), zeros for none."""
+        if "item-contents" not in self.file:
+            return np.zeros((self.items, 2), np.uint64)
+        return np.asarray(self.file.read("item-contents"))
+
+    def metadata(self, item: int) -> dict[str, Any]:
+        """Return the columns that were set for one item."""
+        if "item-tables" not in self.file:
+            return {}
+        values = self.table(item // TABLE_ITEMS).row(item % TABLE_ITEMS, named=True)
+        unset = set(values.pop(UNSET, None) or ())
+        return {name: value for name, value in values.items() if name not in unset}
+
+    def table(self, number: int) -> pl.DataFrame:
+        """Return one table of metadata: `UNSET` where a column was not set everywhere, and the columns."""
+        held = self._tables.get(number)
+        if held is None:
+            if len(self._tables) >= _HELD_TABLES:
+                self._tables = {}
+            held = self._tables[number] = self._read_table(number)
+        return held
+
+    def tables(self) -> Iterable[pl.DataFrame]:
+        """Yield the tables of metadata, in order; they may have different columns."""
+        if "item-tables" in self.file:
+            for number in range(-(-self.items // TABLE_ITEMS)):
+                yield self._tables.get(number, self._read_table(number))
+        else:
+            import polars as pl
+
+            for start in range(0, self.items, TABLE_ITEMS):
+                yield pl.select(
+                    pl.repeat([], min(TABLE_ITEMS, self.items - start), dtype=pl.List(pl.String)).alias(UNSET)
+                )
+
+    def frame(self, types: Mapping[str, str]) -> pl.DataFrame:
+        """Return the columns of all items as these types; null where they were not set."""
+        import polars as pl
+
+        frames = [_as_types(table, types) for table in self.tables()]
+        return pl.concat(frames, rechunk=False) if frames else pl.DataFrame(schema=_schema(types))
+
+    def _read_table(self, number: int) -> pl.DataFrame:
+        ends = [0, *self.file.read("item-table-ends", max(number - 1, 0), number + 1).tolist()][-2:]
+        start, end = ends
+        if not start <= end <= self.file.shape("item-tables")[0]:
+            raise self.file.damage("item-table-ends", "it names bytes that are not there")
+        found = _parquet(self.file, "item-tables", self.file.read("item-tables", start, end))
+        if len(found) != min(TABLE_ITEMS, self.items - number * TABLE_ITEMS):
+            raise self.file.damage("item-tables", "a table has another number of rows")
+        return found
+
+    def parts_at(self, rows: Array) -> list[Part]:
+        """Return the parts of several rows of the vectors."""
+        kinds = self.part_kinds[rows].tolist()
+        places = self.all_places(rows).tolist()
+        return [_part(kind, place) for kind, place in zip(kinds, places, strict=True)]
+
+    @property
+    def has_places(self) -> bool:
+        """Whether more is known of some part than that it is the next of its item."""
+        return "part-places" in self.file
+
+    def all_places(self, rows: Array) -> Array:
+        """Return the position of parts in their items and where they lie there; int64 (n, 8)."""
+        if self.has_places:
+            return np.asarray(self.file.rows("part-places", rows).view(np.int64))
+        return _usual_places(self.part_items, rows)
+
+    def vectors(self, rows: Array) -> Array:
+        """Return the vectors of parts, float32 (n, dim)."""
+        if not len(rows):
+            return np.empty((0, self._dim), np.float32)
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first + 1 == len(rows) and (len(rows) < 3 or (np.diff(rows) == 1).all()):
+            return np.asarray(self.file.read("vectors", first, last + 1))
+        return np.asarray(self.file.rows("vectors", rows))
+
+
+def key_hashes(keys: Sequence[str]) -> Array:
+    """Return the first 64 bits of the BLAKE3 of each key; uint64 (n,)."""
+    text, ends = _joined(keys)
+    return np.asarray(_native.blake3_each(text, ends))
+
+
+def locator_sections(places: Mapping[int, Place]) -> Sections:
+    """Return the sections of a file that says where the items of a segment lie."""
+    import polars as pl
+
+    schema = pl.Schema([("item", pl.UInt32()), ("root", pl.String()), ("files", pl.List(pl.String()))])
+    rows = [(item, *place) for item, place in sorted(places.items())]
+    return locator_table_sections([pl.DataFrame(rows, schema=schema, orient="row")])
+
+
+def locator_table_sections(tables: Sequence[pl.DataFrame]) -> Sections:
+    """Return the same sections of tables that follow each other."""
+    import polars as pl
+
+    return [("locators", _written(pl.concat(tables)))]
+
+
+def locator_table(state: _native.State, name: str) -> pl.DataFrame:
+    """Return the table of such a file: item, root of the source, files below it."""
+    file = state.file(name)
+    return _parquet(file, "locators", file.read("locators"))
+
+
+def read_locators(state: _native.State, name: str | None) -> dict[int, Place]:
+    """Return where the items of a segment lie, of those that came from files."""
+    if name is None:
+        return {}
+    return {item: (root, files) for item, root, files in locator_table(state, name).iter_rows()}
+
+
+def tombstones(state: _native.State, name: str) -> Array:
+    """Return the ids of deleted items that a file lists, ascending; int64."""
+    return np.asarray(state.file(name).read("tombstones").astype(np.int64))
+
+
+def merge_tables(tables: Iterable[pl.DataFrame], types: Mapping[str, str]) -> Iterable[pl.DataFrame]:
+    """Yield the rows of tables as tables of `TABLE_ITEMS` items, with `UNSET` for columns that a table did not have."""
+    import polars as pl
+
+    waiting: list[pl.DataFrame] = []
+    count = 0
+    for table in tables:
+        missing = [name for name in types if name not in table.columns]
+        unset = table.select(pl.concat_list(UNSET, pl.lit(missing, dtype=pl.List(pl.String))).alias(UNSET))
+        waiting.append(unset.hstack(_as_types(table, types)) if types else unset)
+        count += len(table)
+        while count >= TABLE_ITEMS:
+            whole = pl.concat(waiting)
+            yield _lean(whole[:TABLE_ITEMS])
+            waiting = [whole[TABLE_ITEMS:]]
+            count -= TABLE_ITEMS
+    if count:
+        yield _lean(pl.concat(waiting))
+
+
+def _lean(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table without columns that no row has set."""
+    import polars as pl
+
+    names = table.columns
+    unset = table[UNSET]
+    everywhere = [name for name in names if name != UNSET and bool(unset.list.contains(pl.lit(name)).all())]
+    if not everywhere:
+        return table
+    kept = unset.list.set_difference(pl.Series([everywhere], dtype=pl.List(pl.String)))
+    return table.drop(everywhere).with_columns(kept.alias(UNSET))
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pl.DataFrame:
+    import polars as pl
+
+    names = [name for name in types if any(name in row for row in rows)]
+    unset = [[name for name in names if name not in row] for row in rows]
+    columns = [pl.Series(UNSET, unset, pl.List(pl.String))]
+    for name in names:
+        columns.append(pl.Series(name, [row.get(name) for row in rows], dtype(types[name]), strict=False))
+    return pl.DataFrame(columns)
+
+
+def _schema(types: Mapping[str, str]) -> dict[str, Any]:
+    return {name: dtype(kind) for name, kind in types.items()}
+
+
+def _as_types(table: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
+    import polars as pl
+
+    columns = []
+    for name, kind in types.items():
+        there = name in table.columns
+        values = table[name] if there else pl.Series(name, [None]).new_from_index(0, len(table))
+        columns.append(values.cast(dtype(kind)))
+    return pl.DataFrame(columns, height=len(table)) if columns else table.select([])
+
+
+def _joined(keys: Sequence[str]) -> tuple[bytes, Array]:
+    raw = [key.encode() for key in keys]
+    return b"".join(raw), np.cumsum([len(one) for one in raw], dtype=np.uint64)
+
+
+def _key_sections(keys: Sequence[str]) -> Sections:
+    text, ends = _joined(keys)
+    hashes = np.asarray(_native.blake3_each(text, ends))
+    order = np.argsort(hashes, kind="stable").astype(np.uint64)
+    table = np.stack([hashes[order], order], axis=1)
+    return [("item-keys", text), ("item-key-ends", ends), ("item-key-hashes", table)]
+
+
+def _table_sections(tables: Iterable[pl.DataFrame]) -> Sections:
+    written, ends, there = [], [], False
+    for table in tables:
+        there = there or len(table.columns) > 1
+        written.append(_written(table))
+        ends.append(len(written[-1]))
+    if not there:
+        return []
+    return [("item-tables", b"".join(written)), ("item-table-ends", np.cumsum(ends, dtype=np.uint64))]
+
+
+def _usual_places(part_items: Array, rows: Array) -> Array:
+    """Return the places of parts that lie one after another in their items, and of which nothing more is known."""
+    places = np.full((len(rows), 8), _NOWHERE, np.int64)
+    places[:, 0] = rows - np.searchsorted(part_items, part_items[rows])
+    return places
+
+
+def _place(part: Part) -> tuple[int, ...]:
+    locator = part.locator
+    numbers = (locator.frame, *(locator.box or (None,) * 4), *(locator.span or (None,) * 2))
+    return (part.position, *(_NOWHERE if number is None else number for number in numbers))
+
+
+def _part(kind: int, place: Sequence[int]) -> Part:
+    position, frame, *rest = place
+    box, span = tuple(rest[:4]), tuple(rest[4:])
+    locator = Locator(
+        None if frame == _NOWHERE else frame,
+        None if box[0] == _NOWHERE else (box[0], box[1], box[2], box[3]),
+        None if span[0] == _NOWHERE else (span[0], span[1]),
+    )
+    return Part(position, "text" if kind else "image", locator)
+
+
+def _check_rows(file: _native.File, section: str, rows: int) -> None:
+    if file.shape(section)[0] != rows:
+        raise file.damage(section, "its rows are not those that the manifest counts")
+
+
+def _written(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _parquet(file: _native.File, section: str, data: Array) -> pl.DataFrame:
+    import polars as pl
+
+    try:
+        return pl.read_parquet(io.BytesIO(data.tobytes()), use_pyarrow=False)
+    except pl.exceptions.PolarsError:
+        raise file.damage(section, "it cannot be read as Parquet") from None
