@@ -58,10 +58,8 @@ class Hits(Sequence[Hit]):
         self._question = question
         self._answers = tuple(answers)
         self.searched = searched
-        self._hits = [
-            Hit(snapshot.key(answer.row), answer.score, snapshot.metadata(answer.row), snapshot.part(answer.part))
-            for answer in self._answers
-        ]
+        # Made when they are looked at: most of what is found is never read.
+        self._hits: list[Hit | None] = [None] * len(self._answers)
 
     def to_polars(self) -> pl.DataFrame:
         """Return a frame: rank, key, score, part, kind, frame, and the metadata columns.
@@ -127,7 +125,7 @@ class Hits(Sequence[Hit]):
         if self._question.row is not None:
             own = self._question.row
             shown = (self._snapshot.key(own), self._snapshot.locator(own), len(self._snapshot.parts_of(own)))
-        return Sheet(self._hits, places, sizes, shown, self.searched)
+        return Sheet(list(self), places, sizes, shown, self.searched)
 
     @overload
     def __getitem__(self, at: int) -> Hit: ...
@@ -138,21 +136,26 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, at: int | slice) -> Hit | Hits:
         if isinstance(at, slice):
             return Hits(self._snapshot, self._question, self._answers[at], self.searched)
-        return self._hits[at]
+        hit = self._hits[at]
+        if hit is None:
+            row, score, part = self._answers[at]
+            held = self._snapshot
+            hit = self._hits[at] = Hit(held.key(row), score, held.metadata(row), held.part(part))
+        return hit
 
     def __len__(self) -> int:
-        return len(self._hits)
+        return len(self._answers)
 
     def __iter__(self) -> Iterator[Hit]:
-        return iter(self._hits)
+        return (self[at] for at in range(len(self)))
 
     def __repr__(self) -> str:
-        if not self._hits:
+        if not self._answers:
             return f"no hits among {self.searched:,} items"
         lines = ["rank   score  part  key"]
-        lines += [
-            f"{rank:4}  {hit.score:6.4f}  {hit.part.position:4}  {hit.key}" for rank, hit in enumerate(self[:_SHOWN], 1)
-        ]
+        for rank, answer in enumerate(self._answers[:_SHOWN], 1):
+            part = self._snapshot.part(answer.part)
+            lines.append(f"{rank:4}  {answer.score:6.4f}  {part.position:4}  {self._snapshot.key(answer.row)}")
         if len(self) > _SHOWN:
             lines.append(f"and {len(self) - _SHOWN} more")
         return "\n".join(lines)

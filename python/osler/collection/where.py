@@ -71,12 +71,12 @@ class Condition:
     """
 
     def __init__(self, where: Any, types: Mapping[str, str]) -> None:
+        self.expression: pl.Expr | None = None
+        if where is None:
+            return
         import polars as pl
 
-        self.expression: pl.Expr | None
-        if where is None:
-            self.expression = None
-        elif isinstance(where, str):
+        if isinstance(where, str):
             try:
                 self.expression = _Parser(where, types).condition()
             except RecursionError:
