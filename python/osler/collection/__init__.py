@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from osler.collection import changes, query, reading
+from osler.collection.erase import erase
 from osler.collection.handle import Handle, initial_state
 from osler.collection.hits import Hits
-from osler.collection.outcome import AddReport
+from osler.collection.outcome import AddReport, EraseReport
 from osler.collection.reading import Info, PartVectors
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from osler.encoders import Encoder
     from osler.progress import Callback
 
-__all__ = ["AddReport", "Collection", "Hits", "Info", "PartVectors"]
+__all__ = ["AddReport", "Collection", "EraseReport", "Hits", "Info", "PartVectors"]
 
 Device = Literal["auto", "cpu", "cuda"]
 Score = Literal["max", "mean", "sum", "count", "maxsim", "median_min"]
@@ -357,6 +358,41 @@ class Collection:
     def delete(self, keys: str | Iterable[str] | None = None, where: Any = None) -> int:
         """Delete items by key or by condition, and return how many were there; a missing key is no error."""
         return changes.delete(self._handle, keys, where)
+
+    def erase(self, keys: str | Iterable[str] | None = None, where: Any = None) -> EraseReport:
+        """Remove items for good: when this returns, no file of the collection has a byte of them.
+
+        Their keys, metadata, places and vectors leave the segments, the graphs and every earlier state, also those of
+        items that were deleted or updated before. A reader that is open keeps what it has read, and is told that the
+        rest is gone.
+
+        Solid-state disks, file systems with snapshots and backups may keep copies of removed files: this cannot reach
+        them.
+
+        Parameters
+        ----------
+        keys : str or iterable of str, optional
+        where : str or Polars expression, optional
+            As in ``"patient_id = '...'"``; deleted items for which it holds are erased too.
+
+        Returns
+        -------
+        EraseReport
+
+        Raises
+        ------
+        Error
+            Code ``not_erased``: the items are gone from the collection, and a file that holds them could not be removed.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, osler
+        >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+        >>> _ = cases.add_vectors(["a", "b"], np.eye(2))
+        >>> cases.erase("a").items, cases.keys()
+        (1, ['b'])
+        """
+        return erase(self._handle, keys, where)
 
     def update(self, key: str, *, metadata: Mapping[str, Any]) -> None:
         """Set columns of one item; the others, and its vectors, stay."""

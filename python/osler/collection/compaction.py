@@ -6,7 +6,7 @@ neighbours, so items keep their ids and their order, and graphs stay valid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -82,13 +82,13 @@ def runs(snapshot: Snapshot, everything: bool = False) -> list[tuple[int, int]]:
     return found
 
 
-def merge(snapshot: Snapshot, start: int, stop: int) -> Merged:
-    """Return the live items of neighbouring segments as one segment."""
+def merge(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Merged:
+    """Return the items of neighbouring segments that are `wanted`, a bool for each item row, as one segment."""
     keys: list[str] = []
     contents, item_ids, part_ids, items, kinds, vectors, located = [], [], [], [], [], [], []
     some_place = False
     for segment, offset in zip(snapshot.segments[start:stop], snapshot.item_offsets[start:], strict=False):
-        live = snapshot.live[offset : offset + segment.items]
+        live = wanted[offset : offset + segment.items]
         parts = np.flatnonzero(live[segment.part_items])
         number = np.cumsum(live) - 1
         if segment.locators is not None:
@@ -118,11 +118,11 @@ def merge(snapshot: Snapshot, start: int, stop: int) -> Merged:
     }
     sections = pack(
         keys=keys,
-        tables=merge_tables(_live_tables(snapshot, start, stop), snapshot.types),
+        tables=merge_tables(_tables(snapshot, start, stop, wanted), snapshot.types),
         contents=np.concatenate(contents),
         part_items=part_items,
         part_kinds=np.concatenate(kinds),
-        part_places=_all_places(snapshot, start, stop) if some_place else None,
+        part_places=_all_places(snapshot, start, stop, wanted) if some_place else None,
         vectors=vectors,
         item_ids=ids,
         part_ids=of_parts,
@@ -130,7 +130,7 @@ def merge(snapshot: Snapshot, start: int, stop: int) -> Merged:
     return Merged(sections, locator_table_sections(located) if located else None, entry)
 
 
-def surviving_tombstones(snapshot: Snapshot, gone: list[tuple[int, int]]) -> Array | None:
+def surviving_tombstones(snapshot: Snapshot, gone: Sequence[tuple[int, int]]) -> Array | None:
     """Return the ids that still have to be marked as deleted when these runs of segments are written without them.
 
     None where the files that there are may stay.
@@ -171,21 +171,21 @@ def _worth(items: int, dead: int) -> bool:
     return items <= _CHEAP_ITEMS or dead >= _DEAD_SHARE * items
 
 
-def _live_tables(snapshot: Snapshot, start: int, stop: int) -> Iterator[pl.DataFrame]:
+def _tables(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Iterator[pl.DataFrame]:
     import polars as pl
 
     for segment, offset in zip(snapshot.segments[start:stop], snapshot.item_offsets[start:], strict=False):
         first = offset
         for table in segment.tables():
-            live = snapshot.live[first : first + len(table)]
+            live = wanted[first : first + len(table)]
             first += len(table)
             yield table if live.all() else table.filter(pl.Series(live))
 
 
-def _all_places(snapshot: Snapshot, start: int, stop: int) -> Array:
+def _all_places(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Array:
     found = []
     for segment, offset in zip(snapshot.segments[start:stop], snapshot.item_offsets[start:], strict=False):
-        live = snapshot.live[offset : offset + segment.items]
+        live = wanted[offset : offset + segment.items]
         found.append(segment.all_places(np.flatnonzero(live[segment.part_items])))
     return np.concatenate(found)
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from osler.collection import compaction, privacy
+from osler.collection.erase import affected_graphs, graph_without
 from osler.collection.graph import Graphs
 from osler.collection.rows import Array, Columns
 from osler.collection.segment import Batch, Place, locator_sections
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Sections, Store
-from osler.errors import EncoderError, Error, ForkedHandleError
+from osler.errors import CorruptIndexError, EncoderError, Error, ForkedHandleError, FormatVersionError
 
 if TYPE_CHECKING:
     from osler.encoders import Encoder
@@ -207,23 +208,63 @@ class Handle:
                 stacklevel=4,
             )
 
-    def rewrite(self, runs: list[tuple[int, int]]) -> None:
+    def rewrite(self, runs: Sequence[tuple[int, int]]) -> None:
         """Write each run of neighbouring segments as one without its deleted items, in one commit."""
+        state, new, drop = self._rewritten(runs, self.snapshot.live)
+        self.store.commit(state, new, drop)
+        self.snapshot = Snapshot(self.store, self.snapshot)
+
+    def publish_without(self, gone: Array) -> None:
+        """Commit a state without some item rows, a bool for each, in no file that is left, those of old states included.
+
+        Raises
+        ------
+        Error
+            Code ``not_erased``: the state is in force, and a file that only older ones need could not be removed.
+        """
+        snapshot = self.snapshot
+        ends = zip(snapshot.item_offsets, snapshot.item_offsets[1:], strict=False)
+        runs = [(at, at + 1) for at, (first, stop) in enumerate(ends) if gone[first:stop].any()]
+        state, new, drop = self._rewritten(runs, snapshot.live & ~gone)
+        graphs = list(snapshot.manifest["graphs"])
+        for entry in affected_graphs(snapshot, gone):
+            graphs.remove(entry)
+            drop.append(entry["file"])
+            path = self.store.draft_path()
+            try:
+                parts = graph_without(self.path / entry["file"], path, snapshot, gone)
+            except (CorruptIndexError, FormatVersionError, FileNotFoundError):
+                # It is derived, and is made again when it is due.
+                continue
+            if parts:
+                name = self.store.new_name("graphs", "index")
+                new[name] = path
+                graphs.append({**entry, "file": name, "parts": parts})
+        graphs.sort(key=lambda entry: int(entry["first_part"]))
+        try:
+            self.store.commit({**state, "graphs": graphs}, new, drop, forget=True)
+        finally:
+            self.snapshot = Snapshot(self.store, snapshot)
+            self.graphs.follow(self.snapshot)
+
+    def _rewritten(
+        self, runs: Sequence[tuple[int, int]], wanted: Array
+    ) -> tuple[dict[str, Any], dict[str, Sections | Path], list[str]]:
+        """Return a commit that writes each run of segments as one with the items that are wanted."""
         snapshot = self.snapshot
         entries = list(snapshot.manifest["segments"])
         new: dict[str, Sections | Path] = {}
         drop: list[str] = []
         ids = compaction.surviving_tombstones(snapshot, runs)
-        state: dict[str, Any] = {}
         for start, stop in sorted(runs, reverse=True):
-            merged = compaction.merge(snapshot, start, stop)
+            merged = compaction.merge(snapshot, start, stop, wanted)
             for entry in entries[start:stop]:
                 drop += [name for name in (entry["file"], entry["locators"]) if name is not None]
             made = []
             if merged.entry is not None:
                 made = [merged.entry | self._listed(new, merged.sections, merged.locators)]
             entries[start:stop] = made
-        state["segments"] = entries
+        state: dict[str, Any] = {"segments": entries}
         if ids is not None:
             drop += snapshot.manifest["tombstones"]
             state["tombstones"] = []
@@ -231,8 +272,7 @@ class Handle:
                 name = self.store.new_name("tombstones", "tombstones")
                 new[name] = [("tombstones", ids.astype(np.uint64))]
                 state["tombstones"] = [name]
-        self.store.commit(state, new, drop)
-        self.snapshot = Snapshot(self.store, snapshot)
+        return state, new, drop
 
     def relocate(self, moved: Mapping[str, Place]) -> None:
         """Commit where the files of some items, by key, lie now."""

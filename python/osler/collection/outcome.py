@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["AddReport", "Failure"]
+__all__ = ["AddReport", "EraseReport", "Failure"]
 
 _SHOWN = 5
 
@@ -104,3 +104,39 @@ class AddReport:
         if len(reasons) > _SHOWN:
             lines.append(f"  and {len(reasons) - _SHOWN} more reasons")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class EraseReport:
+    """What was erased; it names nothing of it, so that it can be filed.
+
+    Attributes
+    ----------
+    items : int
+        Keys that are gone.
+    versions : int
+        Rows that they had, former and deleted ones included.
+    parts : int
+        Vectors of these.
+    files, bytes : int
+        Files that were written again or removed, and how much was in them.
+    commit : int
+        The state from which on there is nothing left; no earlier one is kept.
+
+    Examples
+    --------
+    >>> from osler.collection import EraseReport
+    >>> EraseReport(items=1, versions=2, parts=2, files=3, bytes=90_000, commit=7).to_dict()["items"]
+    1
+    """
+
+    items: int
+    versions: int
+    parts: int
+    files: int
+    bytes: int
+    commit: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the fields."""
+        return {name: getattr(self, name) for name in self.__slots__}

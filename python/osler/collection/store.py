@@ -82,7 +82,13 @@ class Store:
         """Raise unless a commit may be tried."""
         self._native.check_writable()
 
-    def commit(self, changes: Mapping[str, Any], new: Mapping[str, Sections | Path], drop: Sequence[str] = ()) -> None:
+    def commit(
+        self,
+        changes: Mapping[str, Any],
+        new: Mapping[str, Sections | Path],
+        drop: Sequence[str] = (),
+        forget: bool = False,
+    ) -> None:
         """Publish one new state, durable when this returns.
 
         Parameters
@@ -93,6 +99,8 @@ class Store:
             Files by their name in the directory; a path is one that `draft_path` gave.
         drop : sequence of str
             Names that the new state no longer lists.
+        forget : bool
+            No earlier state may be kept, nor what only it lists.
 
         Raises
         ------
@@ -104,9 +112,11 @@ class Store:
         """
         manifest = {**self.manifest, **changes}
         files = {name: str(value) if isinstance(value, Path) else list(value) for name, value in new.items()}
-        with _clear_errors():
-            self._native.commit(_encode(manifest), files, list(drop))
-        self._follow()
+        try:
+            with _clear_errors():
+                self._native.commit(_encode(manifest), files, list(drop), forget)
+        finally:
+            self._follow()
 
     def new_name(self, folder: str, ending: str) -> str:
         """Return a name for a file that no file has or had."""

@@ -23,6 +23,8 @@ pub enum Bug {
     LeaseIgnored,
     /// What a writer left unfinished stays.
     NotSwept,
+    /// What only an earlier state lists stays after it was erased.
+    OldStateKept,
 }
 
 #[cfg(any(test, feature = "testing"))]

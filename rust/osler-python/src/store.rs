@@ -115,12 +115,16 @@ impl Store {
     /// new : dict of str to (str or list of (str, value))
     ///     Files by name: the path of a draft, or sections, each with bytes, an array, or a list of (File, rows).
     /// drop : list of str
+    /// forget : bool
+    ///     No earlier state may be kept, nor what only it lists.
+    #[pyo3(signature = (state, new, drop, forget=false))]
     fn commit(
         &self,
         py: Python<'_>,
         state: &[u8],
         new: &Bound<'_, PyDict>,
         drop: Vec<String>,
+        forget: bool,
     ) -> PyResult<()> {
         let engine = self.open_one()?;
         let mut tables = BTreeMap::new();
@@ -149,6 +153,7 @@ impl Store {
                 state: state.to_vec(),
                 new,
                 drop,
+                forget,
             };
             engine.commit(change, &|| control.check())
         })

@@ -34,6 +34,8 @@ pub struct Change<'a> {
     pub new: BTreeMap<String, New<'a>>,
     /// Names that the new state no longer lists.
     pub drop: Vec<String>,
+    /// Whether no earlier state may be kept, nor what only it lists, even for those who still read it.
+    pub forget: bool,
 }
 
 impl Store {
@@ -42,7 +44,8 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] with code `read_only` or `write_failed` if nothing can be written; [`Error::Io`] and
     /// [`Error::Locked`]: nothing was published, and this handle writes no more; [`Error::CommitUnknown`]: it was, and
-    /// may or may not survive.
+    /// may or may not survive. [`Error::Refused`] with code `not_erased`: it was, and something that must be forgotten
+    /// could not be removed.
     pub fn commit(&self, change: Change<'_>, check: &dyn Fn() -> Result<()>) -> Result<()> {
         let mut writer = self.writer()?;
         for name in change.new.keys() {
@@ -53,9 +56,10 @@ impl Store {
         let mut placed = Vec::new();
         match self.publish(change, check, &mut placed) {
             Ok(next) => {
+                let forgets = next.manifest.oldest == next.manifest.number;
                 self.current.store(Arc::new(next));
                 self.collect();
-                Ok(())
+                if forgets { self.forgotten() } else { Ok(()) }
             }
             Err((error, published)) => {
                 // Who only stopped it may try again: no write failed.
@@ -137,6 +141,10 @@ impl Store {
             id: self.random().map_err(before)?,
             collection: self.collection,
             parent: former.hash,
+            oldest: match change.forget {
+                true => number,
+                false => former.manifest.oldest,
+            },
             files,
             state: change.state,
         };

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::file::{Reader, Section, Written as Listed, kind};
 use crate::tables::{section, table_within};
 
-/// Numbers of the first section: commit, its id, the collection's id, the parent's root.
-const NUMBERS: usize = 9;
+/// Numbers of the first section: commit, its id, the collection's id, the parent's root, the oldest commit to keep.
+const NUMBERS: usize = 10;
 /// Numbers for each file: its length and its root.
 const FACTS: usize = 5;
 /// Longest row of a table here.
@@ -32,6 +32,8 @@ pub struct Manifest {
     pub collection: u128,
     /// The hash of the manifest that this one followed; zeros for the first.
     pub parent: Root,
+    /// Number of the oldest commit that may be kept: what came before was erased.
+    pub oldest: u64,
     /// Files by their name, as in `segments/0123.seg`.
     pub files: BTreeMap<String, Listed>,
     /// What the owner keeps here.
@@ -104,6 +106,7 @@ impl Manifest {
         numbers.extend(halves(self.id));
         numbers.extend(halves(self.collection));
         numbers.extend(words(&self.parent));
+        numbers.push(self.oldest);
         let names = self.files.keys().flat_map(|name| [name.as_str(), "\n"]);
         let mut facts = Rows::new(FACTS);
         for listed in self.files.values() {
@@ -132,6 +135,9 @@ impl Manifest {
         if numbers.len() != NUMBERS {
             return bad(kind::COMMIT, "it has another number of entries");
         }
+        if numbers[9] > numbers[0] {
+            return bad(kind::COMMIT, "it keeps only commits that are still to come");
+        }
         let Ok(names) = String::from_utf8(names) else {
             return bad(kind::FILE_NAMES, "it is no text");
         };
@@ -154,7 +160,8 @@ impl Manifest {
             number: numbers[0],
             id: whole(&numbers[1..3]),
             collection: whole(&numbers[3..5]),
-            parent: root_of(&numbers[5..]),
+            parent: root_of(&numbers[5..9]),
+            oldest: numbers[9],
             files,
             state,
         })

@@ -130,6 +130,7 @@ impl Store {
             id: storage.random().map_err(failed)?,
             collection,
             parent: [0; 32],
+            oldest: 0,
             files: Default::default(),
             state: state.to_vec(),
         };

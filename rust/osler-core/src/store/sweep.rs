@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::manifest::{FOLDERS, Manifest, is_listable};
-use super::{MANIFESTS, Store, numbers};
+use super::{DRAFTS, MANIFESTS, Store, name_of, numbers};
+use crate::error::{Error, Result};
 use crate::file::Reader;
 use crate::file::map::Map;
 use crate::fs::{LockKind, Storage};
@@ -29,14 +30,18 @@ impl Store {
             return;
         };
         let folder = self.root.join(MANIFESTS);
+        let oldest = self.snapshot().manifest.oldest;
         let mut live = BTreeSet::new();
         for (at, number) in numbers.into_iter().enumerate() {
             let path = folder.join(Manifest::name(number));
-            let kept = at < RETAINED || !self.is_free(&path);
+            let wanted = number >= oldest || planted(Bug::OldStateKept);
+            let kept = wanted && (at < RETAINED || !self.is_free(&path));
             if !kept && storage.remove(&path).is_ok() {
                 continue;
             }
             match Map::read(storage, &path).and_then(|map| Manifest::read(&Reader::new(map)?)) {
+                // What was erased goes though somebody could still find it by a manifest that does not go.
+                Ok(_) if !wanted => {}
                 Ok(manifest) => live.extend(manifest.files.into_keys()),
                 // What it lists is not known, so nothing can be called unlisted.
                 Err(_) => return,
@@ -47,6 +52,40 @@ impl Store {
                 let _ = storage.remove(&self.root.join(name));
             }
         }
+    }
+
+    /// # Errors
+    /// [`Error::Refused`] if there is a manifest that may not be kept, or a file that the others do not list, or if their
+    /// removal may not last.
+    pub(super) fn forgotten(&self) -> Result<()> {
+        let storage = &*self.storage;
+        let left = |what: &str| Error::Refused {
+            code: "not_erased",
+            message: format!(
+                "{what} of {} could not be removed, and still holds what was erased; remove what keeps it and open the \
+                 collection for writing, which tries again",
+                name_of(&self.root)
+            ),
+        };
+        let state = self.snapshot();
+        let manifests = numbers(storage, &self.root)?;
+        if let Some(old) = manifests.iter().find(|&&n| n < state.manifest.oldest) {
+            return Err(left(&format!("{MANIFESTS}/{}", Manifest::name(*old))));
+        }
+        let unlisted = |name: &&String| !state.manifest.files.contains_key(*name);
+        if let Some(name) = self.files().keys().find(unlisted) {
+            return Err(left(name));
+        }
+        self.sweep_drafts();
+        let drafts = storage.list(&self.root.join(DRAFTS)).unwrap_or_default();
+        if let Some(draft) = drafts.iter().find(|entry| !entry.folder) {
+            return Err(left(&format!("{DRAFTS}/{}", draft.name)));
+        }
+        for folder in FOLDERS.into_iter().chain([MANIFESTS, DRAFTS]) {
+            let synced = storage.sync_folder(&self.root.join(folder));
+            synced.map_err(|_| left(folder))?;
+        }
+        Ok(())
     }
 
     /// Whether no reader holds a manifest.

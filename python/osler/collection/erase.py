@@ -1,0 +1,113 @@
+"""Erasing: items, their former versions and what was derived of them leave every file of the collection, in one commit.
+
+Finds the rows, live and deleted ones, has their segments and graphs written again without them, and looks afterwards.
+storage.md, "Promises", 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from osler.collection.outcome import EraseReport
+from osler.collection.rows import KEY, Array
+from osler.collection.segment import key_hashes
+from osler.collection.snapshot import Snapshot
+from osler.errors import InternalError
+
+if TYPE_CHECKING:
+    from osler.collection.handle import Handle
+
+__all__ = ["erase"]
+
+
+def erase(handle: Handle, keys: Iterable[str] | None, where: Any) -> EraseReport:
+    """Erase items by key or condition; see `osler.Collection.erase`."""
+    if (keys is None) == (where is None):
+        raise ValueError("give exactly one of keys= and where=; nothing was erased")
+    with handle.write_lock:
+        handle.check()
+        handle.store.check_writable()
+        snapshot = handle.snapshot
+        if keys is None:
+            rows = _matching(snapshot, where)
+            names = _keys_of(snapshot, rows)
+        else:
+            names = [keys] if isinstance(keys, str) else list(keys)
+            rows = np.empty(0, np.int64)
+        gone = np.zeros(len(snapshot.live), bool)
+        gone[rows] = True
+        gone[_every_version(snapshot, names)] = True
+        names = _keys_of(snapshot, np.flatnonzero(gone))
+        parts = int(np.count_nonzero(gone[snapshot.part_items]))
+        before = snapshot.state.files
+        handle.publish_without(gone)
+        after = handle.snapshot
+        if len(_every_version(after, names)):
+            raise InternalError("something was erased and is still there; please report it")
+        removed = before.keys() - after.state.files.keys()
+        return EraseReport(
+            items=len(set(names)),
+            versions=int(np.count_nonzero(gone)),
+            parts=parts,
+            files=len(removed),
+            bytes=sum(before[name] for name in removed),
+            commit=after.state.number,
+        )
+
+
+def affected_graphs(snapshot: Snapshot, gone: Array) -> list[dict[str, Any]]:
+    """Return the entries of graphs that may have parts of these item rows."""
+    ids = snapshot.part_ids[gone[snapshot.part_items]].astype(np.int64)
+    found = []
+    for entry in snapshot.manifest["graphs"]:
+        first, stop = np.searchsorted(ids, [entry["first_part"], entry["end_part"]])
+        if first < stop:
+            found.append(entry)
+    return found
+
+
+def graph_without(path: Path, draft: Path, snapshot: Snapshot, gone: Array) -> int:
+    """Write a saved graph again without the parts of these item rows and without dead ones; return how many it has."""
+    from osler.index import Index
+
+    index = Index.open(str(path), mmap=False)
+    kept = snapshot.part_ids[(snapshot.live & ~gone)[snapshot.part_items]]
+    present = index.keys
+    index.delete(present[~np.isin(present, kept, assume_unique=True)])
+    if len(index):
+        index.save(str(draft))
+    return len(index)
+
+
+def _matching(snapshot: Snapshot, where: Any) -> Array:
+    """Return the item rows, of deleted items too, for which a condition holds."""
+    import polars as pl
+
+    condition = snapshot.condition(where)
+    found = []
+    for segment, offset in zip(snapshot.segments, snapshot.item_offsets, strict=False):
+        keys = pl.Series(KEY, segment.keys, pl.String)
+        frame = segment.frame(snapshot.types)
+        table = frame.insert_column(0, keys) if frame.columns else pl.DataFrame([keys])
+        found.append(offset + np.flatnonzero(condition.mask(table)))
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _keys_of(snapshot: Snapshot, rows: Array) -> list[str]:
+    return list(dict.fromkeys(snapshot.key(row) for row in rows.tolist()))
+
+
+def _every_version(snapshot: Snapshot, names: list[str]) -> Array:
+    """Return the item rows, of deleted items too, that have one of these keys."""
+    if not names:
+        return np.empty(0, np.int64)
+    hashes = key_hashes(names)
+    found = []
+    for segment, offset in zip(snapshot.segments, snapshot.item_offsets, strict=False):
+        items = segment.find(names, hashes)
+        found.append(offset + items[items >= 0])
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
