@@ -27,6 +27,17 @@ help:  ## list the targets
 demo: $(BIN)/.built  ## build a collection from pydicom's own DICOM files, ask it three questions, write demo/hits.html
 	@tests/demo/demo.sh $(BIN) demo
 
+# The same package over a compiled module that can fail, lose power and have bugs: for tests/reliability, never in a wheel.
+TESTING := target/testing
+
+$(TESTING)/.built: $(BIN)/.built
+	@cargo build --release --quiet --package osler-python --features extension-module,testing
+	@mkdir -p $(TESTING)/osler
+	@for path in python/osler/*; do ln -sfn "$(CURDIR)/$$path" $(TESTING)/osler/; done
+	@rm -f $(TESTING)/osler/*.so
+	@cp target/release/lib_native.so $(TESTING)/osler/_native.abi3.so
+	@touch $@
+
 test: test-rust test-python  ## all tests (about 10 minutes on 2 cores)
 
 test-rust:  ## the engine's tests

@@ -9,6 +9,7 @@ use osler_core::fs::Storage;
 use osler_core::fs::testing::{Fault, Memory};
 use osler_core::planted::{Bug, plant};
 use osler_core::random::Stream;
+use osler_core::store::testing::{History, Returned};
 use osler_core::store::{Change, New, Store};
 
 const EIO: i32 = 5;
@@ -85,49 +86,27 @@ fn open(memory: &Memory, writable: bool) -> Result<Store, Error> {
     Store::open(Arc::new(memory.clone()), &root(), writable)
 }
 
-/// The commits that were published, and how many steps had been done when each returned.
-struct History {
-    memory: Memory,
-    /// Id and number of steps by commit number.
-    commits: Vec<(u128, usize)>,
-}
-
 fn history(seed: u64) -> History {
     let memory = Memory::new(Path::new("/data"), seed);
     let store = Store::create(Arc::new(memory.clone()), &root(), &state(0)).unwrap();
-    let mut commits = vec![(store.snapshot().manifest().id, memory.steps())];
-    for number in 1..=COMMITS {
-        commit(&store, number).unwrap();
-        commits.push((store.snapshot().manifest().id, memory.steps()));
-    }
-    History { memory, commits }
-}
-
-impl History {
-    /// Whether what a power cut left is the last state that was returned, or that with the whole interrupted call.
-    fn check(&self, left: &Memory, steps: usize) -> Result<u64, String> {
-        let returned = self.commits.iter().filter(|(_, at)| *at <= steps).count();
-        let store = match open(left, false) {
-            Ok(store) => store,
-            Err(_) if returned == 0 => return Ok(0),
-            Err(error) => return Err(format!("it cannot be opened: {error}")),
-        };
+    let returned = |memory: &Memory| {
         let snapshot = store.snapshot();
         let manifest = snapshot.manifest();
-        let number = manifest.number as usize;
-        if number + 1 < returned || number > returned {
-            return Err(format!(
-                "commit {number} is found where {returned} were returned"
-            ));
+        Returned {
+            number: manifest.number,
+            id: manifest.id,
+            steps: memory.steps(),
         }
-        if self.commits[number].0 != manifest.id || manifest.state != state(number as u64) {
-            return Err(format!("commit {number} is not the one that was made"));
-        }
-        match snapshot.verify(&go_on) {
-            Ok(findings) if findings.is_empty() => Ok(number as u64),
-            Ok(findings) => Err(findings[0].to_string()),
-            Err(error) => Err(error.to_string()),
-        }
+    };
+    let mut calls = vec![returned(&memory)];
+    for number in 1..=COMMITS {
+        commit(&store, number).unwrap();
+        calls.push(returned(&memory));
+    }
+    History {
+        memory,
+        root: root(),
+        calls,
     }
 }
 
@@ -145,35 +124,15 @@ fn unlisted(memory: &Memory, store: &Store) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Cuts the power after every step, in many ways, and again while a writer opens what was left; returns the states seen.
+/// Cuts the power after every step, in many ways; returns the states seen.
 fn power_cuts(seed: u64, ways: usize) -> Result<usize, String> {
     let history = history(seed);
     let mut stream = Stream::new(seed, 1, 0);
-    let mut choose = |n: usize| stream.below(n as u64) as usize;
     let mut states = 0;
     for steps in 0..=history.memory.steps() {
         for way in 0..ways {
-            let left = history.memory.after_power_cut(steps, &mut choose);
-            let at = |problem| format!("seed {seed}, {steps} steps, way {way}: {problem}");
-            let number = history.check(&left, steps).map_err(at)?;
-            states += 1;
-            let Ok(writer) = open(&left, true) else {
-                continue;
-            };
-            let before = left.steps();
-            let cut = left.after_power_cut(choose(before + 1), &mut choose);
-            let again = history.check(&cut, steps).map_err(at)?;
-            states += 1;
-            if again != number {
-                return Err(at(format!("commit {number} became {again} by opening")));
-            }
-            let extra = writer.snapshot().manifest().number + 1;
-            commit(&writer, extra).map_err(|e| at(e.to_string()))?;
-            drop(writer);
-            let writer = open(&left, true).map_err(|e| at(e.to_string()))?;
-            if writer.snapshot().manifest().number != extra {
-                return Err(at("a commit after it is lost".to_owned()));
-            }
+            let found = history.power_cut(steps, &mut stream);
+            states += found.map_err(|e| format!("seed {seed}, {steps} steps, way {way}: {e}"))?;
         }
     }
     Ok(states)

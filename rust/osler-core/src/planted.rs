@@ -2,6 +2,7 @@
 
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Bug {
     /// A new file is not synced.
     FileNotSynced,
@@ -32,6 +33,32 @@ thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
+/// One more than the bug that is planted in all threads.
+#[cfg(any(test, feature = "testing"))]
+static EVERYWHERE: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// Plants a bug in all threads, or takes it away.
+#[cfg(any(test, feature = "testing"))]
+pub fn plant_everywhere(bug: Option<Bug>) {
+    let number = bug.map_or(0, |bug| bug as u8 + 1);
+    EVERYWHERE.store(number, std::sync::atomic::Ordering::SeqCst);
+}
+
+/// All bugs.
+pub const ALL: [Bug; 11] = [
+    Bug::FileNotSynced,
+    Bug::FolderNotSynced,
+    Bug::ManifestsNotSynced,
+    Bug::PublishedFirst,
+    Bug::NumberUsedAgain,
+    Bug::ChecksumIgnored,
+    Bug::NotPoisoned,
+    Bug::OlderManifest,
+    Bug::LeaseIgnored,
+    Bug::NotSwept,
+    Bug::OldStateKept,
+];
+
 /// Plants a bug in this thread, or takes it away.
 #[cfg(any(test, feature = "testing"))]
 pub fn plant(bug: Option<Bug>) {
@@ -42,7 +69,8 @@ pub fn plant(bug: Option<Bug>) {
 #[inline]
 pub fn planted(bug: Bug) -> bool {
     #[cfg(any(test, feature = "testing"))]
-    return PLANTED.get() == Some(bug);
+    return PLANTED.get() == Some(bug)
+        || EVERYWHERE.load(std::sync::atomic::Ordering::Relaxed) == bug as u8 + 1;
     #[cfg(not(any(test, feature = "testing")))]
     {
         let _ = bug;

@@ -15,12 +15,16 @@ mod sets;
 mod stats;
 mod storage;
 mod store;
+#[cfg(feature = "testing")]
+mod testing;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     functions::check_simd_setting()?;
+    #[cfg(feature = "testing")]
+    testing::add(module)?;
     module.add_class::<index::Index>()?;
     module.add_class::<results::Found>()?;
     module.add_class::<results::FoundItems>()?;

@@ -57,7 +57,9 @@ impl Store {
     /// Make a directory with a first state, and open it for writing.
     #[staticmethod]
     fn create(py: Python<'_>, path: PathBuf, state: &[u8]) -> PyResult<Self> {
-        let engine = enter::quick(py, || store::Store::create(storage::shared(), &path, state))?;
+        let engine = enter::quick(py, || {
+            store::Store::create(storage::current(), &path, state)
+        })?;
         Ok(Store::of(engine))
     }
 
@@ -65,7 +67,7 @@ impl Store {
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf, writable: bool) -> PyResult<Self> {
         let engine = enter::quick(py, || {
-            store::Store::open(storage::shared(), &path, writable)
+            store::Store::open(storage::current(), &path, writable)
         })?;
         Ok(Store::of(engine))
     }
@@ -166,6 +168,12 @@ impl State {
     #[getter]
     fn number(&self) -> u64 {
         self.snapshot.manifest().number
+    }
+
+    /// Random id of the commit, in hex.
+    #[getter]
+    fn id(&self) -> String {
+        format!("{:032x}", self.snapshot.manifest().id)
     }
 
     /// What the owner keeps in the manifest.

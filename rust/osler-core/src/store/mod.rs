@@ -7,6 +7,8 @@ mod commit;
 pub mod manifest;
 pub mod payload;
 mod sweep;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::collections::HashMap;
 use std::io::ErrorKind;

@@ -236,7 +236,7 @@ impl Index {
     #[staticmethod]
     #[pyo3(signature = (path, *, mmap=true))]
     fn open(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<Self> {
-        let open = |control: &Control| Engine::open(storage::current(), &path, mmap, control);
+        let open = |control: &Control| Engine::open(&*storage::current(), &path, mmap, control);
         let engine = if mmap {
             enter::quick(py, || open(&Control::default()))
         } else {
@@ -264,7 +264,7 @@ impl Index {
         let threads = arrays::threads(None)?;
         enter::long(py, None, |control| {
             self.engine
-                .save(storage::current(), &path, threads, control)
+                .save(&*storage::current(), &path, threads, control)
         })
     }
 

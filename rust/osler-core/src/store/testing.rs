@@ -1,0 +1,128 @@
+//! What a power cut may leave of a directory, checked: the state of the last call that returned, or that of the one that was
+//! interrupted, whole. For tests only.
+//!
+//! Opens what a [`Memory`] says is left; changes nothing that is real.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Change, Snapshot, Store};
+use crate::error::{Error, Result};
+use crate::fs::testing::Memory;
+use crate::random::Stream;
+
+/// A call that returned.
+#[derive(Clone, Copy, Debug)]
+pub struct Returned {
+    /// Number of the commit in force then.
+    pub number: u64,
+    /// Its id.
+    pub id: u128,
+    /// Steps of the file system that were done then.
+    pub steps: usize,
+}
+
+/// What was done to a directory.
+pub struct History {
+    /// The file system, which remembers every step.
+    pub memory: Memory,
+    /// The directory.
+    pub root: PathBuf,
+    /// The calls, in order.
+    pub calls: Vec<Returned>,
+}
+
+fn go_on() -> Result<()> {
+    Ok(())
+}
+
+impl History {
+    fn open(&self, memory: &Memory, writable: bool) -> Result<Store> {
+        Store::open(Arc::new(memory.clone()), &self.root, writable)
+    }
+
+    fn whole(snapshot: &Snapshot) -> std::result::Result<(), String> {
+        match snapshot.verify(&go_on) {
+            Ok(findings) if findings.is_empty() => Ok(()),
+            Ok(findings) => Err(findings[0].to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The commit in force in what is left after `steps` steps; None where there may be no collection yet.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, left: &Memory, steps: usize) -> std::result::Result<Option<u64>, String> {
+        let returned = self.calls.partition_point(|call| call.steps <= steps);
+        let store = match self.open(left, false) {
+            Ok(store) => store,
+            Err(_) if returned == 0 => return Ok(None),
+            Err(error) => return Err(format!("it cannot be opened: {error}")),
+        };
+        let snapshot = store.snapshot();
+        let manifest = snapshot.manifest();
+        let low = self.calls[..returned].last().map_or(0, |call| call.number);
+        let high = self.calls.get(returned).map_or(low, |call| call.number);
+        if !(low..=high).contains(&manifest.number) {
+            return Err(format!(
+                "commit {} is found where {low} was returned and {high} was under way",
+                manifest.number
+            ));
+        }
+        let same = |call: &&Returned| call.number == manifest.number;
+        if self
+            .calls
+            .iter()
+            .find(same)
+            .is_some_and(|call| call.id != manifest.id)
+        {
+            return Err(format!(
+                "commit {} is not the one that was made",
+                manifest.number
+            ));
+        }
+        Self::whole(&snapshot)?;
+        Ok(Some(manifest.number))
+    }
+
+    /// Cuts the power once after `steps` steps, and again while a writer opens what was left, and commits after that.
+    /// Returns how many states were looked at.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn power_cut(
+        &self,
+        steps: usize,
+        stream: &mut Stream,
+    ) -> std::result::Result<usize, String> {
+        let mut choose = |n: usize| stream.below(n as u64) as usize;
+        let left = self.memory.after_power_cut(steps, &mut choose);
+        let number = self.check(&left, steps)?;
+        let writer = match self.open(&left, true) {
+            Ok(writer) => writer,
+            Err(_) if number.is_none() => return Ok(1),
+            Err(error) => return Err(format!("it cannot be opened for writing: {error}")),
+        };
+        let before = left.steps();
+        let cut = left.after_power_cut(choose(before + 1), &mut choose);
+        let again = self.check(&cut, steps)?;
+        if again != number {
+            return Err(format!("commit {number:?} became {again:?} by opening"));
+        }
+        let state = writer.snapshot();
+        let next = state.manifest().number + 1;
+        let change = Change {
+            state: state.manifest().state.clone(),
+            ..Change::default()
+        };
+        let text = |error: Error| error.to_string();
+        writer.commit(change, &go_on).map_err(text)?;
+        drop(writer);
+        let writer = self.open(&left, true).map_err(text)?;
+        if writer.snapshot().manifest().number != next {
+            return Err("a commit after it is lost".to_owned());
+        }
+        Ok(2)
+    }
+}
