@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,12 @@ def read(data: bytes, check: bool = True) -> Sections:
         found[kind, number] = np.frombuffer(data, of, rows * stride, offset).reshape(rows, stride)[:, :width]
     assert at == table
     return found
+
+
+def texts(data: bytes) -> bytes:
+    """What the Parquet tables in some bytes say: they begin and end with the same four bytes, one after another too."""
+    found = re.findall(rb"PAR1.*?PAR1(?=PAR1|\0|$)", data, re.DOTALL)
+    return b"".join(pl.read_parquet(io.BytesIO(table)).write_ndjson().encode() for table in found)
 
 
 def tables(sections: Sections, kind: int, ends: int) -> list[bytes]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import re
 from pathlib import Path
 from typing import Any
 
 import data_store
 import osler
+import format_reader
 import polars as pl
 import pydicom
 import pytest
@@ -95,10 +94,7 @@ def canaries() -> dict[bytes, str]:
 def contents(file: Path) -> bytes:
     """The bytes of a file in upper case, and of a Parquet file its values too, which are compressed."""
     data = file.read_bytes()
-    # Parquet tables begin and end with these four bytes, also where several lie one after another.
-    for table in re.findall(rb"PAR1.*?PAR1(?=PAR1|\0|$)", data, re.DOTALL):
-        data += pl.read_parquet(io.BytesIO(table)).write_ndjson().encode()
-    return data.upper()
+    return (data + format_reader.texts(data)).upper()
 
 
 @pytest.fixture(scope="module")

@@ -94,9 +94,9 @@ def get(snapshot: Snapshot, names: str | Iterable[str], missing: str) -> list[Hi
     if missing not in ("raise", "skip"):
         raise ValueError(f"missing is {missing!r}; choose 'raise' or 'skip'")
     found = []
-    for key in [names] if isinstance(names, str) else names:
-        row = snapshot.row(key)
-        if row is not None:
+    wanted = [names] if isinstance(names, str) else list(names)
+    for key, row in zip(wanted, snapshot.find(wanted).tolist(), strict=True):
+        if row >= 0:
             parts = snapshot.parts_of(row)
             part = snapshot.part(int(parts[0])) if len(parts) else Part()
             found.append(Hit(key, float("nan"), snapshot.metadata(row), part))

@@ -480,7 +480,8 @@ def _as_types(table: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _joined(keys: Sequence[str]) -> tuple[bytes, Array]:
-    raw = [key.encode() for key in keys]
+    # What is no key of ours is looked up as one that nobody has.
+    raw = [key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"" for key in keys]
     return b"".join(raw), np.cumsum([len(one) for one in raw], dtype=np.uint64)
 
 

@@ -93,7 +93,7 @@ class Snapshot:
         keys = [key for segment in self.segments for key in segment.keys]
         return keys if len(self.live_rows) == len(keys) else [keys[row] for row in self.live_rows]
 
-    def find(self, keys: Iterable[str]) -> Array:
+    def find(self, keys: Iterable[Any]) -> Array:
         """Return the item row of each key, -1 where no live item has it; int64 (n,)."""
         names = list(keys)
         found = np.full(len(names), -1, np.int64)
@@ -110,12 +110,7 @@ class Snapshot:
 
     def row(self, key: object) -> int | None:
         """Return the item row of a key; None where no live item has it."""
-        if not isinstance(key, str):
-            return None
-        try:
-            (row,) = self.find([key]).tolist()
-        except UnicodeEncodeError:
-            return None
+        (row,) = self.find([key]).tolist()
         return row if row >= 0 else None
 
     @cached_property

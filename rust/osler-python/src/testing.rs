@@ -8,7 +8,7 @@ use osler_core::fs::Storage;
 use osler_core::fs::testing::{Dying, Fault, Memory};
 use osler_core::planted;
 use osler_core::random::Stream;
-use osler_core::store::testing::{History, Returned};
+use osler_core::store::testing::{Damaged, History, Returned};
 use pyo3::exceptions::{PyAssertionError, PyKeyError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -101,6 +101,34 @@ impl Disk {
         }
     }
 
+    /// Flip bits of a file of a collection, or of an index if `file` is None, one at a time; returns how many.
+    fn check_flips(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        file: Option<String>,
+        start: usize,
+        stop: usize,
+    ) -> PyResult<usize> {
+        let damaged = self.damaged(path, file);
+        let found = py.detach(|| damaged.flips(start..stop));
+        found.map_err(PyAssertionError::new_err)
+    }
+
+    /// Put other bytes in the place of a file, and check that they are refused.
+    fn check_refused(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        file: Option<String>,
+        bytes: &[u8],
+        why: &str,
+    ) -> PyResult<()> {
+        let damaged = self.damaged(path, file);
+        let found = py.detach(|| damaged.refuses(bytes.to_vec(), why));
+        found.map_err(PyAssertionError::new_err)
+    }
+
     /// Cut the power at steps chosen by `seed`, `cuts` times, and check what is left; returns the number of states.
     fn check_power_cuts(
         &self,
@@ -134,6 +162,16 @@ impl Disk {
             Ok::<_, String>(states)
         });
         found.map_err(PyAssertionError::new_err)
+    }
+}
+
+impl Disk {
+    fn damaged(&self, path: PathBuf, file: Option<String>) -> Damaged {
+        Damaged {
+            memory: self.memory.clone(),
+            path,
+            file,
+        }
     }
 }
 

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Change, Snapshot, Store};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::fs::testing::Memory;
+use crate::index::Index;
+use crate::pool::Control;
 use crate::random::Stream;
 
 /// A call that returned.
@@ -124,5 +126,90 @@ impl History {
             return Err("a commit after it is lost".to_owned());
         }
         Ok(2)
+    }
+}
+
+/// Whether damage of one file is seen: in a directory, or of an index that is that file.
+pub struct Damaged {
+    /// The file system.
+    pub memory: Memory,
+    /// The directory, or the index.
+    pub path: PathBuf,
+    /// The file below the directory; none: the path is that of an index.
+    pub file: Option<String>,
+}
+
+impl Damaged {
+    fn full(&self) -> PathBuf {
+        match &self.file {
+            Some(file) => self.path.join(file),
+            None => self.path.clone(),
+        }
+    }
+
+    /// The bytes that there are.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn bytes(&self) -> std::result::Result<Vec<u8>, String> {
+        let full = self.full();
+        let mut files = self.memory.files().into_iter();
+        let found = files.find(|(path, _)| *path == full);
+        found
+            .map(|(_, bytes)| bytes.to_vec())
+            .ok_or_else(|| format!("there is no file {}", full.display()))
+    }
+
+    fn findings(&self) -> Result<Vec<Damage>> {
+        let control = Control::default();
+        match &self.file {
+            Some(_) => {
+                let store = Store::open(Arc::new(self.memory.clone()), &self.path, false)?;
+                store.snapshot().verify(&go_on)
+            }
+            None => Index::open(&self.memory, &self.path, true, &control)?.verify(&control),
+        }
+    }
+
+    /// Puts other bytes in the file's place, and looks whether that is refused and the file named.
+    ///
+    /// # Errors
+    /// It is not; `why` says what the bytes are.
+    pub fn refuses(&self, bytes: Vec<u8>, why: &str) -> std::result::Result<(), String> {
+        let length = bytes.len() as u64;
+        self.memory.overwrite(&self.full(), bytes);
+        let damage = match self.findings() {
+            Ok(findings) => findings.into_iter().next(),
+            Err(Error::Corrupt(damage)) => Some(*damage),
+            // Of the whole file its version is read first.
+            Err(Error::Version { .. } | Error::Feature { .. }) => return Ok(()),
+            Err(error) => return Err(format!("{why}: {error}")),
+        };
+        let Some(damage) = damage else {
+            return Err(format!("{why}: it passes"));
+        };
+        let name = crate::error::file_name(&self.full());
+        let named = self.file.as_ref().unwrap_or(&name);
+        if damage.file != *named || damage.section.is_empty() || damage.offset > length {
+            return Err(format!("{why}: it is told as {damage}"));
+        }
+        Ok(())
+    }
+
+    /// Flips each bit of a range, one at a time; returns how many.
+    ///
+    /// # Errors
+    /// A flip that is not seen.
+    pub fn flips(&self, bits: std::ops::Range<usize>) -> std::result::Result<usize, String> {
+        let original = self.bytes()?;
+        let bits = bits.start..bits.end.min(8 * original.len());
+        let count = bits.len();
+        for bit in bits {
+            let mut bytes = original.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            self.refuses(bytes, &format!("bit {bit}"))?;
+        }
+        self.memory.overwrite(&self.full(), original);
+        Ok(count)
     }
 }
