@@ -14,7 +14,7 @@ from reliability import testing, workload
 NAME, UNIT = "damage", "damaged files"
 SIZES = {"quick": 100_000, "ci": 1_500_000, "full": 20_000_000}
 # Bits that one piece flips: a file's bits are spread over many pieces, and come again after them.
-FLIPS = 20_000
+FLIPS = 50_000
 OTHERS = 400
 SECTOR = 512
 COLLECTION, INDEX = "/data/cases.osler", "/data/a.index"
@@ -38,6 +38,26 @@ def every_bit() -> Counter[str]:
         disk, _ = _index(1, form, 70)
         counts[f"bits of an index, {EVERY[form]}"] += disk.check_flips(INDEX, None, 0, 2**40)
     return counts
+
+
+def every_length() -> Counter[str]:
+    """An index file cut at every length, and every sector of it dropped, doubled and taken from the next."""
+    disk, _ = _index(1, 0, 500)
+    original = _bytes(disk, INDEX)
+    counts: Counter[str] = Counter()
+    for length in range(len(original)):
+        disk.check_refused(INDEX, None, original[:length], f"cut at {length}")
+    for at in range(0, len(original) - SECTOR, SECTOR):
+        here, following = original[at : at + SECTOR], original[at + SECTOR : at + 2 * SECTOR]
+        for what, data in (
+            ("dropped", original[:at] + original[at + SECTOR :]),
+            ("doubled", original[:at] + here + original[at:]),
+            ("taken", original[:at] + following + original[at + len(following) :]),
+        ):
+            if data != original:
+                disk.check_refused(INDEX, None, data, f"sector at {at} {what}")
+                counts["sectors"] += 1
+    return counts + Counter({"lengths": len(original)})
 
 
 def _collection(seed: int, changes: int = 9) -> Any:
@@ -68,7 +88,7 @@ def _index(seed: int, form: int, rows: int) -> tuple[Any, np.ndarray[Any, Any]]:
 
 def _of_index(seed: int, form: int) -> Counter[str]:
     rng = np.random.default_rng(seed)
-    disk, vectors = _index(seed, form, int(rng.choice([70, 2_100])))
+    disk, vectors = _index(seed, form, int(rng.choice([70, 2_100], p=[0.9, 0.1])))
     original = _bytes(disk, INDEX)
     with testing.mounted(disk):
         queries = vectors[:4] + 0.1

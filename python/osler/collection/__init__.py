@@ -373,7 +373,8 @@ class Collection:
         ----------
         keys : str or iterable of str, optional
         where : str or Polars expression, optional
-            As in ``"patient_id = '...'"``; deleted items for which it holds are erased too.
+            As in ``"patient_id = '...'"``. Deleted items, and former versions of an item, for which it holds are erased
+            too.
 
         Returns
         -------

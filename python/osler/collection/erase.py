@@ -32,25 +32,28 @@ def erase(handle: Handle, keys: Iterable[str] | None, where: Any) -> EraseReport
         handle.check()
         handle.store.check_writable()
         snapshot = handle.snapshot
+        gone = np.zeros(len(snapshot.live), bool)
         if keys is None:
             rows = _matching(snapshot, where)
-            names = _keys_of(snapshot, rows)
+            gone[rows] = True
+            # A former version may be what is meant where the item of today is not: then it alone goes.
+            found = _keys_of(snapshot, rows)
+            today = snapshot.find(found)
+            names = [key for key, row in zip(found, today.tolist(), strict=True) if row < 0 or gone[row]]
         else:
             names = [keys] if isinstance(keys, str) else list(keys)
-            rows = np.empty(0, np.int64)
-        gone = np.zeros(len(snapshot.live), bool)
-        gone[rows] = True
         gone[_every_version(snapshot, names)] = True
         names = _keys_of(snapshot, np.flatnonzero(gone))
+        ids = snapshot.item_ids(np.flatnonzero(gone))
         parts = int(np.count_nonzero(gone[snapshot.part_items]))
         before = snapshot.state.files
         handle.publish_without(gone)
         after = handle.snapshot
-        if len(_every_version(after, names)):
+        if np.isin(ids, after.item_ids(np.arange(len(after.live)))).any():
             raise InternalError("something was erased and is still there; please report it")
         removed = before.keys() - after.state.files.keys()
         return EraseReport(
-            items=len(set(names)),
+            items=int(np.count_nonzero(after.find(names) < 0)),
             versions=int(np.count_nonzero(gone)),
             parts=parts,
             files=len(removed),
