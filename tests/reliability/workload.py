@@ -41,9 +41,10 @@ def unit(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.fl
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def plan(rng: np.random.Generator, model: Model) -> Change:
+def plan(rng: np.random.Generator, model: Model, erasing: bool = True) -> Change:
     """The next change."""
     kind = rng.choice(["add", "replace", "delete", "update", "erase", "compact", "reopen"], p=[0.4, 0.15, 0.15, 0.1, 0.06, 0.06, 0.08])
+    kind = "delete" if kind == "erase" and not erasing else kind
     there = list(model)
     free = [key for key in KEYS if key not in model]
     if kind == "add" and free or not there:
@@ -110,12 +111,12 @@ def expect(model: Model, change: Change) -> Model:
     return after
 
 
-def history(seed: int, length: int) -> Iterator[tuple[Change, Model]]:
+def history(seed: int, length: int, erasing: bool = True) -> Iterator[tuple[Change, Model]]:
     """Changes, each with what must be there after it."""
     rng = np.random.default_rng(seed)
     model: Model = {}
     for _ in range(length):
-        change = plan(rng, model)
+        change = plan(rng, model, erasing)
         model = expect(model, change)
         yield change, model
 

@@ -26,6 +26,8 @@ pub enum Bug {
     NotSwept,
     /// What only an earlier state lists stays after it was erased.
     OldStateKept,
+    /// After deletes the graph's rows are not joined again.
+    RepairLeftOut,
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -45,7 +47,7 @@ pub fn plant_everywhere(bug: Option<Bug>) {
 }
 
 /// All bugs.
-pub const ALL: [Bug; 11] = [
+pub const ALL: [Bug; 12] = [
     Bug::FileNotSynced,
     Bug::FolderNotSynced,
     Bug::ManifestsNotSynced,
@@ -57,6 +59,7 @@ pub const ALL: [Bug; 11] = [
     Bug::LeaseIgnored,
     Bug::NotSwept,
     Bug::OldStateKept,
+    Bug::RepairLeftOut,
 ];
 
 /// Plants a bug in this thread, or takes it away.

@@ -15,6 +15,7 @@ use super::search::Effort;
 use super::{Graph, edges, real};
 use crate::chunks::Rows;
 use crate::error::{Read, Result};
+use crate::planted::{Bug, planted};
 use crate::pool::Control;
 
 /// Says in a table of new numbers that a row is gone.
@@ -88,7 +89,7 @@ impl Graph {
                 gone.push(other)
             }
         }
-        if !gone.is_empty() {
+        if !gone.is_empty() && !planted(Bug::RepairLeftOut) {
             for &through in &gone {
                 for &other in self.node(through)?.links() {
                     if other != node && stays(other)? {
@@ -115,6 +116,9 @@ impl Graph {
     /// Damage of the file that blocks lie in.
     pub fn connect(&mut self, scratches: &Scratches) -> Result<usize> {
         let mut mended = 0;
+        if planted(Bug::RepairLeftOut) {
+            return Ok(mended);
+        }
         // A link that makes room in a full list may have been the only way to a node: the next pass finds that.
         for _ in 0..CONNECT_PASSES {
             let found = self.connect_once(scratches)?;
