@@ -1,21 +1,21 @@
-"""A reader of Osler's files written from FORMAT.md alone, with NumPy and Polars; nothing of the package is used.
+"""A reader of Osler's files written from FORMAT.md alone, with NumPy; nothing of the package is used.
 
 It checks every checksum and all padding of a file of sections.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
-import re
 import struct
+import zlib
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
+MAGIC = bytes.fromhex("8f4f534c0d0a1a0a")
 PAGE = 4096
 TABLE_ITEMS = 4096
 NOWHERE = -(2**63)
@@ -45,7 +45,7 @@ def crc32c(data: bytes) -> int:
 
 def read(data: bytes, check: bool = True) -> Sections:
     """The sections by kind and number, each (rows, elements), after checking every byte that is not hashed."""
-    assert data[:8] == bytes.fromhex("8f4f534c0d0a1a0a")
+    assert data[:8] == MAGIC
     assert crc32c(data[:4092]) == struct.unpack_from("<I", data, 4092)[0]
     version, count, table, length = struct.unpack_from("<IIQQ", data, 8)
     features, file_id, blocks = *struct.unpack_from("<Q", data, 64), data[88:104], *struct.unpack_from("<Q", data, 104)
@@ -80,9 +80,51 @@ def read(data: bytes, check: bool = True) -> Sections:
 
 
 def texts(data: bytes) -> bytes:
-    """What the Parquet tables in some bytes say: they begin and end with the same four bytes, one after another too."""
-    found = re.findall(rb"PAR1.*?PAR1(?=PAR1|\0|$)", data, re.DOTALL)
-    return b"".join(pl.read_parquet(io.BytesIO(table)).write_ndjson().encode() for table in found)
+    """What the compressed tables of a file say."""
+    if not data.startswith(MAGIC):
+        return b""
+    sections = read(data, check=False)
+    found = tables(sections, 30, 31) if (30, 0) in sections else []
+    found += [sections[42, 0].tobytes()] if (42, 0) in sections else []
+    return b"".join(map(zlib.decompress, found))
+
+
+def table(data: bytes) -> list[dict[str, Any]]:
+    """The rows of a compressed table, each with the columns that were set."""
+    plain = zlib.decompress(data)
+    (size,) = struct.unpack_from("<I", plain)
+    head = json.loads(plain[4 : 4 + size])
+    assert (4 + size) % 8 == 0
+    at = 4 + size
+    rows: list[dict[str, Any]] = [{} for _ in range(head["rows"])]
+    for column in head["columns"]:
+        buffers = []
+        for length in column["buffers"]:
+            buffers.append(plain[at : at + length])
+            at += length + -length % 8
+        for row, (state, value) in zip(rows, _values(column["type"], len(rows), buffers), strict=True):
+            if state:
+                row[column["name"]] = value
+    assert at == len(plain)
+    return rows
+
+
+def _values(kind: str, rows: int, buffers: list[bytes]) -> list[tuple[int, Any]]:
+    states = list(buffers.pop(0)) or [2] * rows
+    values: list[Any] = [None] * rows
+    if kind == "text" or kind.startswith("list of "):
+        ends = [0, *np.frombuffer(buffers.pop(0), "<u4").tolist()]
+        inner: Any = buffers.pop(0) if kind == "text" else _values(kind[8:], ends[-1], buffers)
+        pieces = [inner[start:end] for start, end in itertools.pairwise(ends)]
+        values = [piece.decode() if kind == "text" else [value for _, value in piece] for piece in pieces]
+    elif kind != "null":
+        of = {"bool": "|b1", "int": "<i8", "float": "<f8", "date": "<i4", "datetime": "<i8"}[kind]
+        values = np.frombuffer(buffers.pop(0), of).tolist()
+        if kind == "date":
+            values = [date(1970, 1, 1) + timedelta(days=value) for value in values]
+        if kind == "datetime":
+            values = [datetime(1970, 1, 1) + timedelta(microseconds=value) for value in values]
+    return [(state, value if state == 2 else None) for state, value in zip(states, values, strict=True)]
 
 
 def tables(sections: Sections, kind: int, ends: int) -> list[bytes]:
@@ -119,11 +161,7 @@ def segment(folder: Path, entry: dict[str, Any], check: bool) -> list[dict[str, 
     keys = [key.decode() for key in tables(sections, 32, 33)]
     rows: list[dict[str, Any]] = [{} for _ in range(count)]
     if (30, 0) in sections:
-        rows = []
-        for text in tables(sections, 30, 31):
-            for row in pl.read_parquet(io.BytesIO(text)).to_dicts():
-                unset = row.pop("__unset")
-                rows.append({name: value for name, value in row.items() if name not in unset})
+        rows = [row for text in tables(sections, 30, 31) for row in table(text)]
     ids = sections[36, 0][:, 0].tolist() if (36, 0) in sections else range(entry["first_item"], entry["end_item"])
     owners = sections[37, 0][:, 0] if (37, 0) in sections else np.arange(count)
     kinds = sections[38, 0][:, 0] if (38, 0) in sections else np.zeros(parts, np.uint8)

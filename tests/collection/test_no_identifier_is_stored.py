@@ -8,7 +8,6 @@ from typing import Any
 import data_store
 import osler
 import format_reader
-import polars as pl
 import pydicom
 import pytest
 from osler.collection.privacy import ALLOWED, IDENTIFIERS
@@ -147,8 +146,11 @@ def test_the_scanner_finds_a_planted_canary(everything: tuple[Path, Any], tmp_pa
     names = [canary for canary, keyword in planted.items() if keyword == "PatientName" and canary.isascii()]
     assert len(names) > 20
     text = names[0].decode("ascii")
-    pl.DataFrame({"a": [text.lower()] * 3}).write_parquet(tmp_path / "a.parquet", compression="zstd")
-    assert names[0] in contents(tmp_path / "a.parquet")
+    with osler.Collection.create(tmp_path / "a.osler", dim=2) as cases:
+        cases.add_vectors(["a", "b"], None, metadata=[{"a": text.lower()}] * 2)
+        (segment,) = (cases.path / "segments").iterdir()
+    assert names[0] not in segment.read_bytes().upper()
+    assert names[0] in contents(segment)
 
 
 def test_only_the_locators_know_where_the_files_lie(everything: tuple[Path, Any]) -> None:

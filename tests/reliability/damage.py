@@ -184,7 +184,10 @@ def _others(disk: Any, path: str, file: str | None, original: bytes, rng: np.ran
             return kind, _damage(original, rng)[0]
         data = bytearray(original)
         if kind == "swapped":
-            data[at : at + SECTOR], data[other : other + SECTOR] = original[other : other + SECTOR], original[at : at + SECTOR]
+            data[at : at + SECTOR], data[other : other + SECTOR] = (
+                original[other : other + SECTOR],
+                original[at : at + SECTOR],
+            )
         elif kind == "zeroed":
             data[at : at + SECTOR] = bytes(SECTOR)
         else:

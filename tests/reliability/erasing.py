@@ -41,7 +41,9 @@ def piece(seed: int) -> Counter[str]:
             cases.update(key, metadata=row(key))
         if rng.random() < 0.5:
             some = rng.choice(keys, min(2, size), replace=False).tolist()
-            cases.add_vectors(some, rng.normal(size=(len(some), DIM)), metadata=[row(k) for k in some], on_duplicate="replace")
+            cases.add_vectors(
+                some, rng.normal(size=(len(some), DIM)), metadata=[row(k) for k in some], on_duplicate="replace"
+            )
         _remember(cases, disk, secrets)
         deleted = rng.choice(keys, min(2, size), replace=False).tolist()
         cases.delete(deleted)
@@ -56,7 +58,9 @@ def piece(seed: int) -> Counter[str]:
             victims = set(rng.choice(keys, min(int(rng.integers(1, 6)), size), replace=False).tolist())
             cases.erase(list(victims))
         _look(cases, disk, keys, victims, set(deleted), secrets, f"seed {seed}")
-    return Counter({UNIT: 1, "items erased": len(victims), "strings looked for": sum(len(secrets[key]) for key in victims)})
+    return Counter(
+        {UNIT: 1, "items erased": len(victims), "strings looked for": sum(len(secrets[key]) for key in victims)}
+    )
 
 
 def _remember(cases: osler.Collection, disk: Any, secrets: dict[str, set[bytes]]) -> None:

@@ -103,8 +103,10 @@ def _former_vector_of_a_key() -> Any:
     """What is replaced is not deleted, so that a key has two values."""
     return _replaced(
         "osler.collection.changes.Handle.publish",
-        lambda real: lambda self, batch=None, dead=None, *rest, **options: real(
-            self, batch, None if batch is not None else dead, *rest, **options
+        lambda real: (
+            lambda self, batch=None, dead=None, *rest, **options: real(
+                self, batch, None if batch is not None else dead, *rest, **options
+            )
         ),
     )
 

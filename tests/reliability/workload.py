@@ -43,7 +43,9 @@ def unit(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.fl
 
 def plan(rng: np.random.Generator, model: Model, erasing: bool = True) -> Change:
     """The next change."""
-    kind = rng.choice(["add", "replace", "delete", "update", "erase", "compact", "reopen"], p=[0.4, 0.15, 0.15, 0.1, 0.06, 0.06, 0.08])
+    kind = rng.choice(
+        ["add", "replace", "delete", "update", "erase", "compact", "reopen"], p=[0.4, 0.15, 0.15, 0.1, 0.06, 0.06, 0.08]
+    )
     kind = "delete" if kind == "erase" and not erasing else kind
     there = list(model)
     free = [key for key in KEYS if key not in model]
@@ -99,7 +101,9 @@ def expect(model: Model, change: Change) -> Model:
         for at, key in enumerate(keys):
             after.pop(key, None)
             own = np.flatnonzero(owner == at).tolist()
-            after[key] = Item(columns[at], tuple(vectors[row].tobytes() for row in own), tuple(kinds[row] for row in own))
+            after[key] = Item(
+                columns[at], tuple(vectors[row].tobytes() for row in own), tuple(kinds[row] for row in own)
+            )
     elif kind == "update":
         former = after.pop(what[0])
         after[what[0]] = former._replace(columns={**former.columns, **what[1]})

@@ -383,7 +383,8 @@ class Collection:
         Raises
         ------
         Error
-            Code ``not_erased``: the items are gone from the collection, and a file that holds them could not be removed.
+            Code ``not_erased``: the items are gone from the state in force, and a file that holds them could not be
+            removed.
 
         Examples
         --------

@@ -7,23 +7,15 @@ neighbours, so items keep their ids and their order, and graphs stay valid.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from osler.collection.rows import Array
-from osler.collection.segment import (
-    locator_table,
-    locator_table_sections,
-    merge_tables,
-    pack,
-    tombstones,
-)
+from osler.collection.columns import Table
+from osler.collection.segment import Place, locator_sections, merge_tables, pack, read_locators, tombstones
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Sections
-
-if TYPE_CHECKING:
-    import polars as pl
 
 __all__ = ["Merged", "due", "merge", "runs", "surviving_tombstones"]
 
@@ -85,15 +77,15 @@ def runs(snapshot: Snapshot, everything: bool = False) -> list[tuple[int, int]]:
 def merge(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Merged:
     """Return the items of neighbouring segments that are `wanted`, a bool for each item row, as one segment."""
     keys: list[str] = []
-    contents, item_ids, part_ids, items, kinds, vectors, located = [], [], [], [], [], [], []
+    contents, item_ids, part_ids, items, kinds, vectors = [], [], [], [], [], []
+    located: dict[int, Place] = {}
     some_place = False
     for segment, offset in zip(snapshot.segments[start:stop], snapshot.item_offsets[start:], strict=False):
         live = wanted[offset : offset + segment.items]
         parts = np.flatnonzero(live[segment.part_items])
         number = np.cumsum(live) - 1
-        if segment.locators is not None:
-            table = locator_table(segment.state, segment.locators)
-            located.append(_renumbered(table, live, number + len(keys)))
+        places = read_locators(segment.state, segment.locators)
+        located |= {int(number[item]) + len(keys): place for item, place in places.items() if live[item]}
         items.append(number[segment.part_items[parts]] + len(keys))
         keys.extend(segment.keys if live.all() else (segment.keys[row] for row in np.flatnonzero(live)))
         contents.append(segment.contents[live])
@@ -127,7 +119,7 @@ def merge(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Merged:
         item_ids=ids,
         part_ids=of_parts,
     )
-    return Merged(sections, locator_table_sections(located) if located else None, entry)
+    return Merged(sections, locator_sections(located) if located else None, entry)
 
 
 def surviving_tombstones(snapshot: Snapshot, gone: Sequence[tuple[int, int]]) -> Array | None:
@@ -171,15 +163,13 @@ def _worth(items: int, dead: int) -> bool:
     return items <= _CHEAP_ITEMS or dead >= _DEAD_SHARE * items
 
 
-def _tables(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Iterator[pl.DataFrame]:
-    import polars as pl
-
+def _tables(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Iterator[Table]:
     for segment, offset in zip(snapshot.segments[start:stop], snapshot.item_offsets[start:], strict=False):
         first = offset
         for table in segment.tables():
-            live = wanted[first : first + len(table)]
-            first += len(table)
-            yield table if live.all() else table.filter(pl.Series(live))
+            live = wanted[first : first + table.rows]
+            first += table.rows
+            yield table if live.all() else table.take(np.flatnonzero(live))
 
 
 def _all_places(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Array:
@@ -188,11 +178,3 @@ def _all_places(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Arr
         live = wanted[offset : offset + segment.items]
         found.append(segment.all_places(np.flatnonzero(live[segment.part_items])))
     return np.concatenate(found)
-
-
-def _renumbered(table: pl.DataFrame, live: Array, number: Array) -> pl.DataFrame:
-    import polars as pl
-
-    items = table["item"].to_numpy()
-    kept = table.filter(pl.Series(live[items]))
-    return kept.with_columns(pl.Series("item", number[kept["item"].to_numpy()]).cast(pl.UInt32))

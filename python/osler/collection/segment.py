@@ -1,13 +1,11 @@
 """Segments: items, their parts and vectors as the sections of one file, and back.
 
-Pure translation between rows and sections; the store writes them. A value that was never set is told from null by the
-row's own list of unset columns. FORMAT.md, "Segments".
+Pure translation between rows and sections; the store writes them. FORMAT.md, "Segments".
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler import _native
-from osler.collection.rows import Array, dtype
+from osler.collection.columns import Table
+from osler.collection.rows import Array
 from osler.collection.store import Sections
 from osler.items import Locator, Part
 
@@ -23,11 +22,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "Batch", "Place", "Segment", "key_hashes", "locator_sections", "locator_table", "locator_table_sections",
-    "merge_tables", "pack", "read_locators", "tombstones",
+    "Batch", "Place", "Segment", "key_hashes", "locator_sections", "merge_tables", "pack", "read_locators", "tombstones",
 ]  # fmt: skip
 
-UNSET = "__unset"
 # Items whose metadata is one Parquet table, the least that is read of it.
 TABLE_ITEMS = 4_096
 _NOWHERE = np.iinfo(np.int64).min
@@ -90,7 +87,8 @@ class Batch:
         for row, content in enumerate(self.contents):
             if content is not None:
                 contents[row] = np.frombuffer(bytes.fromhex(content), np.uint64)
-        tables = [_frame(self.rows[start : start + TABLE_ITEMS], types) for start in range(0, len(self), TABLE_ITEMS)]
+        starts = range(0, len(self), TABLE_ITEMS)
+        tables = [Table.of(self.rows[start : start + TABLE_ITEMS], types) for start in starts]
         found = pack(
             keys=self.keys,
             tables=tables,
@@ -110,7 +108,7 @@ class Batch:
 def pack(
     *,
     keys: Sequence[str],
-    tables: Iterable[pl.DataFrame],
+    tables: Iterable[Table],
     contents: Array,
     part_items: Array,
     part_kinds: Array,
@@ -124,8 +122,8 @@ def pack(
     Parameters
     ----------
     keys : sequence of str
-    tables : iterable of DataFrame
-        The columns and `UNSET`, `TABLE_ITEMS` items each but for the last.
+    tables : iterable of Table
+        `TABLE_ITEMS` items each but for the last.
     contents : ndarray of uint64 (n, 2)
         Zeros where an item came from no file.
     part_items, part_kinds, part_places : ndarray (p,), (p,), int64 (p, 8)
@@ -188,7 +186,7 @@ class Segment:
         self.span: int = entry["end_item"] - entry["first_item"]
         self._dim = dim
         self.state = state
-        self._tables: dict[int, pl.DataFrame] = {}
+        self._tables: dict[int, Table] = {}
 
     @cached_property
     def file(self) -> _native.File:
@@ -253,10 +251,16 @@ class Segment:
     @cached_property
     def keys(self) -> list[str]:
         """Keys of the items."""
-        text = self.file.read("item-keys").tobytes()
-        ends = self.file.read("item-key-ends").tolist()
+        text, ends = self.file.read("item-keys").tobytes(), self.file.read("item-key-ends")
+        starts = np.concatenate([np.zeros(min(len(ends), 1), np.uint64), ends[:-1]])
+        if len(ends) and (int(ends[-1]) != len(text) or (starts > ends).any()):
+            raise self.file.damage("item-key-ends", "it names bytes that are not there")
+        hashes, items = self._hashes
+        if (np.asarray(_native.blake3_each(text, ends))[items.astype(np.int64)] != hashes).any():
+            raise self.file.damage("item-key-hashes", "it does not stand for these keys")
+        pairs = zip(starts.tolist(), ends.tolist(), strict=True)
         try:
-            return [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+            return [text[start:end].decode() for start, end in pairs]
         except UnicodeDecodeError:
             raise self.file.damage("item-keys", "it is no text") from None
 
@@ -290,7 +294,10 @@ class Segment:
     @cached_property
     def _hashes(self) -> tuple[Array, Array]:
         both = self.file.read("item-key-hashes")
-        return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+        hashes, items = np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+        if (hashes[:-1] > hashes[1:]).any() or (np.sort(items) != np.arange(self.items)).any():
+            raise self.file.damage("item-key-hashes", "it is in no order, or does not name each item once")
+        return hashes, items
 
     def content(self, item: int) -> str | None:
         """Return the digest, in hex, of the file that an item was made of."""
@@ -308,14 +315,18 @@ class Segment:
 
     def metadata(self, item: int) -> dict[str, Any]:
         """Return the columns that were set for one item."""
-        if "item-tables" not in self.file:
-            return {}
-        values = self.table(item // TABLE_ITEMS).row(item % TABLE_ITEMS, named=True)
-        unset = set(values.pop(UNSET, None) or ())
-        return {name: value for name, value in values.items() if name not in unset}
+        return self._table(item // TABLE_ITEMS).row(item % TABLE_ITEMS)
 
-    def table(self, number: int) -> pl.DataFrame:
-        """Return one table of metadata: `UNSET` where a column was not set everywhere, and the columns."""
+    def tables(self) -> Iterator[Table]:
+        """Yield the tables of metadata, in order."""
+        for number in range(-(-self.items // TABLE_ITEMS)):
+            yield self._tables.get(number) or self._read_table(number)
+
+    def frame(self, types: Mapping[str, str]) -> pl.DataFrame:
+        """Return the columns of all items as these types; null where they were not set."""
+        return Table.joined(list(self.tables()), types).frame(types)
+
+    def _table(self, number: int) -> Table:
         held = self._tables.get(number)
         if held is None:
             if len(self._tables) >= _HELD_TABLES:
@@ -323,35 +334,18 @@ class Segment:
             held = self._tables[number] = self._read_table(number)
         return held
 
-    def tables(self) -> Iterable[pl.DataFrame]:
-        """Yield the tables of metadata, in order; they may have different columns."""
-        if "item-tables" in self.file:
-            for number in range(-(-self.items // TABLE_ITEMS)):
-                yield self._tables.get(number, self._read_table(number))
-        else:
-            import polars as pl
-
-            for start in range(0, self.items, TABLE_ITEMS):
-                yield pl.select(
-                    pl.repeat([], min(TABLE_ITEMS, self.items - start), dtype=pl.List(pl.String)).alias(UNSET)
-                )
-
-    def frame(self, types: Mapping[str, str]) -> pl.DataFrame:
-        """Return the columns of all items as these types; null where they were not set."""
-        import polars as pl
-
-        frames = [_as_types(table, types) for table in self.tables()]
-        return pl.concat(frames, rechunk=False) if frames else pl.DataFrame(schema=_schema(types))
-
-    def _read_table(self, number: int) -> pl.DataFrame:
+    def _read_table(self, number: int) -> Table:
+        rows = min(TABLE_ITEMS, self.items - number * TABLE_ITEMS)
+        if "item-tables" not in self.file:
+            return Table(rows, {})
         ends = [0, *self.file.read("item-table-ends", max(number - 1, 0), number + 1).tolist()][-2:]
         start, end = ends
         if not start <= end <= self.file.shape("item-tables")[0]:
             raise self.file.damage("item-table-ends", "it names bytes that are not there")
-        found = _parquet(self.file, "item-tables", self.file.read("item-tables", start, end))
-        if len(found) != min(TABLE_ITEMS, self.items - number * TABLE_ITEMS):
-            raise self.file.damage("item-tables", "a table has another number of rows")
-        return found
+        try:
+            return Table.read(self.file.read("item-tables", start, end).tobytes(), rows)
+        except ValueError as error:
+            raise self.file.damage("item-tables", str(error)) from None
 
     def parts_at(self, rows: Array) -> list[Part]:
         """Return the parts of several rows of the vectors."""
@@ -386,33 +380,27 @@ def key_hashes(keys: Sequence[str]) -> Array:
     return np.asarray(_native.blake3_each(text, ends))
 
 
+_LOCATOR_TYPES = {"item": "int", "root": "text", "files": "list of text"}
+
+
 def locator_sections(places: Mapping[int, Place]) -> Sections:
     """Return the sections of a file that says where the items of a segment lie."""
-    import polars as pl
-
-    schema = pl.Schema([("item", pl.UInt32()), ("root", pl.String()), ("files", pl.List(pl.String()))])
-    rows = [(item, *place) for item, place in sorted(places.items())]
-    return locator_table_sections([pl.DataFrame(rows, schema=schema, orient="row")])
-
-
-def locator_table_sections(tables: Sequence[pl.DataFrame]) -> Sections:
-    """Return the same sections of tables that follow each other."""
-    import polars as pl
-
-    return [("locators", _written(pl.concat(tables)))]
-
-
-def locator_table(state: _native.State, name: str) -> pl.DataFrame:
-    """Return the table of such a file: item, root of the source, files below it."""
-    file = state.file(name)
-    return _parquet(file, "locators", file.read("locators"))
+    rows = [{"item": item, "root": root, "files": files} for item, (root, files) in sorted(places.items())]
+    return [("locators", Table.of(rows, _LOCATOR_TYPES).to_bytes()), ("locator-rows", np.array([len(rows)], np.uint64))]
 
 
 def read_locators(state: _native.State, name: str | None) -> dict[int, Place]:
     """Return where the items of a segment lie, of those that came from files."""
     if name is None:
         return {}
-    return {item: (root, files) for item, root, files in locator_table(state, name).iter_rows()}
+    file = state.file(name)
+    try:
+        (rows,) = file.read("locator-rows").tolist()
+        table = Table.read(file.read("locators").tobytes(), rows)
+        found = [table.row(at) for at in range(rows)]
+        return {row["item"]: (row["root"], row["files"]) for row in found}
+    except (ValueError, KeyError):
+        raise file.damage("locators", "it does not say where items lie") from None
 
 
 def tombstones(state: _native.State, name: str) -> Array:
@@ -420,63 +408,21 @@ def tombstones(state: _native.State, name: str) -> Array:
     return np.asarray(state.file(name).read("tombstones").astype(np.int64))
 
 
-def merge_tables(tables: Iterable[pl.DataFrame], types: Mapping[str, str]) -> Iterable[pl.DataFrame]:
-    """Yield the rows of tables as tables of `TABLE_ITEMS` items, with `UNSET` for columns that a table did not have."""
-    import polars as pl
-
-    waiting: list[pl.DataFrame] = []
+def merge_tables(tables: Iterable[Table], types: Mapping[str, str]) -> Iterator[Table]:
+    """Yield the rows of tables as tables of `TABLE_ITEMS` items."""
+    waiting: list[Table] = []
     count = 0
     for table in tables:
-        missing = [name for name in types if name not in table.columns]
-        unset = table.select(pl.concat_list(UNSET, pl.lit(missing, dtype=pl.List(pl.String))).alias(UNSET))
-        waiting.append(unset.hstack(_as_types(table, types)) if types else unset)
-        count += len(table)
-        while count >= TABLE_ITEMS:
-            whole = pl.concat(waiting)
-            yield _lean(whole[:TABLE_ITEMS])
-            waiting = [whole[TABLE_ITEMS:]]
-            count -= TABLE_ITEMS
+        waiting.append(table)
+        count += table.rows
+        if count >= TABLE_ITEMS:
+            whole = Table.joined(waiting, types)
+            cut = count - count % TABLE_ITEMS
+            for start in range(0, cut, TABLE_ITEMS):
+                yield whole.take(np.arange(start, start + TABLE_ITEMS))
+            waiting, count = [whole.take(np.arange(cut, count))], count - cut
     if count:
-        yield _lean(pl.concat(waiting))
-
-
-def _lean(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the table without columns that no row has set."""
-    import polars as pl
-
-    names = table.columns
-    unset = table[UNSET]
-    everywhere = [name for name in names if name != UNSET and bool(unset.list.contains(pl.lit(name)).all())]
-    if not everywhere:
-        return table
-    kept = unset.list.set_difference(pl.Series([everywhere], dtype=pl.List(pl.String)))
-    return table.drop(everywhere).with_columns(kept.alias(UNSET))
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pl.DataFrame:
-    import polars as pl
-
-    names = [name for name in types if any(name in row for row in rows)]
-    unset = [[name for name in names if name not in row] for row in rows]
-    columns = [pl.Series(UNSET, unset, pl.List(pl.String))]
-    for name in names:
-        columns.append(pl.Series(name, [row.get(name) for row in rows], dtype(types[name]), strict=False))
-    return pl.DataFrame(columns)
-
-
-def _schema(types: Mapping[str, str]) -> dict[str, Any]:
-    return {name: dtype(kind) for name, kind in types.items()}
-
-
-def _as_types(table: pl.DataFrame, types: Mapping[str, str]) -> pl.DataFrame:
-    import polars as pl
-
-    columns = []
-    for name, kind in types.items():
-        there = name in table.columns
-        values = table[name] if there else pl.Series(name, [None]).new_from_index(0, len(table))
-        columns.append(values.cast(dtype(kind)))
-    return pl.DataFrame(columns, height=len(table)) if columns else table.select([])
+        yield Table.joined(waiting, types)
 
 
 def _joined(keys: Sequence[str]) -> tuple[bytes, Array]:
@@ -493,11 +439,11 @@ def _key_sections(keys: Sequence[str]) -> Sections:
     return [("item-keys", text), ("item-key-ends", ends), ("item-key-hashes", table)]
 
 
-def _table_sections(tables: Iterable[pl.DataFrame]) -> Sections:
+def _table_sections(tables: Iterable[Table]) -> Sections:
     written, ends, there = [], [], False
     for table in tables:
-        there = there or len(table.columns) > 1
-        written.append(_written(table))
+        there = there or bool(table.columns)
+        written.append(table.to_bytes())
         ends.append(len(written[-1]))
     if not there:
         return []
@@ -531,18 +477,3 @@ def _part(kind: int, place: Sequence[int]) -> Part:
 def _check_rows(file: _native.File, section: str, rows: int) -> None:
     if file.shape(section)[0] != rows:
         raise file.damage(section, "its rows are not those that the manifest counts")
-
-
-def _written(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _parquet(file: _native.File, section: str, data: Array) -> pl.DataFrame:
-    import polars as pl
-
-    try:
-        return pl.read_parquet(io.BytesIO(data.tobytes()), use_pyarrow=False)
-    except pl.exceptions.PolarsError:
-        raise file.damage(section, "it cannot be read as Parquet") from None

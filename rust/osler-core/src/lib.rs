@@ -35,6 +35,8 @@ pub mod exact;
 pub mod file;
 pub mod form;
 pub mod fs;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod graph;
 pub mod group;
 pub mod hash;

@@ -1,11 +1,14 @@
 //! `_native.testing`, in a build for tests only: another storage in the place of the real one, and planted bugs.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use osler_core::fs::Storage;
 use osler_core::fs::testing::{Dying, Fault, Memory};
+use osler_core::fuzz::Target;
 use osler_core::planted;
 use osler_core::random::Stream;
 use osler_core::store::testing::{Damaged, History, Returned};
@@ -129,6 +132,12 @@ impl Disk {
         found.map_err(PyAssertionError::new_err)
     }
 
+    /// Change what a listed file says, under right checksums that the newest manifest lists.
+    fn change_listed(&self, path: PathBuf, file: String, seed: u64) -> PyResult<()> {
+        let changed = self.damaged(path, Some(file)).change_listed(seed);
+        changed.map_err(PyKeyError::new_err)
+    }
+
     /// Cut the power at steps chosen by `seed`, `cuts` times, and check what is left; returns the number of states.
     fn check_power_cuts(
         &self,
@@ -175,6 +184,71 @@ impl Disk {
     }
 }
 
+/// Counts what is allocated, so that a file that asks for more than it is worth is seen.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that the use of a file may allocate besides twice its own.
+const ALLOWANCE: usize = 16 << 20;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[allow(
+    unsafe_code,
+    reason = "an allocator has no safe form; this one only counts, in a build for tests"
+)]
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: the caller keeps the promises of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps the promises of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Make files of a sound one by the engine's fuzzer and use each; returns how many were made, and how many were sound.
+#[pyfunction]
+fn fuzz(
+    py: Python<'_>,
+    target: &str,
+    base: &[u8],
+    seed: u64,
+    count: usize,
+) -> PyResult<(usize, usize)> {
+    let target = match target {
+        "index" => Target::Index,
+        "manifest" => Target::Manifest,
+        "segment" => Target::Segment,
+        _ => return Err(PyKeyError::new_err(target.to_owned())),
+    };
+    let found = py.detach(|| {
+        std::panic::set_hook(Box::new(|_| {}));
+        let found = osler_core::fuzz::run(target, base, seed, count, &mut |bytes, work| {
+            let before = HELD.load(Ordering::Relaxed);
+            MOST.store(before, Ordering::Relaxed);
+            work();
+            let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
+            if most > 2 * bytes + ALLOWANCE {
+                return Err(format!("{most} bytes were allocated for {bytes}"));
+            }
+            Ok(())
+        });
+        drop(std::panic::take_hook());
+        found
+    });
+    let outcomes = found.map_err(PyAssertionError::new_err)?;
+    Ok((outcomes.files, outcomes.read))
+}
+
 /// Use the real file system, until `calls` calls were made: then the process ends.
 #[pyfunction]
 fn die_after(calls: u64) {
@@ -211,6 +285,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let testing = PyModule::new(module.py(), "testing")?;
     testing.add_class::<Disk>()?;
     testing.add_function(wrap_pyfunction!(die_after, &testing)?)?;
+    testing.add_function(wrap_pyfunction!(fuzz, &testing)?)?;
     testing.add_function(wrap_pyfunction!(unmount, &testing)?)?;
     testing.add_function(wrap_pyfunction!(plant, &testing)?)?;
     testing.add_function(wrap_pyfunction!(bugs, &testing)?)?;

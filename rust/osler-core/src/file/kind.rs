@@ -38,7 +38,7 @@ pub const FILE_NAMES: u32 = 23;
 /// Length and root of each of these.
 pub const FILE_FACTS: u32 = 24;
 
-/// Metadata of items: Parquet tables, one after another.
+/// Metadata of items: tables, one after another.
 pub const ITEM_TABLES: u32 = 30;
 /// Where each of these ends.
 pub const ITEM_TABLE_ENDS: u32 = 31;
@@ -62,8 +62,10 @@ pub const PART_PLACES: u32 = 39;
 pub const PART_IDS: u32 = 40;
 /// Ids of items that were deleted.
 pub const TOMBSTONES: u32 = 41;
-/// Where the files of items lie: a Parquet table.
+/// Where the files of items lie: a table as of metadata.
 pub const LOCATORS: u32 = 42;
+/// How many rows that table has.
+pub const LOCATOR_ROWS: u32 = 43;
 
 /// The name of kinds that the format does not have.
 pub const UNKNOWN: &str = "unknown";
@@ -102,6 +104,7 @@ pub fn name(kind: u32) -> &'static str {
         PART_IDS => "part-ids",
         TOMBSTONES => "tombstones",
         LOCATORS => "locators",
+        LOCATOR_ROWS => "locator-rows",
         _ => UNKNOWN,
     }
 }

@@ -8,6 +8,8 @@ pub mod map;
 mod read;
 pub mod shape;
 pub mod sums;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod write;
 
 pub use self::read::Reader;

@@ -13,7 +13,7 @@ use crate::error::{Damage, Error, Result};
 /// An open file whose header and table are verified.
 pub struct Reader {
     map: Map,
-    sections: Vec<(u32, u32, Arc<Blocks>)>,
+    pub(super) sections: Vec<(u32, u32, Arc<Blocks>)>,
     sums: Arc<Sums>,
     root: [u8; 32],
     end: usize,

@@ -18,7 +18,7 @@ use crate::tables::{blocks_within, gathered, section};
 const MAX_DIM: usize = 65_536;
 
 /// Every section of this sort, with its element and width; 0: any width.
-const COLUMNS: [(u32, Element, usize); 14] = [
+const COLUMNS: [(u32, Element, usize); 15] = [
     (kind::VECTORS, Element::F32, 0),
     (kind::ITEM_TABLES, Element::U8, 1),
     (kind::ITEM_TABLE_ENDS, Element::U64, 1),
@@ -33,6 +33,7 @@ const COLUMNS: [(u32, Element, usize); 14] = [
     (kind::PART_IDS, Element::U64, 1),
     (kind::TOMBSTONES, Element::U64, 1),
     (kind::LOCATORS, Element::U8, 1),
+    (kind::LOCATOR_ROWS, Element::U64, 1),
 ];
 
 /// What a table consists of.

@@ -6,8 +6,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Change, Snapshot, Store};
+use super::manifest::Manifest;
+use super::{Change, MANIFESTS, Snapshot, Store};
 use crate::error::{Damage, Error, Result};
+use crate::file::map::Map;
+use crate::file::testing::Loose;
+use crate::file::{self, Reader, Written};
+use crate::fs::Storage;
 use crate::fs::testing::Memory;
 use crate::index::Index;
 use crate::pool::Control;
@@ -140,6 +145,40 @@ pub struct Damaged {
 }
 
 impl Damaged {
+    /// Changes what a listed file says, under right checksums, and lists it in the newest manifest as it is then.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn change_listed(&self, seed: u64) -> std::result::Result<(), String> {
+        let text = |error: Error| error.to_string();
+        let mut loose = Loose::of(&self.bytes()?).map_err(text)?;
+        let mut stream = Stream::new(seed, 5, 0);
+        for _ in 0..=stream.below(2) {
+            loose.change(&mut stream);
+        }
+        let bytes = loose.to_bytes();
+        let reader = Reader::new(Map::owned(&bytes, "the file")).map_err(text);
+        let listed = reader.map_or([0; 32], |reader| reader.root());
+        let storage: Arc<dyn Storage> = Arc::new(self.memory.clone());
+        let store = Store::open(storage, &self.path, false).map_err(text)?;
+        let mut manifest = store.snapshot().manifest().clone();
+        let file = self.file.clone().unwrap_or_default();
+        let written = Written {
+            bytes: bytes.len() as u64,
+            root: listed,
+        };
+        manifest.files.insert(file, written);
+        let tables = manifest.tables();
+        let named = file::to_bytes(&tables.sections(), &go_on).map_err(text)?;
+        let name = self
+            .path
+            .join(MANIFESTS)
+            .join(Manifest::name(manifest.number));
+        self.memory.overwrite(&self.full(), bytes);
+        self.memory.overwrite(&name, named);
+        Ok(())
+    }
+
     fn full(&self) -> PathBuf {
         match &self.file {
             Some(file) => self.path.join(file),
