@@ -6,6 +6,7 @@ of any origin give a table or `ValueError`. FORMAT.md, "Metadata".
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import zlib
@@ -89,6 +90,26 @@ class Column:
             return [inner.value(at) for at in range(start, end)]
         return _python(self.kind, self.values[row].item())
 
+    def to_list(self) -> list[Any]:
+        """Return the values as Python has them; None for null and for what was never set."""
+        if self.kind == "null":
+            return [None] * len(self)
+        if self.kind == "text":
+            ends, data = self.values[0].tolist(), self.values[1].tobytes()
+            text = data.decode()
+            if len(text) == len(data):
+                found: list[Any] = [text[start:end] for start, end in itertools.pairwise([0, *ends])]
+            else:
+                found = [data[start:end].decode() for start, end in itertools.pairwise([0, *ends])]
+        elif self.kind.startswith(_LIST):
+            entries = self.values[1].to_list()
+            found = [entries[start:end] for start, end in itertools.pairwise([0, *self.values[0].tolist()])]
+        else:
+            found = [_python(self.kind, value) for value in self.values.tolist()]
+        for row in np.flatnonzero(self.states != VALUE).tolist():
+            found[row] = None
+        return found
+
     def take(self, rows: Array) -> Column:
         """Return the column of some rows."""
         if self.kind == "null":
@@ -123,8 +144,16 @@ class Column:
 
         kind = dtype(self.kind)
         there = self.states == VALUE
-        if self.kind in ("text", "null") or self.kind.startswith(_LIST):
-            return pl.Series(name, [self.value(row) for row in range(len(self))], kind)
+        if self.kind in ("text", "null"):
+            return pl.Series(name, self.to_list(), kind)
+        if self.kind.startswith(_LIST):
+            ends, inner = self.values
+            rows = np.arange(len(self), dtype=np.uint32)
+            entries = pl.DataFrame([pl.Series("row", np.repeat(rows, np.diff(ends, prepend=0))), inner.series("entry")])
+            lists = entries.group_by("row", maintain_order=True).agg("entry")
+            all_rows = pl.DataFrame({"row": rows, "there": there}).join(lists, "row", "left", maintain_order="left")
+            found = all_rows.select(pl.when("there").then(pl.col("entry").fill_null(pl.lit([], kind))).alias(name))
+            return found[name].cast(kind)
         # Dates and times are numbers to Polars too.
         found = pl.Series(name, self.values.astype(bool) if self.kind == "bool" else self.values).cast(kind)
         return found if there.all() else pl.select(pl.when(pl.Series(there)).then(found).alias(name))[name]

@@ -67,6 +67,17 @@ class _Covered:
             self._rows = np.where(known, rows, -1)
         return self._rows
 
+    def rows_of(self, keys: Array) -> Array:
+        """Return the part rows of keys that a search found."""
+        ids = self.snapshot.part_ids
+        rows = np.searchsorted(ids, keys)
+        if (rows == len(ids)).any() or (ids[rows] != keys).any():
+            raise CorruptIndexError(
+                "a graph of this collection has parts that its rows do not have; restore it from a copy",
+                findings=[{"file": "graphs", "section": "keys", "offset": 0, "problem": "it names no part"}],
+            )
+        return rows
+
     def allow(self, admitted: Array) -> Bitmap | None:
         """Return the keys that may be returned; None for all."""
         if self._allowed is None or self._allowed[0] is not admitted:
@@ -207,7 +218,7 @@ class Graphs:
                 ids = snapshot.part_ids[rows]
                 tail = self._tail
                 if tail is None or len(tail) != len(ids) or (tail.keys != ids).any():
-                    tail = Index.build(snapshot.vectors(rows), keys=ids, metric=snapshot.metric)
+                    tail = _built(snapshot, rows, ids)
                 made.append(({"first_part": start, "end_part": stop, "parts": len(rows)}, tail))
             start = next((entry["end_part"] for entry in kept if entry["first_part"] == stop), stop)
         gone = [entry["file"] for entry in snapshot.manifest["graphs"] if entry not in kept]
@@ -276,7 +287,7 @@ class Graphs:
         """Return an index over the parts at these rows, made from the last one where that saves work."""
         wanted = snapshot.part_ids[rows]
         if self._tail is None:
-            self._tail = Index.build(snapshot.vectors(rows), keys=wanted, metric=snapshot.metric)
+            self._tail = _built(snapshot, rows, wanted)
             return self._tail
         # Searches of earlier snapshots go on with the one they have.
         tail = copy.copy(self._tail)
@@ -324,16 +335,23 @@ class Graphs:
             warnings.warn(f"{self._store.path.name} {what}", stacklevel=7)
 
 
+def _built(snapshot: Snapshot, rows: Array, ids: Array) -> Index:
+    vectors = snapshot.vectors(rows)
+    try:
+        return Index.build(vectors, keys=ids, metric=snapshot.metric)
+    except ValueError:
+        # What was stored was checked when it came.
+        raise snapshot.damage(int(rows[0]), "vectors", "some cannot be scored") from None
+
+
 def _plain(
     covered: _Covered, bitmap: Bitmap | None, queries: Array, k: int, items: Array, recall: float
 ) -> list[Ranked]:
     """Search for items of one part each: a part found is an item found."""
     found = covered.index.search(queries, k=min(k, len(covered.index)), recall=recall, filter=bitmap)
-    rows = np.searchsorted(covered.snapshot.part_ids, found.keys)
-    return [
-        (items[own[:count]], scores[:count], own[:count])
-        for own, scores, count in zip(rows, found.scores, found.counts, strict=True)
-    ]
+    columns = zip(found.keys, found.scores, found.counts, strict=True)
+    rows = [(covered.rows_of(keys[:count]), scores[:count]) for keys, scores, count in columns]
+    return [(items[own], scores, own) for own, scores in rows]
 
 
 def _by_items(
@@ -359,9 +377,8 @@ def _by_items(
         exclude_groups=None if excluded is None else np.asarray(excluded, np.int64),
         exclude_by=None if excluded is None else parts,
     )
-    rows = np.searchsorted(covered.snapshot.part_ids, found.parts)
-    columns = zip(found.items, found.scores, rows, found.counts, strict=True)
-    return [(own[:count], scores[:count], best[:count]) for own, scores, best, count in columns]
+    columns = zip(found.items, found.scores, found.parts, found.counts, strict=True)
+    return [(own[:count], scores[:count], covered.rows_of(best[:count])) for own, scores, best, count in columns]
 
 
 def _counted(
@@ -384,7 +401,7 @@ def _counted(
         found = one.index.search(vectors, k=min(_COUNTED, len(one.index)), recall=recall, filter=bitmap)
         near.extend(keys[:count] for keys, count in zip(found.keys, found.counts, strict=True))
     snapshot = covered[0][0].snapshot
-    rows = np.searchsorted(snapshot.part_ids, np.unique(np.concatenate(near)))
+    rows = covered[0][0].rows_of(np.unique(np.concatenate(near)))
     scores = snapshot.scores(vectors, rows)
     of_group = None if groups is None else groups[items[rows]]
     ranked = rank_items(scores, items[rows], k, score="count", groups=of_group)

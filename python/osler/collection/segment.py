@@ -246,7 +246,9 @@ class Segment:
         """0 for an image, 1 for a text; int8 (parts,)."""
         if self.images == self.parts:
             return np.zeros(self.parts, np.int8)
-        return np.asarray(self.file.read("part-kinds") if "part-kinds" in self.file else 0, np.int8)
+        if "part-kinds" not in self.file:
+            raise self.file.damage("part-kinds", "it is missing")
+        return np.asarray(self.file.read("part-kinds"), np.int8)
 
     @cached_property
     def keys(self) -> list[str]:

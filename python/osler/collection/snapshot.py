@@ -17,6 +17,7 @@ from osler.collection.rows import KEY, Array, dtype
 from osler.collection.segment import Batch, Place, Segment, key_hashes, read_locators, tombstones
 from osler.collection.store import Store
 from osler.collection.where import Condition
+from osler.errors import CorruptIndexError
 from osler.items import Part
 
 if TYPE_CHECKING:
@@ -233,6 +234,11 @@ class Snapshot:
             here = owner == at
             found[here] = self.segments[at].vectors(part_rows[here] - self.part_offsets[at])
         return found
+
+    def damage(self, part_row: int, section: str, problem: str) -> CorruptIndexError:
+        """Return the error for a section, of the segment that has a part, whose bytes are right and make no sense."""
+        at = int(np.searchsorted(self.part_offsets, part_row, "right")) - 1
+        return self.segments[at].file.damage(section, problem)
 
     def scores(self, queries: Array, part_rows: Array) -> Array:
         """Return the score of each query with each part row, from the full vectors; float32 (q, n)."""
