@@ -1,6 +1,6 @@
 # `make help` lists the targets. All share one .venv, made by whichever runs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-sanitized lint bench bench-check bench-full bench-data wheel clean
+.PHONY: help demo test test-rust test-python test-sanitized soak soak-ci lint bench bench-check bench-full bench-data wheel clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -38,13 +38,21 @@ $(TESTING)/.built: $(BIN)/.built
 	@cp target/release/lib_native.so $(TESTING)/osler/_native.abi3.so
 	@touch $@
 
-test: test-rust test-python  ## all tests (about 10 minutes on 2 cores)
+test: test-rust test-python  ## all tests (about 20 minutes on 2 cores)
 
 test-rust:  ## the engine's tests
 	@cargo test --workspace --quiet
 
-test-python: $(BIN)/.built  ## the library's tests
+test-python: $(BIN)/.built $(TESTING)/.built  ## the library's tests
 	@$(BIN)/python -m pytest
+
+soak: $(TESTING)/.built  ## the harnesses of tests/reliability at full size: hours; goes on where it stopped
+	@$(BIN)/python tests/reliability/run.py --size full
+
+soak-ci: $(TESTING)/.built  ## the same at the size of a day: 35 minutes on 2 cores
+	@$(BIN)/python tests/reliability/run.py --size ci
+	@$(BIN)/python tests/reliability/run.py --every
+	@$(BIN)/python tests/reliability/run.py --bugs 21
 
 test-sanitized:  ## the kernels' tests under the address sanitizer, in a build of their own: 4 minutes
 	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/sanitized \

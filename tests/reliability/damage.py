@@ -12,7 +12,7 @@ from forms import EVERY
 from reliability import testing, workload
 
 NAME, UNIT = "damage", "damaged files"
-SIZES = {"quick": 100_000, "ci": 1_500_000, "full": 20_000_000}
+SIZES = {"quick": 1_500_000, "ci": 1_500_000, "full": 20_000_000}
 # Bits that one piece flips: a file's bits are spread over many pieces, and come again after them.
 FLIPS = 50_000
 OTHERS = 400
@@ -35,7 +35,7 @@ def every_bit() -> Counter[str]:
     for file in _files(disk):
         counts["bits of a collection"] += disk.check_flips(COLLECTION, file, 0, 2**40)
     for form in range(len(EVERY)):
-        disk, _ = _index(1, form, 70)
+        disk, _ = _index(1, form, 24)
         counts[f"bits of an index, {EVERY[form]}"] += disk.check_flips(INDEX, None, 0, 2**40)
     return counts
 

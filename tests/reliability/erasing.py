@@ -12,7 +12,7 @@ import osler
 from reliability import testing
 
 NAME, UNIT = "erasures", "cases"
-SIZES = {"quick": 20, "ci": 100, "full": 2_000}
+SIZES = {"quick": 100, "ci": 100, "full": 2_000}
 DIM = 48
 PATH = "/data/cases.osler"
 

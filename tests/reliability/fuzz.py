@@ -22,7 +22,7 @@ from osler.encoders.manifest import read_manifest
 from reliability import testing, workload
 
 NAME, UNIT = "fuzzing", "files as index"
-SIZES = {"quick": 60_000, "ci": 2_000_000, "full": 20_000_000}
+SIZES = {"quick": 100_000, "ci": 2_000_000, "full": 20_000_000}
 # Of each sort in one piece.
 FILES = {"index": 3_000, "manifest": 400, "segment": 400}
 CONDITIONS, MANIFESTS, SEGMENTS = 400, 40, 20

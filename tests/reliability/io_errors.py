@@ -13,7 +13,7 @@ import osler
 from reliability import testing, workload
 
 NAME, UNIT = "I/O errors", "failed calls"
-SIZES = {"quick": 1_500, "ci": 10_000, "full": 100_000}
+SIZES = {"quick": 6_000, "ci": 10_000, "full": 100_000}
 BEFORE = 8
 PATH = "/data/cases.osler"
 FAULTS = (
@@ -44,7 +44,10 @@ def piece(seed: int) -> Counter[str]:
                 copy = disk.fork()
                 copy.mount()
                 copy.fail(at, how, code)
-                outcome = _try(change)
+                try:
+                    outcome = _try(change)
+                except AssertionError as error:
+                    raise AssertionError(f"seed {seed}, {change[0]}, call {at} ({copy.struck()}) {how} {code}: {error}")
                 struck = copy.struck()
                 if struck is None:
                     break
@@ -89,7 +92,7 @@ def _refused(cases: osler.Collection, outcome: str) -> str:
     except osler.Error as error:
         assert error.code in ("write_failed", "read_only", "closed"), error.code
         return outcome
-    raise AssertionError("the writer went on after a failed write")
+    raise AssertionError(f"the writer went on after a write that {outcome}")
 
 
 def _look(before: workload.Model, after: workload.Model, outcome: str, where: str) -> None:

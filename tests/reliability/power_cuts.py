@@ -11,7 +11,7 @@ import osler
 from reliability import testing, workload
 
 NAME, UNIT = "power cuts", "states"
-SIZES = {"quick": 20_000, "ci": 200_000, "full": 1_000_000}
+SIZES = {"quick": 200_000, "ci": 200_000, "full": 1_000_000}
 CHANGES = 24
 CUTS = 1_500
 OPENED = 12

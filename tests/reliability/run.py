@@ -21,7 +21,19 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "target" / "testing"), str(ROOT / "tests")]
-NAMES = ("kills", "power_cuts", "io_errors", "damage", "model", "erasing", "readers", "churn", "determinism", "forks")
+NAMES = (
+    "kills",
+    "power_cuts",
+    "io_errors",
+    "damage",
+    "model",
+    "erasing",
+    "readers",
+    "churn",
+    "determinism",
+    "forks",
+    "fuzz",
+)
 DONE = ROOT / "target" / "soak"
 
 
@@ -63,13 +75,45 @@ def run(name: str, size: str, workers: int, start: int = 0, keep: bool = False) 
     return counts, problem
 
 
+def plant(number: int, start: int) -> int:
+    """Plant some of the bugs, each in a process of its own, and say whether each was seen."""
+    planted = import_module("reliability.planted")
+    chosen = [planted.EVERY[(start * number + at) % len(planted.EVERY)] for at in range(number)]
+    with multiprocessing.get_context("forkserver").Pool(2, maxtasksperchild=1) as pool:
+        said = dict(zip(chosen, pool.map(_seen, chosen, chunksize=1), strict=True))
+    for bug, what in said.items():
+        print(f"planted bug {bug}: {'not seen' if what is None else what.splitlines()[0][:120]}")
+    missed = [bug for bug, what in said.items() if what is None]
+    print(f"planted bugs: {len(said) - len(missed)} of {len(said)} seen", flush=True)
+    return int(bool(missed))
+
+
+def _seen(bug: str) -> str | None:
+    warnings.simplefilter("ignore")
+    found: str | None = import_module("reliability.planted").seen(bug)
+    return found
+
+
+def every() -> int:
+    damage = import_module("reliability.damage")
+    for counts in (damage.every_bit(), damage.every_length()):
+        print("damage, all of it: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()), flush=True)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=("quick", "ci", "full"), default="quick")
     parser.add_argument("--workers", type=int, default=max(1, len(os.sched_getaffinity(0))))
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; by default all")
+    parser.add_argument("--bugs", type=int, metavar="N", help="plant N of the bugs instead, those that --start chooses")
+    parser.add_argument("--every", action="store_true", help="flip every bit, and cut at every length, of small files")
     options = parser.parse_args()
+    if options.bugs:
+        return plant(options.bugs, options.start)
+    if options.every:
+        return every()
     failed = False
     for name in options.names or NAMES:
         began = time.monotonic()

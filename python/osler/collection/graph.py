@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class _Covered:
     index: Index
     snapshot: Snapshot
     exact: bool
+    name: str = ""
     _rows: Array | None = None
     _allowed: tuple[Array, Bitmap | None] | None = None
     # By the identity of an array, which is held here so that no other has it.
@@ -74,7 +76,7 @@ class _Covered:
         if (rows == len(ids)).any() or (ids[rows] != keys).any():
             raise CorruptIndexError(
                 "a graph of this collection has parts that its rows do not have; restore it from a copy",
-                findings=[{"file": "graphs", "section": "keys", "offset": 0, "problem": "it names no part"}],
+                findings=[{"file": self.name, "section": "keys", "offset": 0, "problem": "it names no part"}],
             )
         return rows
 
@@ -151,6 +153,27 @@ class Graphs:
         excluded : sequence of int, optional
             For each query, an item row that it does not find; -1: none.
         """
+        options = {"items": items, "groups": groups, "excluded": excluded, "score": score, "recall": recall}
+        while True:
+            try:
+                return self._search(snapshot, sets, k, admitted, **options)
+            except CorruptIndexError as error:
+                if not self._without(error):
+                    raise
+
+    def _search(
+        self,
+        snapshot: Snapshot,
+        sets: Sequence[Array],
+        k: int,
+        admitted: Array,
+        *,
+        items: Array,
+        groups: Array | None,
+        excluded: Sequence[int] | None,
+        score: str,
+        recall: float,
+    ) -> list[Ranked] | None:
         with self._lock:
             ready = self._ready(snapshot)
             if ready is None:
@@ -184,6 +207,18 @@ class Graphs:
             nothing = np.empty(0, np.int64)
             return [(nothing, np.empty(0, np.float32), nothing)] * len(sets)
         return [_merged([answer[at] for answer in answers], k, groups) for at in range(len(sets))]
+
+    def _without(self, error: CorruptIndexError) -> bool:
+        """Go on without the saved graph that is damaged; False if the damage is elsewhere."""
+        with self._lock:
+            damaged = Path(error.findings[0]["file"]).name
+            names = [name for name in self._saved if Path(name).name == damaged]
+            for name in names:
+                del self._saved[name]
+                self._lost.add(name)
+                self._ready_one = None
+                self._warn("has a damaged graph, which is built again from its rows")
+            return bool(names)
 
     def outside(self, snapshot: Snapshot) -> int:
         """Return how many live parts no saved graph has."""
@@ -248,8 +283,6 @@ class Graphs:
         with self._lock:
             listed = {entry["file"] for entry in snapshot.manifest["graphs"]}
             self._saved = {name: index for name, index in self._saved.items() if name in listed}
-            if listed and not self.outside(snapshot):
-                self._tail = None
             self._ready_one = None
 
     def _ready(self, snapshot: Snapshot) -> _Ready | None:
@@ -267,7 +300,7 @@ class Graphs:
             if index is None:
                 continue
             live = _count_live(snapshot, entry["first_part"], entry["end_part"])
-            found.append(_Covered(index, snapshot, live == len(index)))
+            found.append(_Covered(index, snapshot, live == len(index), entry["file"]))
             gaps.append((start, entry["first_part"]))
             start = entry["end_part"]
         gaps.append((start, snapshot.manifest["next_part"]))
@@ -278,7 +311,9 @@ class Graphs:
             else:
                 self._warn("has no usable graph, so every search scans all rows; open it with mode='a' to rebuild it")
             return None
-        if outside:
+        if not outside:
+            self._tail = None
+        else:
             rows = np.concatenate([_live_rows(snapshot, *gap) for gap in gaps])
             found.append(_Covered(self._tail_of(snapshot, rows), snapshot, True))
         return found

@@ -2,7 +2,8 @@
 //!
 //! Failures are not told: what could not be removed now is found again by the next writer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 
 use super::manifest::{FOLDERS, Manifest, is_listable};
@@ -47,7 +48,7 @@ impl Store {
                 Err(_) => return,
             }
         }
-        for name in self.files().into_keys() {
+        for name in self.files().unwrap_or_default() {
             if !live.contains(&name) {
                 let _ = storage.remove(&self.root.join(name));
             }
@@ -68,16 +69,18 @@ impl Store {
             ),
         };
         let state = self.snapshot();
-        let manifests = numbers(storage, &self.root)?;
+        let manifests = numbers(storage, &self.root).map_err(|_| left(MANIFESTS))?;
         if let Some(old) = manifests.iter().find(|&&n| n < state.manifest.oldest) {
             return Err(left(&format!("{MANIFESTS}/{}", Manifest::name(*old))));
         }
         let unlisted = |name: &&String| !state.manifest.files.contains_key(*name);
-        if let Some(name) = self.files().keys().find(unlisted) {
+        let files = self.files().map_err(|_| left("a folder"))?;
+        if let Some(name) = files.iter().find(unlisted) {
             return Err(left(name));
         }
         self.sweep_drafts();
-        let drafts = storage.list(&self.root.join(DRAFTS)).unwrap_or_default();
+        let drafts = storage.list(&self.root.join(DRAFTS));
+        let drafts = drafts.map_err(|_| left(DRAFTS))?;
         if let Some(draft) = drafts.iter().find(|entry| !entry.folder) {
             return Err(left(&format!("{DRAFTS}/{}", draft.name)));
         }
@@ -94,18 +97,17 @@ impl Store {
     }
 
     /// Files of ours that there are, by name.
-    fn files(&self) -> BTreeMap<String, ()> {
-        let mut found = BTreeMap::new();
+    fn files(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
         for folder in FOLDERS {
-            let names = self.storage.list(&self.root.join(folder));
-            for entry in names.unwrap_or_default() {
+            for entry in self.storage.list(&self.root.join(folder))? {
                 let name = format!("{folder}/{}", entry.name);
                 if !entry.folder && is_listable(&name) {
-                    found.insert(name, ());
+                    found.push(name);
                 }
             }
         }
-        found
+        Ok(found)
     }
 }
 
