@@ -1,4 +1,5 @@
-"""What `erase` removes: live, deleted and former versions, earlier states, graphs, places; what it leaves; what it reports."""
+"""What `erase` removes: live, deleted and former versions, earlier states, graphs, places; what it leaves; what it
+reports."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import data_store
-import osler
 import format_reader
+import osler
 import pydicom
 import pytest
 from osler.collection.privacy import ALLOWED, IDENTIFIERS

@@ -1,5 +1,5 @@
-"""R11. Twenty rounds of deleting half of the live rows and adding 30 % of the first number: every live row finds itself, none
-is lost, and recall is that of an index built afresh."""
+"""R11. Twenty rounds of deleting half of the live rows and adding 30 % of the first number: every live row finds
+itself, none is lost, and recall is that of an index built afresh."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ import numpy as np, osler
 seed, rows, dim, metric, codes, keep = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:7]
 vectors = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
 for threads in map(int, sys.argv[7].split(",")):
-    index = osler.Index.build(vectors[: rows - 90], metric=metric, codes=codes, keep_vectors=keep, seed=seed, threads=threads)
+    options = {"metric": metric, "codes": codes, "keep_vectors": keep, "seed": seed, "threads": threads}
+    index = osler.Index.build(vectors[: rows - 90], **options)
     index.add(vectors[rows - 90 :], np.arange(rows, rows + 90, dtype=np.uint64), threads=threads)
     index.delete(np.arange(0, rows // 3, 7, dtype=np.uint64))
     print(hashlib.sha256(index.__reduce__()[1][0]).hexdigest())

@@ -1,5 +1,5 @@
-"""R14. After an erasure no file has a byte of what was erased: key, metadata, text, vector or codes, of every version it had,
-live, updated or deleted; and what was not erased is there."""
+"""R14. After an erasure no file has a byte of what was erased: key, metadata, text, vector or codes, of every
+version it had, live, updated or deleted; and what was not erased is there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import format_reader
 import numpy as np
 import osler
+
 from reliability import testing
 
 NAME, UNIT = "erasures", "cases"

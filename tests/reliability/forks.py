@@ -1,4 +1,5 @@
-"""R17. Forks with live readers, pools and locks: a child answers as its parent or says that it cannot, and nothing hangs."""
+"""R17. Forks with live readers, pools and locks: a child answers as its parent or says that it cannot, and nothing
+hangs."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import osler
+
 from reliability.kills import _ask
 
 NAME, UNIT = "forks", "forks"

@@ -1,6 +1,6 @@
-"""R6. Fuzzing: files of an index, a manifest and a segment with anything changed, in more than half of them under right
-checksums; every one is refused or read, without a panic, a hang or more memory than it is worth. And the parts that are read
-in Python: segments with a changed section, conditions, manifests of encoders."""
+"""R6. Fuzzing: files of an index, a manifest and a segment with anything changed, in more than half of them under
+right checksums; every one is refused or read, without a panic, a hang or more memory than it is worth. And the parts
+that are read in Python: segments with a changed section, conditions, manifests of encoders."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import polars as pl
 from forms import EVERY
 from osler.collection.where import Condition
 from osler.encoders.manifest import read_manifest
+
 from reliability import testing, workload
 
 NAME, UNIT = "fuzzing", "files as index"
@@ -43,10 +44,61 @@ def piece(seed: int) -> Counter[str]:
 
 
 TYPES = {"n": "int", "f": "float", "s": "text", "b": "bool", "d": "date", "l": "list of text"}
-WORDS = (
-    "n f s b d l x key AND OR NOT IN BETWEEN LIKE IS NULL CAST TRY_CAST AS DISTINCT FROM TRUE FALSE ( ) , = <> < > <= >= + - "
-    "* / % || 1 0 -1 1e308 9223372036854775808 .5 'a' '' 'it''s' '%_' \"n\" DATE '2024-02-30' INTEGER TEXT ; -- /* */ \\ \0 é"
-).split(" ")
+WORDS = [
+    *[
+        "n",
+        "f",
+        "s",
+        "b",
+        "d",
+        "l",
+        "x",
+        "key",
+        "AND",
+        "OR",
+        "NOT",
+        "IN",
+        "BETWEEN",
+        "LIKE",
+        "IS",
+        "NULL",
+        "CAST",
+        "TRY_CAST",
+        "AS",
+        "DISTINCT",
+        "FROM",
+        "TRUE",
+        "FALSE",
+    ],
+    *[
+        "(",
+        ")",
+        ",",
+        "=",
+        "<>",
+        "<",
+        ">",
+        "<=",
+        ">=",
+        "+",
+        "-",
+        "*",
+        "/",
+        "%",
+        "||",
+        ";",
+        "--",
+        "/*",
+        "*/",
+        "\\",
+        "INTEGER",
+        "TEXT",
+        "DATE",
+    ],
+    *["1", "0", "-1", "1e308", "9223372036854775808", ".5", "'a'", "''", "'it''s'", "'%_'", "é", "'2024-02-30'"],
+    '"n"',
+    "\0",
+]
 
 
 def _conditions(rng: np.random.Generator) -> Counter[str]:

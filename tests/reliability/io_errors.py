@@ -1,5 +1,5 @@
-"""R3. Every file call of a change fails once, in every way: nothing acknowledged is lost, no change is half there, the error
-says which of the two states holds, and the writer goes no further after a failed write."""
+"""R3. Every file call of a change fails once, in every way: nothing acknowledged is lost, no change is half there,
+the error says which of the two states holds, and the writer goes no further after a failed write."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import osler
+
 from reliability import testing, workload
 
 NAME, UNIT = "I/O errors", "failed calls"
@@ -47,7 +48,8 @@ def piece(seed: int) -> Counter[str]:
                 try:
                     outcome = _try(change)
                 except AssertionError as error:
-                    raise AssertionError(f"seed {seed}, {change[0]}, call {at} ({copy.struck()}) {how} {code}: {error}")
+                    where = f"seed {seed}, {change[0]}, call {at} ({copy.struck()}) {how} {code}"
+                    raise AssertionError(f"{where}: {error}") from None
                 struck = copy.struck()
                 if struck is None:
                     break

@@ -1,5 +1,5 @@
-"""R1. Real kills: a process is killed at a random moment, or ends at a random file call, while it changes a collection; a
-fresh process looks at what is left. A parent that has everything imported and runs nothing forks both."""
+"""R1. Real kills: a process is killed at a random moment, or ends at a random file call, while it changes a
+collection; a fresh process looks at what is left. A parent that has everything imported and runs nothing forks both."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import numpy as np
 import osler
 import osler.collection
 import polars as pl
+
 from reliability import testing, workload
 
 NAME, UNIT = "kills", "kills"

@@ -1,5 +1,5 @@
-"""R7. Any changes against a dictionary and exact search: an index in every form it keeps rows in, and a collection. No wrong
-key, scores within the stated error, every live row finds itself, nothing deleted comes back."""
+"""R7. Any changes against a dictionary and exact search: an index in every form it keeps rows in, and a collection.
+No wrong key, scores within the stated error, every live row finds itself, nothing deleted comes back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import forms
 import numpy as np
 import oracle
 import osler
+
 from reliability import testing, workload
 
 NAME, UNIT = "model", "rows changed"

@@ -1,6 +1,7 @@
 """R15. Bugs, planted one at a time: the harness that must see each sees it, or this fails.
 
-Those of the engine are compiled into the build for tests alone; those of the library are put in its functions' place here.
+Those of the engine are compiled into the build for tests alone; those of the library are put in its functions' place
+here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+
 from reliability import testing
 
 NAME, UNIT = "planted bugs", "bugs seen"

@@ -1,5 +1,5 @@
-"""R2. Simulated power cuts: what was synced lasts, of the rest any part does; what is left is the last call that returned,
-or that and the whole interrupted one. Cuts again while that is opened."""
+"""R2. Simulated power cuts: what was synced lasts, of the rest any part does; what is left is the last call that
+returned, or that and the whole interrupted one. Cuts again while that is opened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import osler
+
 from reliability import testing, workload
 
 NAME, UNIT = "power cuts", "states"

@@ -1,5 +1,5 @@
-"""R8. One writer, a second that is refused, readers that come and go, and kills: each answer belongs to a state that was in
-force while its reader was open, a reader's state does not move, and neither memory nor descriptors grow."""
+"""R8. One writer, a second that is refused, readers that come and go, and kills: each answer belongs to a state that
+was in force while its reader was open, a reader's state does not move, and neither memory nor descriptors grow."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import osler
+
 from reliability import testing, workload
 from reliability.kills import SCRATCH, _ask, _fork
 
@@ -125,7 +126,7 @@ def _read(seed: int, number: int, path: Path, log: Path, answer: Path) -> None:
                     if error.code != "stale" or seed % 3:
                         said = f"{error!r}"
                     break
-                if not fits or held is not None and held not in fits:
+                if not fits or (held is not None and held not in fits):
                     said = f"it is none of the states {allowed}, or not what it was ({held})"
                     break
                 held = fits[0] if held is None else held

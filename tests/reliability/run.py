@@ -1,7 +1,8 @@
-"""Runs harnesses: `run.py --size quick|ci|full [--seconds S] [NAME...]`. Prints what each has counted; exits with 1 after a
-failure.
+"""Runs harnesses: `run.py --size quick|ci|full [NAME...]`. Prints what each has counted; exits with 1
+after a failure.
 
-Work is cut into pieces, one a seed. Of a full run what is done is noted under `target/soak`, and the next run goes on there.
+Work is cut into pieces, one a seed. Of a full run what is done is noted under `target/soak`, and the next run goes
+on there.
 """
 
 from __future__ import annotations

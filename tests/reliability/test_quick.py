@@ -1,4 +1,5 @@
-"""The harnesses at their quick size: each prints what it counted, and one failure fails. `make soak` runs the full sizes.
+"""The harnesses at their quick size: each prints what it counted, and one failure fails. `make soak` runs the full
+sizes.
 
 Every harness is a process of its own over the build for tests; `tests/reliability/run.py` says how to run one alone.
 """
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from reliability.run import NAMES
 
 ROOT = Path(__file__).parents[2]

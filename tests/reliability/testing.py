@@ -1,4 +1,5 @@
-"""The build for tests: a file system in memory, planted bugs, and small limits, so that small collections have graphs."""
+"""The build for tests: a file system in memory, planted bugs, and small limits, so that small collections have
+graphs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Random changes to a collection, and a dictionary that says what it must hold after each.
 
-A change is plain data, made from a seed and the model alone: a process that comes later can work out what another did.
+A change is plain data, made from a seed and the model alone: a process that comes later can work out what another
+did.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def plan(rng: np.random.Generator, model: Model, erasing: bool = True) -> Change
     kind = "delete" if kind == "erase" and not erasing else kind
     there = list(model)
     free = [key for key in KEYS if key not in model]
-    if kind == "add" and free or not there:
+    if (kind == "add" and free) or not there:
         keys = rng.choice(free, min(len(free), int(rng.integers(1, 9))), replace=False).tolist()
         return "add", _items(rng, keys)
     if kind in ("add", "replace"):
@@ -145,7 +146,7 @@ def held(cases: osler.Collection) -> Model:
 
 
 def difference(cases: osler.Collection, model: Model, queries: int = 1_000) -> str | None:
-    """What is wrong with a collection; None if it holds what it must, in order, and finds the first of it by searching."""
+    """What is wrong with a collection; None if it holds what it must, in order, and a search finds the first of it."""
     found = held(cases)
     if list(found) != list(model):
         return f"it has the keys {sorted(found)} where {sorted(model)} were stored, or in another order"

@@ -153,7 +153,13 @@ class Graphs:
         excluded : sequence of int, optional
             For each query, an item row that it does not find; -1: none.
         """
-        options = {"items": items, "groups": groups, "excluded": excluded, "score": score, "recall": recall}
+        options: dict[str, Any] = {
+            "items": items,
+            "groups": groups,
+            "excluded": excluded,
+            "score": score,
+            "recall": recall,
+        }
         while True:
             try:
                 return self._search(snapshot, sets, k, admitted, **options)

@@ -215,7 +215,7 @@ class Handle:
         self.snapshot = Snapshot(self.store, self.snapshot)
 
     def publish_without(self, gone: Array) -> None:
-        """Commit a state without some item rows, a bool for each, in no file that is left, those of old states included.
+        """Commit a state without some item rows, a bool for each, in any file that is left; no older state is.
 
         Raises
         ------

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "Batch", "Place", "Segment", "key_hashes", "locator_sections", "merge_tables", "pack", "read_locators", "tombstones",
-]  # fmt: skip
+    "Batch",
+    "Place",
+    "Segment",
+    "key_hashes",
+    "locator_sections",
+    "merge_tables",
+    "pack",
+    "read_locators",
+    "tombstones",
+]
 
 # Items whose metadata is one Parquet table, the least that is read of it.
 TABLE_ITEMS = 4_096

@@ -38,6 +38,9 @@ pub struct Outcomes {
     pub read: usize,
 }
 
+/// Told of the bytes of a file, and of its use as a function that it must call once.
+pub type Measure<'a> = dyn FnMut(usize, &mut dyn FnMut()) -> std::result::Result<(), String> + 'a;
+
 const SECTIONS: [&str; 15] = [
     "vectors",
     "item-tables",
@@ -79,7 +82,7 @@ pub fn run(
     base: &[u8],
     seed: u64,
     count: usize,
-    measure: &mut dyn FnMut(usize, &mut dyn FnMut()) -> std::result::Result<(), String>,
+    measure: &mut Measure<'_>,
 ) -> std::result::Result<Outcomes, String> {
     let loose = Loose::of(base).map_err(|e| e.to_string())?;
     let mut outcomes = Outcomes::default();
