@@ -44,61 +44,10 @@ def piece(seed: int) -> Counter[str]:
 
 
 TYPES = {"n": "int", "f": "float", "s": "text", "b": "bool", "d": "date", "l": "list of text"}
-WORDS = [
-    *[
-        "n",
-        "f",
-        "s",
-        "b",
-        "d",
-        "l",
-        "x",
-        "key",
-        "AND",
-        "OR",
-        "NOT",
-        "IN",
-        "BETWEEN",
-        "LIKE",
-        "IS",
-        "NULL",
-        "CAST",
-        "TRY_CAST",
-        "AS",
-        "DISTINCT",
-        "FROM",
-        "TRUE",
-        "FALSE",
-    ],
-    *[
-        "(",
-        ")",
-        ",",
-        "=",
-        "<>",
-        "<",
-        ">",
-        "<=",
-        ">=",
-        "+",
-        "-",
-        "*",
-        "/",
-        "%",
-        "||",
-        ";",
-        "--",
-        "/*",
-        "*/",
-        "\\",
-        "INTEGER",
-        "TEXT",
-        "DATE",
-    ],
-    *["1", "0", "-1", "1e308", "9223372036854775808", ".5", "'a'", "''", "'it''s'", "'%_'", "é", "'2024-02-30'"],
-    '"n"',
-    "\0",
-]
+VOCABULARY = """
+n f s b d l x key AND OR NOT IN BETWEEN LIKE IS NULL CAST TRY_CAST AS DISTINCT FROM TRUE FALSE ( ) , = <> < > <= >= + - *
+/ % || ; -- /* */ \\ INTEGER TEXT DATE 1 0 -1 1e308 9223372036854775808 .5 'a' '' 'it''s' '%_' é '2024-02-30' "n" \0
+"""
 
 
 def _conditions(rng: np.random.Generator) -> Counter[str]:
@@ -107,9 +56,9 @@ def _conditions(rng: np.random.Generator) -> Counter[str]:
         {"key": ["a", "b"], "n": [1, None], "f": [0.5, None], "s": ["x", None], "b": [True, None]}
         | {"d": [date(2024, 5, 1), None], "l": [["x"], None]}
     )
-    sound = 0
+    sound, words = 0, VOCABULARY.split()
     for _ in range(CONDITIONS):
-        text = " ".join(rng.choice(WORDS, int(rng.integers(1, 12))).tolist())
+        text = " ".join(rng.choice(words, int(rng.integers(1, 12))).tolist())
         if rng.random() < 0.2:
             text = text[: int(rng.integers(0, len(text) + 1))] + "".join(map(chr, rng.integers(0, 0x250, 3).tolist()))
         try:

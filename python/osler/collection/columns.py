@@ -152,8 +152,8 @@ class Column:
             entries = pl.DataFrame([pl.Series("row", np.repeat(rows, np.diff(ends, prepend=0))), inner.series("entry")])
             lists = entries.group_by("row", maintain_order=True).agg("entry")
             all_rows = pl.DataFrame({"row": rows, "there": there}).join(lists, "row", "left", maintain_order="left")
-            found = all_rows.select(pl.when("there").then(pl.col("entry").fill_null(pl.lit([], kind))).alias(name))
-            return found[name].cast(kind)
+            listed = pl.when("there").then(pl.col("entry").fill_null(pl.lit([], kind))).alias(name)
+            return all_rows.select(listed)[name].cast(kind)
         # Dates and times are numbers to Polars too.
         found = pl.Series(name, self.values.astype(bool) if self.kind == "bool" else self.values).cast(kind)
         return found if there.all() else pl.select(pl.when(pl.Series(there)).then(found).alias(name))[name]
