@@ -45,8 +45,8 @@ def piece(seed: int) -> Counter[str]:
 
 TYPES = {"n": "int", "f": "float", "s": "text", "b": "bool", "d": "date", "l": "list of text"}
 VOCABULARY = """
-n f s b d l x key AND OR NOT IN BETWEEN LIKE IS NULL CAST TRY_CAST AS DISTINCT FROM TRUE FALSE ( ) , = <> < > <= >= + - *
-/ % || ; -- /* */ \\ INTEGER TEXT DATE 1 0 -1 1e308 9223372036854775808 .5 'a' '' 'it''s' '%_' é '2024-02-30' "n" \0
+n f s b d l x key AND OR NOT IN BETWEEN LIKE IS NULL CAST TRY_CAST AS DISTINCT FROM TRUE FALSE ( ) , = <> < > <= >= + -
+* / % || ; -- /* */ \\ INTEGER TEXT DATE 1 0 -1 1e308 9223372036854775808 .5 'a' '' 'it''s' '%_' é '2024-02-30' "n" \0
 """
 
 

@@ -1,4 +1,4 @@
-"""`osler index`: build a collection, add to it, delete from it, look into it, check it.
+"""`osler index`: build a collection, add to it, delete from it, look into it, exchange it.
 
 Each command is one call on a collection, after every check that can be made before work starts.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from osler.cli import Commands, output
+from osler.cli import Commands, output, upkeep
 from osler.cli.options import (
     Device,
     check_encoder,
@@ -26,6 +26,7 @@ from osler.cli.options import (
     existing,
     load_encoder,
     open_collection,
+    open_index,
     style_options,
 )
 from osler.cli.output import Interrupted, UsageProblem
@@ -33,12 +34,8 @@ from osler.cli.output import Interrupted, UsageProblem
 if TYPE_CHECKING:
     from osler.collection import AddReport, Collection
     from osler.collection.ingest import Plan
-    from osler.index import Index
 
 __all__ = ["command"]
-
-# The first bytes of an index file: FORMAT.md, "Header". Those after them tell how a transfer has damaged it.
-_SIGNATURE = b"\x8fOSL"
 
 _metadata_option = click.option("--metadata", metavar="FILE", help="CSV or Parquet: more columns, joined by file name.")
 _keep_option = click.option("--keep", metavar="TAG", multiple=True, help="Store this DICOM tag as it is; repeatable.")
@@ -51,7 +48,11 @@ _dry_option = click.option("--dry-run", is_flag=True, help="Say what would be do
 
 @click.group("index", cls=Commands)
 def command() -> None:
-    """Build a collection, add to it, look into it, exchange it."""
+    """Build a collection, add to it, look into it, keep it sound, exchange it."""
+
+
+for _kept in upkeep.COMMANDS:
+    command.add_command(_kept)
 
 
 @command.command("build")
@@ -152,7 +153,7 @@ def add(
 @_dry_option
 @style_options
 def delete(collection: str, keys: tuple[str, ...], where: str | None, dry_run: bool, style: str) -> None:
-    """Delete items; what they left on disk goes with the next `osler index compact`."""
+    """Delete items, so that nothing finds them; `osler index erase` also removes what they leave on disk."""
     if bool(keys) == (where is not None):
         raise UsageProblem("give either --key, once or more, or --where")
     with open_collection(collection, "r" if dry_run else "a") as cases:
@@ -166,55 +167,17 @@ def delete(collection: str, keys: tuple[str, ...], where: str | None, dry_run: b
         output.show(style, {done: count, "items": len(cases)}, [done, "items"], [[count, len(cases)]])
 
 
-@command.command("compact")
-@click.argument("collection")
-@style_options
-def compact(collection: str, style: str) -> None:
-    """Write the live items together and drop what only deleted ones held."""
-    with open_collection(collection, "a") as cases:
-        before = cases.info().bytes
-        cases.compact()
-        after = cases.info().bytes
-    output.show(style, {"bytes_before": before, "bytes": after}, ["bytes_before", "bytes"], [[before, after]])
-
-
 @command.command("info")
 @click.argument("collection")
 @style_options
 def info(collection: str, style: str) -> None:
     """Say what a collection, or an index file, holds and how it was made."""
     if existing(collection).is_file():
-        document = dict(_open_index(collection).stats())
+        document = dict(open_index(collection).stats())
     else:
         with open_collection(collection) as cases:
             document = cases.info().to_dict()
     output.show(style, document, ["name", "value"], [[name, value] for name, value in _flat(document)])
-
-
-@command.command("verify")
-@click.argument("collection")
-@style_options
-def verify(collection: str, style: str) -> int:
-    """Read every byte again; exit with 1 if anything is damaged."""
-    from osler.errors import CorruptIndexError
-
-    findings: Sequence[Any] = ()
-    try:
-        if existing(collection).is_file():
-            _open_index(collection).verify()
-        else:
-            with open_collection(collection) as cases:
-                cases.verify()
-    except CorruptIndexError as error:
-        findings = error.findings
-        output.fail(str(error))
-    columns = ["file", "section", "offset", "problem"]
-    document = {"sound": not findings, "findings": list(findings)}
-    if style != "table" or findings:
-        output.show(style, document, columns, [[found.get(column) for column in columns] for found in findings])
-    else:
-        output.say("every byte is as it was written")
-    return output.FAILED if findings else output.DONE
 
 
 @command.command("import")
@@ -256,23 +219,6 @@ def export(collection: str, out: str, dtype: Literal["f32", "f16", "i8"], style:
 
 def _show_exchanged(style: str, what: str, count: int, where: str, path: str) -> None:
     output.show(style, {what: count, where: path}, [what, where], [[count, path]])
-
-
-def _open_index(path: str) -> Index:
-    """Open an index file; a file of another kind is wrong usage, not damage."""
-    from osler.index import Index
-
-    with open(path, "rb") as stream:
-        start = stream.read(len(_SIGNATURE))
-    if start != _SIGNATURE:
-        make = (
-            f"osler index import {path} -o cases.osler" if path.lower().endswith(".usearch") else "osler index import"
-        )
-        raise UsageProblem(
-            f'"{path}" is no collection and no index of Osler; give what `osler index build` made, or bring a usearch '
-            f"file in with: {make}"
-        )
-    return Index.open(path)
 
 
 def _check_encoder_of(cases: Collection) -> None:

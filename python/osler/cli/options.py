@@ -18,6 +18,10 @@ from osler.cli.output import UsageProblem, as_typed, nearest, say
 if TYPE_CHECKING:
     from osler.collection import Collection
     from osler.encoders import Encoder
+    from osler.index import Index
+
+# The first bytes of an index file: FORMAT.md, "Header". Those after them tell how a transfer has damaged it.
+_SIGNATURE = b"\x8fOSL"
 
 __all__ = [
     "ANOTHER_COLLECTION",
@@ -35,6 +39,7 @@ __all__ = [
     "existing",
     "load_encoder",
     "open_collection",
+    "open_index",
     "style_options",
     "where_option",
 ]
@@ -201,3 +206,20 @@ def load_encoder(name: str | None, device: Device) -> Encoder:
     if name is None:
         say(f"encoder: {DEFAULT_ENCODER}, a pair for demonstration and no medical model; --encoder chooses another")
     return found
+
+
+def open_index(path: str) -> Index:
+    """Open an index file; a file of another kind is wrong usage, not damage."""
+    from osler.index import Index
+
+    with open(path, "rb") as stream:
+        start = stream.read(len(_SIGNATURE))
+    if start != _SIGNATURE:
+        make = (
+            f"osler index import {path} -o cases.osler" if path.lower().endswith(".usearch") else "osler index import"
+        )
+        raise UsageProblem(
+            f'"{path}" is no collection and no index of Osler; give what `osler index build` made, or bring a usearch '
+            f"file in with: {make}"
+        )
+    return Index.open(path)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from osler.collection import changes, query, reading
+from osler.collection.audit import Audit, audit
 from osler.collection.erase import erase
 from osler.collection.handle import Handle, initial_state
 from osler.collection.hits import Hits
 from osler.collection.outcome import AddReport, EraseReport
-from osler.collection.reading import Info, PartVectors
+from osler.collection.reading import Info, PartVectors, State
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
 from osler.collection.where import unknown_column
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from osler.encoders import Encoder
     from osler.progress import Callback
 
-__all__ = ["AddReport", "Collection", "EraseReport", "Hits", "Info", "PartVectors"]
+__all__ = ["AddReport", "Audit", "Collection", "EraseReport", "Hits", "Info", "PartVectors", "State"]
 
 Device = Literal["auto", "cpu", "cuda"]
 Score = Literal["max", "mean", "sum", "count", "maxsim", "median_min"]
@@ -488,10 +489,85 @@ class Collection:
         """Return what the collection holds and how it was made."""
         return reading.info(self._read(), self._handle.graphs.stats(self._handle.snapshot))
 
-    def verify(self) -> None:
-        """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them."""
+    def verify(self, *, repair: bool = False) -> None:
+        """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them.
+
+        Parameters
+        ----------
+        repair : bool
+            Make graphs that are damaged or missing again from the rows. Rows are never touched: other damage is raised
+            all the same, and `recover` may have an earlier state without it.
+        """
         self._handle.check()
-        self._handle.store.verify()
+        if not repair:
+            self._handle.store.verify()
+            return
+        with self._handle.write_lock:
+            self._handle.store.check_writable()
+            self._handle.repair()
+
+    def snapshot(self) -> Collection:
+        """Return the collection as it is now, for reading: later changes do not reach it.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, osler
+        >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+        >>> _ = cases.add_vectors(["a", "b"], np.eye(2))
+        >>> before = cases.snapshot()
+        >>> _ = cases.delete("a")
+        >>> before.keys(), cases.keys()
+        (['a', 'b'], ['b'])
+        """
+        self._handle.check()
+        return Collection(self._handle.frozen())
+
+    @staticmethod
+    def states(path: str | os.PathLike[str]) -> list[State]:
+        """Return the states that a directory still has, the newest first, after reading every byte of each.
+
+        There are a few, and more while readers hold them. None but the newest is used unless `recover` puts it in
+        force.
+        """
+        found = Store.states(Path(os.path.abspath(path)))
+        return [State.of(*one) for one in found]
+
+    @staticmethod
+    def recover(path: str | os.PathLike[str], to: int) -> int:
+        """Put the state of an earlier commit in force again; what was committed after it is lost.
+
+        For a collection whose newest state is damaged and has no copy. Nothing does this by itself.
+
+        Parameters
+        ----------
+        path : path
+        to : int
+            The commit, of those that `states` lists without damage.
+
+        Returns
+        -------
+        int
+            The number of the commit in force now.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, osler
+        >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+        >>> _ = cases.add_vectors(["a", "b"], np.eye(2))
+        >>> _ = cases.delete("a")
+        >>> cases.close()
+        >>> [(state.commit, len(state.findings)) for state in osler.Collection.states(cases.path)]
+        [(2, 0), (1, 0), (0, 0)]
+        >>> osler.Collection.recover(cases.path, to=1)
+        3
+        >>> osler.Collection.open(cases.path).keys()
+        ['a', 'b']
+        """
+        return Store.recover(Path(os.path.abspath(path)), to)
+
+    def audit(self) -> Audit:
+        """Look through everything that is stored for what may name a person; see `osler.collection.Audit`."""
+        return audit(self._read())
 
     def close(self) -> None:
         """Release the collection; closing twice is no error."""

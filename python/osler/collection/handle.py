@@ -5,6 +5,7 @@ The one place that turns rows into a commit. Thread-safe for reading; one writer
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
@@ -74,6 +75,24 @@ class Handle:
                 self._open = False
                 self.store.close()
         self._open = False
+
+    def frozen(self) -> Handle:
+        """Return a handle of the state in force, which later changes do not reach."""
+        other = copy.copy(self)
+        other.store = self.store.frozen()
+        other.graphs = Graphs(other.store)
+        other.write_lock = threading.RLock()
+        return other
+
+    def repair(self) -> None:
+        """Make damaged graphs again from the rows; `CorruptIndexError` if anything else is damaged."""
+        rest = self.store.repair()
+        self.snapshot = self.snapshot.under(self.store)
+        self.graphs.follow(self.snapshot)
+        if rest:
+            raise self.store.damage(rest)
+        if self.graphs.outside(self.snapshot) >= _WORTH_SAVING:
+            self.save_graphs()
 
     @property
     def keep(self) -> tuple[str, ...]:

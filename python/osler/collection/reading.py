@@ -15,7 +15,7 @@ import numpy as np
 from osler.collection.snapshot import Snapshot
 from osler.items import Hit, Part
 
-__all__ = ["Info", "PartVectors", "get", "info", "item_vectors", "keys", "part_vectors"]
+__all__ = ["Info", "PartVectors", "State", "get", "info", "item_vectors", "keys", "part_vectors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,34 @@ class Info:
         """Return the fields as plain values."""
         found = {name: getattr(self, name) for name in self.__slots__}
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state that a directory still has.
+
+    Attributes
+    ----------
+    commit : int
+    items : int or None
+        Items that were stored, deleted ones included; None where the manifest cannot be read.
+    findings : tuple of dict
+        Its damage, as of `osler.CorruptIndexError`; none: it can be put in force.
+    """
+
+    commit: int
+    items: int | None
+    findings: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, commit: int, manifest: Mapping[str, Any] | None, findings: list[dict[str, Any]]) -> State:
+        """Make one of what the store says."""
+        items = None if manifest is None else sum(entry["items"] for entry in manifest["segments"])
+        return cls(commit, items, tuple(findings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {"commit": self.commit, "items": self.items, "findings": list(self.findings)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ storage.md, "Two shapes on disk".
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from osler import _native
-from osler.errors import CorruptIndexError, Error
+from osler.errors import CorruptIndexError, Error, ReadOnlyError
 
 __all__ = ["Sections", "Store"]
 
@@ -45,6 +46,7 @@ class Store:
         self.id = native.id
         self.writable = writable
         self._native = native
+        self._frozen = False
         self._follow()
 
     @classmethod
@@ -66,20 +68,29 @@ class Store:
         try:
             return cls(path, _native.Store.open(path, writable), writable)
         except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f"there is no collection at {path.name}; check the path, or create it") from None
+            raise _absent(path) from None
 
     @property
     def commit_number(self) -> int:
         """Number of the commit in force."""
         return self.state.number
 
+    def frozen(self) -> Store:
+        """Return a store of the state in force that follows no later one and writes nothing."""
+        other = copy.copy(self)
+        other.writable, other._frozen = False, True
+        return other
+
     def close(self) -> None:
         """Release the lock."""
         self.writable = False
-        self._native.close()
+        if not self._frozen:
+            self._native.close()
 
     def check_writable(self) -> None:
         """Raise unless a commit may be tried."""
+        if self._frozen:
+            raise ReadOnlyError(f"this is a snapshot of {self.path.name}, which does not change; change the collection")
         self._native.check_writable()
 
     def commit(
@@ -130,17 +141,52 @@ class Store:
         """Read every listed byte; `CorruptIndexError` names the first damage and has all of it in `findings`."""
         findings = self.state.verify()
         if findings:
-            first = findings[0]
-            damaged = len({finding["file"] for finding in findings})
-            raise CorruptIndexError(
-                f"{self.path.name}/{first['file']} is damaged in section {first['section']} at byte {first['offset']} "
-                f"({first['problem']}); {damaged} of {len(self.state.files) + 1} files are; restore them from a copy",
-                findings=findings,
-            )
+            raise self.damage(findings)
+
+    def damage(self, findings: list[dict[str, Any]]) -> CorruptIndexError:
+        """Return the error for some damage, at least one."""
+        first = findings[0]
+        damaged = len({finding["file"] for finding in findings})
+        return CorruptIndexError(
+            f"{self.path.name}/{first['file']} is damaged in section {first['section']} at byte {first['offset']} "
+            f"({first['problem']}); {damaged} of {len(self.state.files) + 1} files are; restore them from a copy",
+            findings=findings,
+        )
+
+    def repair(self) -> list[dict[str, Any]]:
+        """Read every listed byte; leave graphs that are damaged out of the state, and return what else is."""
+        findings = self.state.verify()
+        derived = {finding["file"] for finding in findings if finding["file"].startswith("graphs/")}
+        if derived:
+            kept = [entry for entry in self.manifest["graphs"] if entry["file"] not in derived]
+            self.commit({"graphs": kept}, {}, sorted(derived))
+        return [finding for finding in findings if finding["file"] not in derived]
+
+    @staticmethod
+    def states(path: Path) -> list[tuple[int, dict[str, Any] | None, list[dict[str, Any]]]]:
+        """Return every state that is there, the newest first: its number, what it says if it is whole, and damage."""
+        try:
+            found = _native.Store.states(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _absent(path) from None
+        return [(number, None if state is None else json.loads(state), damage) for number, state, damage in found]
+
+    @staticmethod
+    def recover(path: Path, to: int) -> int:
+        """Put the state of an earlier commit in force again, and return its new number."""
+        try:
+            with _clear_errors(FileNotFoundError, NotADirectoryError):
+                return _native.Store.recover(path, to)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _absent(path) from None
 
     def _follow(self) -> None:
         self.state = self._native.state()
         self.manifest: dict[str, Any] = json.loads(self.state.content)
+
+
+def _absent(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"there is no collection at {path.name}; check the path, or create it")
 
 
 def _encode(manifest: Mapping[str, Any]) -> bytes:

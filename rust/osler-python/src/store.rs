@@ -10,7 +10,7 @@ use numpy::{Element as Number, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedAr
 use osler_core::error::Error;
 use osler_core::file::Reader;
 use osler_core::store::payload::{Column, Element, Table, Values};
-use osler_core::store::{self, Change, New, Snapshot};
+use osler_core::store::{self, Change, New, Snapshot, recover};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
@@ -70,6 +70,28 @@ impl Store {
             store::Store::open(storage::current(), &path, writable)
         })?;
         Ok(Store::of(engine))
+    }
+
+    /// Every state that there is a manifest of, the newest first: number, content or None, and damage.
+    #[staticmethod]
+    fn states<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Bound<'py, PyList>> {
+        let found = enter::long(py, None, |control| {
+            recover::states(&storage::current(), &path, &|| control.check())
+        })?;
+        let list = PyList::empty(py);
+        for one in found {
+            let content = one.state.map(|state| PyBytes::new(py, &state));
+            list.append((one.number, content, errors::findings(py, &one.damage)?))?;
+        }
+        Ok(list)
+    }
+
+    /// Put the state of an earlier commit in force again; returns its new number.
+    #[staticmethod]
+    fn recover(py: Python<'_>, path: PathBuf, to: u64) -> PyResult<u64> {
+        enter::long(py, None, |control| {
+            recover::recover(&storage::current(), &path, to, &|| control.check())
+        })
     }
 
     /// Release the lock.

@@ -6,6 +6,7 @@
 mod commit;
 pub mod manifest;
 pub mod payload;
+pub mod recover;
 mod sweep;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

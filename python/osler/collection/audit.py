@@ -1,0 +1,101 @@
+"""An audit: every stored text looked through for what may name a person or a place, counted by column.
+
+Reads a snapshot; says where something is and how often, and never what.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from osler.collection.privacy import ALLOWED, IDENTIFIERS
+from osler.collection.snapshot import Snapshot
+
+__all__ = ["Audit", "audit"]
+
+# What each looks like. A pseudonym is 32 hexadecimal digits, which none of these is.
+_PATTERNS = {
+    "date": re.compile(r"(?<!\d)(?:19|20)\d\d[-./]?(?:0[1-9]|1[0-2])[-./]?(?:0[1-9]|[12]\d|3[01])(?!\d)"),
+    "digits": re.compile(r"(?<![0-9a-fA-F.])\d{6,}(?![0-9a-fA-F.])"),
+    "email": re.compile(r"[\w.+-]+@[\w-]+\.\w+"),
+    "person_name": re.compile(r"[^\W\d_]\^[^\W\d_]"),
+    "uid": re.compile(r"(?<![\d.])[0-2](?:\.\d+){5,}"),
+    "path": re.compile(r"(?:^|\s)(?:/[\w.-]+){2,}|[A-Za-z]:\\"),
+}
+_PSEUDONYM = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit found.
+
+    Attributes
+    ----------
+    items : int
+        Items that were looked through.
+    findings : tuple of dict
+        Each with ``column``, ``pattern`` and ``items``, how many there are; the column of keys is ``key``.
+    kept : tuple of str
+        Tags and columns that the user chose to keep as they are.
+    unknown : tuple of str
+        Columns that came with a table, or with vectors, and not from the allow-list of DICOM.
+
+    Examples
+    --------
+    >>> import tempfile, osler
+    >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+    >>> _ = cases.add_vectors(["a"], None, metadata=[{"note": "seen by Doe^Jane on 2024-05-31"}])
+    >>> [(one["column"], one["pattern"]) for one in cases.audit().findings]
+    [('note', 'date'), ('note', 'person_name')]
+    """
+
+    items: int
+    findings: tuple[dict[str, Any], ...]
+    kept: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {
+            "items": self.items,
+            "findings": list(self.findings),
+            "kept": list(self.kept),
+            "unknown": list(self.unknown),
+        }
+
+
+def audit(snapshot: Snapshot) -> Audit:
+    """Look through the keys and all metadata of a snapshot."""
+    findings = []
+    for name, values in _columns(snapshot):
+        for pattern, count in _counted(values).items():
+            findings.append({"column": name, "pattern": pattern, "items": count})
+    known = {*ALLOWED, *IDENTIFIERS, "format"}
+    unknown = tuple(name for name in snapshot.types if name not in known)
+    return Audit(len(snapshot), tuple(findings), tuple(snapshot.manifest["policy"]["keep"]), unknown)
+
+
+def _columns(snapshot: Snapshot) -> Iterator[tuple[str, Iterable[Any]]]:
+    yield "key", snapshot.keys
+    for name, kind in snapshot.types.items():
+        if kind in ("date", "datetime"):
+            yield name, (str(value) for value in snapshot.table[name].drop_nulls())
+        elif kind == "text":
+            yield name, snapshot.table[name].drop_nulls()
+        elif kind == "list of text":
+            yield name, (" ".join(filter(None, value)) for value in snapshot.table[name].drop_nulls())
+        elif kind == "int":
+            yield name, (str(value) for value in snapshot.table[name].drop_nulls())
+
+
+def _counted(values: Iterable[Any]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for value in values:
+        if _PSEUDONYM.fullmatch(value):
+            continue
+        for name, pattern in _PATTERNS.items():
+            if pattern.search(value):
+                counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
