@@ -47,7 +47,9 @@ def due(snapshot: Snapshot) -> tuple[int, int] | None:
         start = len(classes)
         while start and classes[start - 1] <= size and _fits(snapshot, start - 1, len(classes)):
             start -= 1
-        if len(classes) - start >= _FANOUT:
+        items = [segment.items for segment in snapshot.segments[start:]]
+        # A large one is not written again for a few small ones, though all together are many.
+        if len(items) >= _FANOUT and max(items) <= _FANOUT * (sum(items) - max(items)):
             return start, len(classes)
     return None
 
