@@ -42,6 +42,9 @@ _keep_option = click.option("--keep", metavar="TAG", multiple=True, help="Store 
 _items_option = click.option(
     "--items", type=click.Choice(["file", "series"]), default="file", show_default=True, help="What is one item."
 )
+_shard_option = click.option(
+    "--shard", metavar="I/N", help="Only this share of the files, 1/4 to 4/4; merge them later."
+)
 _strict_option = click.option("--strict", is_flag=True, help="Exit with 3 if a file was skipped.")
 _dry_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and touch nothing.")
 
@@ -62,8 +65,10 @@ for _kept in upkeep.COMMANDS:
 @_metadata_option
 @_keep_option
 @_items_option
+@_shard_option
 @device_option
 @click.option("--resume", is_flag=True, help="Go on with a collection that is there already.")
+@click.option("--secret", metavar="FILE", help="Share the pseudonyms of another collection, as shards must.")
 @_dry_option
 @_strict_option
 @style_options
@@ -74,8 +79,10 @@ def build(
     metadata: str | None,
     keep: tuple[str, ...],
     items: str,
+    shard: str | None,
     device: Device,
     resume: bool,
+    secret: str | None,
     dry_run: bool,
     strict: bool,
     style: str,
@@ -94,6 +101,7 @@ def build(
     if target.exists() and not resume:
         raise UsageProblem(f'"{out}" exists; go on with --resume, or choose another name')
     _check_parent(target, out)
+    part = _check_shard(shard)
     plan = _check_sources(sources, metadata, keep, items)
     named = check_encoder(encoder)
     if not target.exists():
@@ -105,12 +113,13 @@ def build(
     if target.exists():
         with open_collection(out, "a", encoder=encoder, device=device) as cases:
             _check_encoder_of(cases)
-            return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items)
+            return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
     found = load_encoder(encoder, device)
     from osler.collection import Collection
 
-    with _whole_or_gone(target), Collection.create(target, encoder=found) as cases:
-        return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items)
+    own = None if secret is None else existing(secret)
+    with _whole_or_gone(target), Collection.create(target, encoder=found, secret=own) as cases:
+        return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
 
 
 @command.command("add")
@@ -119,6 +128,7 @@ def build(
 @_metadata_option
 @_keep_option
 @_items_option
+@_shard_option
 @device_option
 @_dry_option
 @_strict_option
@@ -129,12 +139,14 @@ def add(
     metadata: str | None,
     keep: tuple[str, ...],
     items: str,
+    shard: str | None,
     device: Device,
     dry_run: bool,
     strict: bool,
     style: str,
 ) -> int:
     """Add pictures and DICOM files; what is there already is left as it is."""
+    part = _check_shard(shard)
     with open_collection(collection, "r" if dry_run else "a", device=device) as cases:
         plan = _check_sources(sources, metadata, keep, items)
         if dry_run:
@@ -143,7 +155,7 @@ def add(
                 style, plan, {"encoder": named, "collection": collection, "keep": list(keep), "items": items}
             )
         _check_encoder_of(cases)
-        return _add(cases, sources, collection, style, strict, metadata=metadata, keep=keep, items=items)
+        return _add(cases, sources, collection, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
 
 
 @command.command("delete")
@@ -229,6 +241,15 @@ def _check_encoder_of(cases: Collection) -> None:
             "osler index build SOURCE -o cases.osler"
         )
     check_takes_pictures(name, cases.encoder.modalities)
+
+
+def _check_shard(shard: str | None) -> tuple[int, int] | None:
+    if shard is None:
+        return None
+    number, slash, count = shard.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise UsageProblem(f'--shard is "{shard}"; give a number and how many there are, as in 2/4')
+    return int(number), int(count)
 
 
 def _check_parent(target: Path, typed: str) -> None:

@@ -55,6 +55,28 @@ def compact(collection: str, style: str) -> None:
     output.show(style, document, list(document), [list(document.values())])
 
 
+@click.command("merge")
+@click.argument("collection")
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...")
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["error", "skip", "replace"]),
+    default="error",
+    show_default=True,
+    help="What to do with a key that is there already.",
+)
+@style_options
+def merge(collection: str, others: tuple[str, ...], on_duplicate: Any, style: str) -> None:
+    """Add the items of OTHER collections, such as shards that were built apart; each as a whole or not at all."""
+    paths = [existing(other) for other in others]
+    with open_collection(collection, "a") as cases:
+        reports = [cases.merge(path, on_duplicate=on_duplicate) for path in paths]
+        added = sum(report.added for report in reports)
+        duplicates = sum(report.duplicates for report in reports)
+        document = {"added": added, "duplicates": duplicates, "items": len(cases)}
+    output.show(style, document, list(document), [list(document.values())])
+
+
 @click.command("verify")
 @click.argument("collection")
 @click.option("--repair", is_flag=True, help="Make damaged graphs again from the rows; rows are never touched.")
@@ -124,4 +146,4 @@ def audit(collection: str, style: str) -> None:
         output.say(f"columns that came with a table: {', '.join(found.unknown)}")
 
 
-COMMANDS = (erase, compact, verify, recover, audit)
+COMMANDS = (erase, compact, merge, verify, recover, audit)

@@ -17,7 +17,9 @@ from osler.collection.audit import Audit, audit
 from osler.collection.erase import erase
 from osler.collection.handle import Handle, initial_state
 from osler.collection.hits import Hits
+from osler.collection.merging import merge
 from osler.collection.outcome import AddReport, EraseReport
+from osler.collection.privacy import Secret, secret_path
 from osler.collection.reading import Info, PartVectors, State
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
@@ -92,6 +94,7 @@ class Collection:
         encoder: str | os.PathLike[str] | Encoder | None = None,
         dim: int | None = None,
         metric: Literal["cosine", "dot", "l2"] = "cosine",
+        secret: str | os.PathLike[str] | None = None,
         device: Device = "auto",
     ) -> Collection:
         """Make an empty collection and open it for writing.
@@ -105,6 +108,9 @@ class Collection:
         dim : int, optional
             Width of vectors that you bring yourself, where there is no encoder.
         metric : {"cosine", "dot", "l2"}
+        secret : path, optional
+            The secret of another collection, whose pseudonyms this one shall share, as shards do; by default one of
+            its own is made when it is needed.
         device : str
             Where an encoder given by name runs.
 
@@ -119,7 +125,13 @@ class Collection:
             found, source = _encoder(encoder, device)
         state = initial_state(found, source, dim, metric)
         where = Path(os.path.abspath(path))
-        Store.create(where, state).close()
+        source_of_secret = None if secret is None else Secret.read(Path(secret))
+        if source_of_secret is not None:
+            state["secret_check"] = source_of_secret.check()
+        store = Store.create(where, state)
+        store.close()
+        if secret is not None:
+            Secret.adopt(secret_path(where), Path(secret), store.id)
         return cls(Handle(where, True, found))
 
     @classmethod
@@ -162,6 +174,7 @@ class Collection:
         metadata: Any = None,
         keep: Iterable[str] = (),
         items: Literal["file", "series"] = "file",
+        shard: tuple[int, int] | None = None,
         on_error: Literal["skip", "raise"] = "skip",
         on_duplicate: Literal["skip", "replace"] = "skip",
         progress: bool | Callback = True,
@@ -183,6 +196,8 @@ class Collection:
             DICOM tags or columns of `metadata` to keep as they are, though they may identify a patient. In a
             collection that has items already, this holds for new ones only.
         items : {"file", "series"}
+        shard : (int, int), optional
+            Of ``(i, n)``, only every n-th file, from the i-th on, 1 to n: the same ones wherever the source lies.
         on_error : {"skip", "raise"}
             What to do with a file that cannot be read.
         on_duplicate : {"skip", "replace"}
@@ -212,6 +227,7 @@ class Collection:
             metadata=metadata,
             keep=tuple(keep),
             items=items,
+            shard=shard,
             on_error=on_error,
             on_duplicate=on_duplicate,
             progress=progress,
@@ -258,6 +274,34 @@ class Collection:
             kind=kind,
             on_duplicate=on_duplicate,
         )
+
+    def merge(
+        self, other: str | os.PathLike[str], *, on_duplicate: Literal["error", "skip", "replace"] = "error"
+    ) -> AddReport:
+        """Add the items of another collection, all of them or none: shards that were built apart become one.
+
+        Parameters
+        ----------
+        other : path
+            A collection of the same encoder (or width) and metric, and of the same secret where both have one. It
+            stays as it is.
+        on_duplicate : {"error", "skip", "replace"}
+            What to do with a key that both have.
+
+        Returns
+        -------
+        AddReport
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, osler
+        >>> folder = tempfile.mkdtemp()
+        >>> one, two = (osler.Collection.create(f"{folder}/{name}.osler", dim=2) for name in ("one", "two"))
+        >>> _ = one.add_vectors(["a"], np.eye(2)[:1]), two.add_vectors(["b"], np.eye(2)[1:])
+        >>> one.merge(two.path), one.keys()
+        (added 1 · skipped 0 · duplicates 0, ['a', 'b'])
+        """
+        return merge(self._handle, Path(os.path.abspath(other)), on_duplicate)
 
     def search(
         self,

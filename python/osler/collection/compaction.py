@@ -6,7 +6,7 @@ neighbours, so items keep their ids and their order, and graphs stay valid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,8 +76,18 @@ def runs(snapshot: Snapshot, everything: bool = False) -> list[tuple[int, int]]:
     return found
 
 
-def merge(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Merged:
-    """Return the items of neighbouring segments that are `wanted`, a bool for each item row, as one segment."""
+def merge(
+    snapshot: Snapshot,
+    start: int,
+    stop: int,
+    wanted: Array,
+    types: Mapping[str, str] | None = None,
+    ids: bool = True,
+) -> Merged:
+    """Return the items of neighbouring segments that are `wanted`, a bool for each item row, as one segment.
+
+    Their columns are of these `types`, by default of those of the snapshot; without `ids` they get new ones.
+    """
     keys: list[str] = []
     contents, item_ids, part_ids, items, kinds, vectors = [], [], [], [], [], []
     located: dict[int, Place] = {}
@@ -100,26 +110,26 @@ def merge(snapshot: Snapshot, start: int, stop: int, wanted: Array) -> Merged:
     if not keys:
         return Merged([], None, None)
     part_items = np.concatenate(items)
-    ids, of_parts = np.concatenate(item_ids), np.concatenate(part_ids)
+    of_items, of_parts = np.concatenate(item_ids), np.concatenate(part_ids)
     images = int(sum(len(one) - np.count_nonzero(one) for one in kinds))
     entry = {
         "items": len(keys),
         "parts": len(part_items),
         "images": images,
-        "first_item": int(ids[0]),
-        "end_item": int(ids[-1]) + 1,
+        "first_item": int(of_items[0]),
+        "end_item": int(of_items[-1]) + 1,
         "first_part": int(of_parts[0]) if len(of_parts) else snapshot.segments[start].first_part,
     }
     sections = pack(
         keys=keys,
-        tables=merge_tables(_tables(snapshot, start, stop, wanted), snapshot.types),
+        tables=merge_tables(_tables(snapshot, start, stop, wanted), types or snapshot.types),
         contents=np.concatenate(contents),
         part_items=part_items,
         part_kinds=np.concatenate(kinds),
         part_places=_all_places(snapshot, start, stop, wanted) if some_place else None,
         vectors=vectors,
-        item_ids=ids,
-        part_ids=of_parts,
+        item_ids=of_items if ids else None,
+        part_ids=of_parts if ids else None,
     )
     return Merged(sections, locator_sections(located) if located else None, entry)
 

@@ -201,15 +201,37 @@ class Handle:
                 "next_part": next_part,
                 "schema": types,
             }
-        if dead is not None and len(dead):
-            ids = np.sort(self.snapshot.item_ids(dead)).astype(np.uint64)
-            name = self.store.new_name("tombstones", "tombstones")
-            new[name] = [("tombstones", ids)]
-            state["tombstones"] = [*manifest["tombstones"], name]
+        state |= self._marked(new, dead)
         if not state:
             return
         self.store.commit(state, new)
         self.snapshot = Snapshot(self.store, self.snapshot)
+
+    def publish_segments(
+        self, made: Sequence[compaction.Merged], dead: Array | None, changes: Mapping[str, Any]
+    ) -> None:
+        """Commit whole segments of new items, after giving them their ids, and deletions."""
+        manifest = self.snapshot.manifest
+        item, part = manifest["next_item"], manifest["next_part"]
+        new: dict[str, Sections | Path] = {}
+        entries = list(manifest["segments"])
+        for one in made:
+            assert one.entry is not None
+            ids = {"first_item": item, "end_item": item + one.entry["items"], "first_part": part}
+            entries.append({**one.entry, **ids, **self._listed(new, one.sections, one.locators)})
+            item, part = item + one.entry["items"], part + one.entry["parts"]
+        state = {**changes, "segments": entries, "next_item": item, "next_part": part}
+        state |= self._marked(new, dead)
+        self.store.commit(state, new)
+        self.snapshot = Snapshot(self.store, self.snapshot)
+
+    def _marked(self, new: dict[str, Sections | Path], dead: Array | None) -> dict[str, Any]:
+        """Add the file that marks item rows as deleted to those of a commit, and return the entry that names it."""
+        if dead is None or not len(dead):
+            return {}
+        name = self.store.new_name("tombstones", "tombstones")
+        new[name] = [("tombstones", np.sort(self.snapshot.item_ids(dead)).astype(np.uint64))]
+        return {"tombstones": [*self.snapshot.manifest["tombstones"], name]}
 
     def tidy(self) -> None:
         """Do what recent changes have made due: write small segments together, write graphs.

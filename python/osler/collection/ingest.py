@@ -288,6 +288,7 @@ def add(
     metadata: Any,
     keep: tuple[str, ...],
     items: Any,
+    shard: tuple[int, int] | None,
     on_error: str,
     on_duplicate: str,
     progress: bool | Callback,
@@ -304,16 +305,17 @@ def add(
     kept = tuple(dict.fromkeys([*handle.keep, *keep]))
     opened = open_source(source, keep=keep, metadata=metadata, items=items)
     check_table(opened.table_cells(), handle.snapshot.types, "the table")
+    entries = opened.entries if shard is None else _shard(opened.entries, *shard)
     with handle.write_lock:
         changes = {"policy": policy(kept)} if kept != handle.keep else {}
         run = _Run(handle, opened, on_error, on_duplicate, handle.columns(), changes)
-        if handle.snapshot.manifest["secret_check"] is not None and opened.entries:
+        if handle.snapshot.manifest["secret_check"] is not None and entries:
             run.secret = _known_secret(handle)
-        with track(progress, "encode", len(opened.entries)) as step:
+        with track(progress, "encode", len(entries)) as step:
             try:
-                for done, read in enumerate(_reads(opened, run), 1):
+                for done, read in enumerate(_reads(opened, entries, run), 1):
                     run.take(read)
-                    step(done, len(opened.entries))
+                    step(done, len(entries))
                 run.encode()
             except KeyboardInterrupt:
                 # What is encoded already was the costly part, and is whole items.
@@ -346,12 +348,19 @@ def plan(source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: 
     return Plan(files, size, dict(sorted(kinds.items())), opened.unmatched_rows)
 
 
-def _reads(source: Source, run: _Run) -> Iterator[_Read]:
+def _shard(entries: Sequence[Entry], number: int, count: int) -> Sequence[Entry]:
+    """Return the entries of one shard, chosen by where each lies below the root, so that all shards agree."""
+    if not 1 <= number <= count:
+        raise ValueError(f"shard is ({number}, {count}); give a number from 1 to how many there are")
+    return [entry for entry in entries if int(content_digest(entry.locator.encode()), 16) % count == number - 1]
+
+
+def _reads(source: Source, wanted: Sequence[Entry], run: _Run) -> Iterator[_Read]:
     """Yield each entry read, in order, from a few threads that keep a few entries ahead."""
     pool = ThreadPoolExecutor(_READERS, thread_name_prefix="osler-read")
     try:
         ahead: deque[Future[_Read]] = deque()
-        entries = iter(source.entries)
+        entries = iter(wanted)
         for entry in entries:
             ahead.append(pool.submit(_read, source, entry, run))
             if len(ahead) >= _AHEAD:

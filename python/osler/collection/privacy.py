@@ -72,7 +72,11 @@ class Secret:
             return cls.read(path)
         except FileNotFoundError:
             made = cls(secrets.token_bytes(_SECRET_BYTES), owner)
-            content = made._key + bytes.fromhex(owner)
+        made._write(path)
+        return made
+
+    def _write(self, path: Path) -> None:
+        content = self._key + bytes.fromhex(self.owner)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(handle, 0o600)
@@ -89,6 +93,21 @@ class Secret:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    @classmethod
+    def adopt(cls, path: Path, source: Path, owner: str) -> Secret:
+        """Make the secret at `path`, for a collection where there is none, of the key of another one."""
+        try:
+            made = cls(cls.read(source)._key, owner)
+        except FileNotFoundError:
+            raise Error(
+                f"{source.name} is not there; it is needed so that one patient keeps one pseudonym", code="secret"
+            ) from None
+        if path.exists():
+            if cls.read(path)._key != made._key:
+                raise Error(f"another secret lies at {path.name}; move it away", code="secret")
+            return made
+        made._write(path)
         return made
 
     @classmethod

@@ -17,7 +17,18 @@ from osler.items import Locator
 if TYPE_CHECKING:
     from osler.items import Kind
 
-__all__ = ["KEY", "Array", "Columns", "accepts", "check_keys", "check_table", "dtype", "table_rows", "unit_rows"]
+__all__ = [
+    "KEY",
+    "Array",
+    "Columns",
+    "accepts",
+    "check_keys",
+    "check_table",
+    "dtype",
+    "merge_types",
+    "table_rows",
+    "unit_rows",
+]
 
 KEY = "key"
 _KINDS: tuple[Kind, ...] = ("image", "text")
@@ -250,6 +261,23 @@ def dtype(kind: str) -> Any:
         "datetime": pl.Datetime("us"),
         "null": pl.Null,
     }[kind]
+
+
+def merge_types(known: Mapping[str, str], others: Mapping[str, str], what: str) -> dict[str, str]:
+    """Return the types of columns that hold the values of two collections.
+
+    Raises
+    ------
+    ValueError
+        A column has types that no column can hold together.
+    """
+    merged = dict(known)
+    for name, found in others.items():
+        both = _merge(known.get(name, "null"), found)
+        if both is None:
+            raise ValueError(f"column {name!r} holds {found} in {what} and {known[name]} here; rename one of them")
+        merged[name] = both
+    return merged
 
 
 def _plain(value: Any) -> Any:
