@@ -35,6 +35,8 @@ NAMES = (
     "forks",
     "fuzz",
 )
+# Those that look at a clock, which no test may.
+TIMED = ("responsive",)
 DONE = ROOT / "target" / "soak"
 
 
@@ -107,7 +109,7 @@ def main() -> int:
     parser.add_argument("--size", choices=("quick", "ci", "full"), default="quick")
     parser.add_argument("--workers", type=int, default=max(1, len(os.sched_getaffinity(0))))
     parser.add_argument("--start", type=int, default=0, help="the first seed")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; by default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES + TIMED)}; by default all")
     parser.add_argument("--bugs", type=int, metavar="N", help="plant N of the bugs instead, those that --start chooses")
     parser.add_argument("--every", action="store_true", help="flip every bit, and cut at every length, of small files")
     options = parser.parse_args()
@@ -116,7 +118,7 @@ def main() -> int:
     if options.every:
         return every()
     failed = False
-    for name in options.names or NAMES:
+    for name in options.names or (NAMES if options.size == "quick" else NAMES + TIMED):
         began = time.monotonic()
         counts, problem = run(name, options.size, options.workers, options.start, keep=options.size == "full")
         line = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items(), key=lambda pair: -pair[1]))
