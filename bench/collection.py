@@ -125,7 +125,7 @@ def main() -> None:
     text = [
         f"# A collection of {len(vectors):,} x {vectors.shape[1]} vectors",
         "",
-        "Made by `bench/collection.py`: the steps one after another, each in a process of its own. Bytes are those of the",
+        "Made by `bench/collection.py`: steps one after another, each in a process of its own. Bytes are those of the",
         "files that a step left; peak memory counts mapped pages that were touched.",
         "",
         f"{here}",

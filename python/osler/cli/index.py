@@ -193,39 +193,59 @@ def info(collection: str, style: str) -> None:
 
 
 @command.command("import")
-@click.argument("source", metavar="FILE.usearch")
+@click.argument("source", metavar="FILE")
 @click.option("-o", "--out", metavar="DIR", required=True, help="The collection to make, such as cases.osler.")
+@click.option(
+    "--metric",
+    type=click.Choice(["cosine", "dot", "l2"]),
+    default="cosine",
+    show_default=True,
+    help="How vectors of .npy and .parquet are compared; a usearch index says it itself.",
+)
 @style_options
-def import_(source: str, out: str, style: str) -> None:
-    """Make a collection of the vectors of a usearch index (f32, f16 or i8; cos, ip or l2sq)."""
+def import_(source: str, out: str, metric: Literal["cosine", "dot", "l2"], style: str) -> None:
+    """Make a collection of vectors: a usearch index, a NumPy matrix, or a Parquet table with key and vector."""
     if not existing(source).is_file():
-        raise UsageProblem(f'"{source}" is a folder; give a .usearch file')
+        raise UsageProblem(f'"{source}" is a folder; give a .usearch, .npy or .parquet file')
     target = Path(out)
     if target.exists():
         raise UsageProblem(f'"{out}" exists; choose another name')
     _check_parent(target, out)
-    from osler.collection.interchange import import_usearch
+    from osler.collection import interchange
 
-    with _whole_or_gone(target), import_usearch(source, target) as cases:
+    makers: dict[str, Any] = {
+        ".npy": lambda: interchange.import_npy(source, target, metric=metric),
+        ".parquet": lambda: interchange.import_parquet(source, target, metric=metric),
+    }
+    make = makers.get(Path(source).suffix.lower(), lambda: interchange.import_usearch(source, target))
+    with _whole_or_gone(target), make() as cases:
         _show_exchanged(style, "added", len(cases), "collection", out)
 
 
 @command.command("export")
 @click.argument("collection")
-@click.option("-o", "--out", metavar="FILE.usearch", required=True, help="The file to write.")
+@click.option("-o", "--out", metavar="FILE", required=True, help="The file to write: .usearch, .npy or .parquet.")
 @click.option(
-    "--dtype", type=click.Choice(["f32", "f16", "i8"]), default="f32", show_default=True, help="Precision in the file."
+    "--dtype",
+    type=click.Choice(["f32", "f16", "i8"]),
+    default="f32",
+    show_default=True,
+    help="Precision in a usearch file.",
 )
 @style_options
 def export(collection: str, out: str, dtype: Literal["f32", "f16", "i8"], style: str) -> None:
-    """Write a collection's vectors as a usearch index, with its keys beside it."""
-    check_output(out, ".usearch")
+    """Write a collection's vectors for others: with its columns as .parquet, without as .usearch or .npy."""
+    check_output(out, ".usearch", ".npy", ".parquet")
+    kind = Path(out).suffix.lower()
     if Path(out).exists():
         raise UsageProblem(f'"{out}" exists; choose another name')
-    from osler.collection.interchange import export_usearch
+    from osler.collection import interchange
 
     with open_collection(collection) as cases:
-        export_usearch(cases, out, dtype=dtype)
+        if kind == ".usearch":
+            interchange.export_usearch(cases, out, dtype=dtype)
+        else:
+            (interchange.export_npy if kind == ".npy" else interchange.export_parquet)(cases, out)
         _show_exchanged(style, "items", len(cases), "file", out)
 
 

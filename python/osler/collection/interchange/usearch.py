@@ -1,4 +1,4 @@
-"""Import and export of usearch files, for collections and for `osler.Index`.
+"""usearch files, for collections and for `osler.Index`.
 
 Reads and writes ``.usearch`` files through the usearch package, and a Parquet file of keys beside an exported one.
 f32 and f16 are kept as they are; i8 holds vectors of unit length times 127, cut to whole numbers, so it loses precision
@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from osler.collection.interchange.files import check_folder, named_numbers, replace, write_names
 from osler.collection.rows import Array
-from osler.errors import Error
 
 if TYPE_CHECKING:
     from osler.collection import Collection
@@ -53,7 +52,7 @@ def import_usearch(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     from osler.collection import Collection
 
     numbers, vectors, metric = read_usearch(path)
-    names = _names(_sidecar(Path(path)), numbers)
+    names = named_numbers(Path(path), numbers)
     if not len(numbers):
         raise ValueError(f"{Path(path).name} holds no vectors; there is nothing to import")
     cases = Collection.create(out, dim=vectors.shape[1], metric=metric)
@@ -100,8 +99,7 @@ def export_usearch(
     if dtype not in _CODES:
         raise ValueError(f"dtype is {dtype!r}; choose f32, f16 or i8")
     target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder for {target.name} does not exist; make it first")
+    check_folder(target)
     metric = {ours: theirs for theirs, ours in _METRICS.items()}[source.metric]
     if dtype == "i8" and metric != "cos":
         raise ValueError("dtype='i8' holds unit vectors only, so it is for cosine; use f32 or f16")
@@ -118,12 +116,9 @@ def export_usearch(
     index = usearch(ndim=source.dim, metric=metric, dtype=dtype)
     for start in range(0, len(numbers), _BATCH):
         index.add(numbers[start : start + _BATCH], np.ascontiguousarray(vectors[start : start + _BATCH], np.float32))
-    _replace(target, lambda draft: index.save(str(draft)))
+    replace(target, lambda draft: index.save(str(draft)))
     if names is not None:
-        import polars as pl
-
-        table = pl.DataFrame({"number": numbers, "key": names}, schema={"number": pl.UInt64, "key": pl.String})
-        _replace(_sidecar(target), lambda draft: table.write_parquet(draft))
+        write_names(target, numbers, names)
 
 
 def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
@@ -164,35 +159,3 @@ def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
     if not len(numbers):
         return numbers, np.empty((0, index.ndim), np.float32), _METRICS[metric]
     return numbers, np.asarray(index.get(numbers, dtype="f32"), np.float32), _METRICS[metric]
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".keys.parquet")
-
-
-def _names(sidecar: Path, numbers: Array) -> list[str]:
-    if not sidecar.is_file():
-        return [str(number) for number in numbers.tolist()]
-    import polars as pl
-
-    try:
-        table = pl.read_parquet(sidecar)
-        names = dict(zip(table["number"].to_list(), table["key"].to_list(), strict=True))
-        return [names[number] for number in numbers.tolist()]
-    except (pl.exceptions.PolarsError, KeyError):
-        raise ValueError(f"{sidecar.name} does not fit the index beside it; remove it to import the numbers") from None
-
-
-def _replace(target: Path, write: Any) -> None:
-    """Let `write` fill a file beside `target`, of mode 0600, then give it the name."""
-    draft = target.with_name(f".{target.name}.{token_hex(8)}")
-    try:
-        write(draft)
-        os.chmod(draft, 0o600)
-        os.replace(draft, target)
-    except OSError as error:
-        raise Error(
-            f"{target.name} could not be written; check the space and the rights there", code="write_failed"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
