@@ -16,6 +16,8 @@ __all__ = ["LIMITS", "Limits", "Settings", "settings"]
 class Limits:
     """Bounds on what is read from files, so that a hostile one costs little.
 
+    Each can be set in the environment, as in ``OSLER_LIMIT_FRAMES``, before the package is imported.
+
     Attributes
     ----------
     pixels_per_frame : int
@@ -24,6 +26,8 @@ class Limits:
         Frames of one file.
     bytes_per_file : int
         Size of one source file.
+    elements, sequence_depth, element_bytes : int
+        Elements of a DICOM header, how deep its sequences may be nested, and bytes of one element but pixels.
     text_bytes : int
         UTF-8 bytes of one text.
     metadata_row_bytes : int
@@ -33,11 +37,22 @@ class Limits:
     pixels_per_frame: int = 200_000_000
     frames: int = 10_000
     bytes_per_file: int = 4 << 30
+    elements: int = 50_000
+    sequence_depth: int = 32
+    element_bytes: int = 256 << 20
     text_bytes: int = 1 << 20
     metadata_row_bytes: int = 64 << 10
 
 
-LIMITS = Limits()
+def _limits() -> Limits:
+    given = {name: os.environ.get(f"OSLER_LIMIT_{name.upper()}", "").strip() for name in Limits.__slots__}
+    for name, text in given.items():
+        if text and not (text.isdigit() and int(text) > 0):
+            raise ValueError(f"OSLER_LIMIT_{name.upper()} is {text!r}; set it to a whole number of at least 1")
+    return Limits(**{name: int(text) for name, text in given.items() if text})
+
+
+LIMITS = _limits()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,14 @@ def test_a_reader_keeps_the_files_of_its_snapshot(tmp_path: Path, cases: osler.C
         assert before <= set((path / "segments").iterdir()), "a file of a reader is gone"
         assert [hit.key for hit in reader.search(vector=np.eye(8)[1], recall=1)] == ["b", "a"]
         assert (reader.vectors() == np.eye(8, dtype=np.float32)[:2]).all()
+        hits = reader.search(vector=np.eye(8)[1], recall=1)
         reader.verify()
-    del reader
+    assert repr(reader) == "<osler.Collection 'cases.osler', closed>"
     go_on(6)
+    assert before <= set((path / "segments").iterdir()), "an answer still needs its files"
+    assert hits[0].key == "b"
+    del hits
+    go_on(12)
     assert not before & set((path / "segments").iterdir()), "the writer removed nothing"
 
 

@@ -24,7 +24,7 @@ def test_a_snapshot_does_not_move_and_writes_nothing(cases: osler.Collection) ->
     cases.compact()
     assert before.keys() == ["a", "b"]
     assert [hit.key for hit in before.search(vector=np.eye(8)[0])] == ["a", "b"]
-    for write in (lambda: before.delete(["a"]), lambda: before.erase("a"), lambda: before.verify(repair=True)):
+    for write in (lambda: before.delete(["a"]), lambda: before.erase("a"), lambda: before.repair()):
         with pytest.raises(osler.ReadOnlyError, match=r"snapshot of cases\.osler"):
             write()
     before.close()
@@ -48,7 +48,7 @@ def test_a_damaged_graph_is_made_again_and_no_row_is_touched(
     with osler.Collection.open(path) as cases, pytest.raises(osler.CorruptIndexError, match="graphs/"):
         cases.verify()
     with osler.Collection.open(path, mode="a") as cases:
-        cases.verify(repair=True)
+        cases.repair()
         cases.verify()
         assert len(cases) == 2_100
         assert cases.search(vector=vectors[7], k=1)[0].key == "7"
@@ -66,7 +66,7 @@ def test_damage_of_rows_is_never_repaired(tmp_path: Path) -> None:
     flip(segment, 4_100)
     with osler.Collection.open(path, mode="a") as cases:
         with pytest.raises(osler.CorruptIndexError, match=segment.name):
-            cases.verify(repair=True)
+            cases.repair()
         assert cases.info().items == 1
     assert len(segment.read_bytes()) == len(before)
 

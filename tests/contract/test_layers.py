@@ -118,7 +118,7 @@ def test_a_planted_import_is_found(module: str, source: str) -> None:
     [
         ("collection.query", "from osler.collection.rows import Rows\nfrom osler import Index\nimport numpy"),
         ("collection.query", "from .rows import Rows\nfrom ..index import Index"),
-        ("collection.rows", "from osler._native import hash_bytes"),
+        ("collection.store", "from osler._native import Store"),
         ("cli.query", "import osler\nfrom osler import Collection, __version__"),
     ],
 )

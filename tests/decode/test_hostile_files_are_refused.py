@@ -124,7 +124,7 @@ def test_a_code_stream_larger_than_the_header_states_is_not_decoded() -> None:
 
 def test_nesting_without_end_is_refused() -> None:
     inner = Dataset()
-    for _ in range(60):
+    for _ in range(LIMITS.sequence_depth - 2):
         outer = Dataset()
         outer.ReferencedImageSequence = Sequence([inner])
         inner = outer

@@ -87,7 +87,7 @@ def _ids_used_again() -> Any:
 
 
 def _graphs_not_erased() -> Any:
-    return _replaced("osler.collection.handle.affected_graphs", lambda real: lambda snapshot, gone: [])
+    return _replaced("osler.collection.handle.affected_graphs", lambda real: lambda store, snapshot, gone: [])
 
 
 def _former_versions_not_erased() -> Any:

@@ -93,7 +93,7 @@ def verify(collection: str, repair: bool, style: str) -> int:
             open_index(collection).verify()
         else:
             with open_collection(collection, "a" if repair else "r") as cases:
-                cases.verify(repair=repair)
+                (cases.repair if repair else cases.verify)()
     except CorruptIndexError as error:
         findings = error.findings
         output.fail(str(error))

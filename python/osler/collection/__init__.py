@@ -533,20 +533,26 @@ class Collection:
         """Return what the collection holds and how it was made."""
         return reading.info(self._read(), self._handle.graphs.stats(self._handle.snapshot))
 
-    def verify(self, *, repair: bool = False) -> None:
-        """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them.
-
-        Parameters
-        ----------
-        repair : bool
-            Make graphs that are damaged or missing again from the rows. Rows are never touched: other damage is raised
-            all the same, and `recover` may have an earlier state without it.
-        """
+    def verify(self) -> None:
+        """Read every byte of every file again; `CorruptIndexError` names the first damage, `findings` all of them."""
         self._handle.check()
-        if not repair:
-            self._handle.store.verify()
-            return
+        self._handle.store.verify()
+
+    def repair(self) -> None:
+        """Read every byte again, and make graphs that are damaged or missing again from the rows.
+
+        Rows are never touched: other damage is raised as by `verify`, and `recover` may have an earlier state without
+        it.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, osler
+        >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+        >>> _ = cases.add_vectors(["a", "b"], np.eye(2))
+        >>> cases.repair()
+        """
         with self._handle.write_lock:
+            self._handle.check()
             self._handle.store.check_writable()
             self._handle.repair()
 
@@ -573,8 +579,7 @@ class Collection:
         There are a few, and more while readers hold them. None but the newest is used unless `recover` puts it in
         force.
         """
-        found = Store.states(Path(os.path.abspath(path)))
-        return [State.of(*one) for one in found]
+        return reading.states(Store.states(Path(os.path.abspath(path))))
 
     @staticmethod
     def recover(path: str | os.PathLike[str], to: int) -> int:
@@ -610,7 +615,16 @@ class Collection:
         return Store.recover(Path(os.path.abspath(path)), to)
 
     def audit(self) -> Audit:
-        """Look through everything that is stored for what may name a person; see `osler.collection.Audit`."""
+        """Look through everything that is stored for what may name a person; see `osler.collection.Audit`.
+
+        Examples
+        --------
+        >>> import tempfile, osler
+        >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+        >>> _ = cases.add_vectors(["a"], None, metadata=[{"note": "call jane@example.org"}])
+        >>> cases.audit().findings
+        ({'column': 'note', 'pattern': 'email', 'items': 1},)
+        """
         return audit(self._read())
 
     def close(self) -> None:
@@ -659,6 +673,8 @@ class Collection:
         return (Collection.open, (str(self.path.absolute()),))
 
     def __repr__(self) -> str:
+        if self._handle.closed:
+            return f"<osler.Collection {self.path.name!r}, closed>"
         manifest = self._handle.snapshot.manifest
         name = "own vectors" if manifest["encoder"] is None else manifest["encoder"]["name"]
         return f"<osler.Collection {self.path.name!r} {len(self._handle.snapshot):,} items, {name} {self.dim}-d>"

@@ -49,6 +49,8 @@ class Audit:
     >>> _ = cases.add_vectors(["a"], None, metadata=[{"note": "seen by Doe^Jane on 2024-05-31"}])
     >>> [(one["column"], one["pattern"]) for one in cases.audit().findings]
     [('note', 'date'), ('note', 'person_name')]
+    >>> cases.audit().to_dict()["unknown"]
+    ['note']
     """
 
     items: int

@@ -1,13 +1,12 @@
 """Erasing: items, their former versions and what was derived of them leave every file of the collection, in one commit.
 
-Finds the rows, live and deleted ones, and has their segments and graphs written again without them.
+Finds the rows, live and deleted ones, and has the handle publish a state without them.
 storage.md, "Promises", 5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,30 +57,6 @@ def erase(handle: Handle, keys: Iterable[str] | None, where: Any) -> EraseReport
             bytes=sum(before[name] for name in removed),
             commit=after.state.number,
         )
-
-
-def affected_graphs(snapshot: Snapshot, gone: Array) -> list[dict[str, Any]]:
-    """Return the entries of graphs that may have parts of these item rows."""
-    ids = snapshot.part_ids[gone[snapshot.part_items]].astype(np.int64)
-    found = []
-    for entry in snapshot.manifest["graphs"]:
-        first, stop = np.searchsorted(ids, [entry["first_part"], entry["end_part"]])
-        if first < stop:
-            found.append(entry)
-    return found
-
-
-def graph_without(path: Path, draft: Path, snapshot: Snapshot, gone: Array) -> int:
-    """Write a saved graph again without the parts of these item rows and without dead ones; return how many it has."""
-    from osler.index import Index
-
-    index = Index.open(str(path), mmap=False)
-    kept = snapshot.part_ids[(snapshot.live & ~gone)[snapshot.part_items]]
-    present = index.keys
-    index.delete(present[~np.isin(present, kept, assume_unique=True)])
-    if len(index):
-        index.save(str(draft))
-    return len(index)
 
 
 def _matching(snapshot: Snapshot, where: Any) -> Array:

@@ -26,7 +26,7 @@ from osler.index import Index, rank_items
 if TYPE_CHECKING:
     from osler.index import Bitmap, Groups
 
-__all__ = ["Graphs", "Ranked"]
+__all__ = ["Graphs", "Ranked", "affected_graphs", "graph_without"]
 
 # Rows outside the graphs that are cheaper to add on opening than to have saved: storage.md, "Two shapes on disk".
 _OUTSIDE_ROWS = 10_000
@@ -374,6 +374,35 @@ class Graphs:
         if not self._warned:
             self._warned = True
             warnings.warn(f"{self._store.path.name} {what}", stacklevel=7)
+
+
+def affected_graphs(store: Store, snapshot: Snapshot, gone: Array) -> list[dict[str, Any]]:
+    """Return the entries of graphs that have parts of these item rows, or parts that no segment has any more.
+
+    Whose those were is not known: a deleted item that compaction has dropped may still be in a graph.
+    """
+    kept = snapshot.part_ids[~gone[snapshot.part_items]]
+    found = []
+    for entry in snapshot.manifest["graphs"]:
+        try:
+            keys = Index.open(str(store.path / entry["file"])).keys
+        except (CorruptIndexError, FormatVersionError, OSError):
+            found.append(entry)
+            continue
+        if not np.isin(keys, kept, assume_unique=True).all():
+            found.append(entry)
+    return found
+
+
+def graph_without(path: Path, draft: Path, snapshot: Snapshot, gone: Array) -> int:
+    """Write a saved graph again without the parts of these item rows and without dead ones; return how many it has."""
+    index = Index.open(str(path), mmap=False)
+    kept = snapshot.part_ids[(snapshot.live & ~gone)[snapshot.part_items]]
+    present = index.keys
+    index.delete(present[~np.isin(present, kept, assume_unique=True)])
+    if len(index):
+        index.save(str(draft))
+    return len(index)
 
 
 def _built(snapshot: Snapshot, rows: Array, ids: Array) -> Index:

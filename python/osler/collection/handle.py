@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler.collection import compaction, privacy
-from osler.collection.erase import affected_graphs, graph_without
-from osler.collection.graph import Graphs
+from osler.collection.graph import Graphs, affected_graphs, graph_without
 from osler.collection.rows import Array, Columns
 from osler.collection.segment import Batch, Place, locator_sections
 from osler.collection.snapshot import Snapshot
@@ -49,6 +48,11 @@ class Handle:
         if encoder is not None:
             self._encoder = self._same(encoder)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._open
+
     def check(self) -> None:
         """Raise where the handle cannot be used."""
         if not self._open:
@@ -59,22 +63,28 @@ class Handle:
             )
 
     def close(self) -> None:
-        """Save graphs that are worth it, and release the lock."""
+        """Save graphs that are worth it, release the lock, and let go of the files; answers keep what they need."""
         if not self._open:
             return
-        if os.getpid() == self._pid and self.store.writable:
-            try:
-                if self.graphs.outside(self.snapshot) >= _WORTH_SAVING:
-                    self.save_graphs()
-            except (OSError, Error):
-                warnings.warn(
-                    f"the graph of {self.path.name} could not be saved; its rows are safe, and opening it takes longer",
-                    stacklevel=4,
-                )
-            finally:
-                self._open = False
+        try:
+            if os.getpid() == self._pid and self.store.writable:
+                self._save_worthwhile()
+        finally:
+            self._open = False
+            if os.getpid() == self._pid:
                 self.store.close()
-        self._open = False
+                self.snapshot = self.snapshot.emptied()
+                self.graphs = Graphs(self.store)
+
+    def _save_worthwhile(self) -> None:
+        try:
+            if self.graphs.outside(self.snapshot) >= _WORTH_SAVING:
+                self.save_graphs()
+        except (OSError, Error):
+            warnings.warn(
+                f"the graph of {self.path.name} could not be saved; its rows are safe, and opening it takes longer",
+                stacklevel=5,
+            )
 
     def frozen(self) -> Handle:
         """Return a handle of the state in force, which later changes do not reach."""
@@ -268,7 +278,7 @@ class Handle:
         runs = [(at, at + 1) for at, (first, stop) in enumerate(ends) if gone[first:stop].any()]
         state, new, drop = self._rewritten(runs, snapshot.live & ~gone)
         graphs = list(snapshot.manifest["graphs"])
-        for entry in affected_graphs(snapshot, gone):
+        for entry in affected_graphs(self.store, snapshot, gone):
             graphs.remove(entry)
             drop.append(entry["file"])
             path = self.store.draft_path()

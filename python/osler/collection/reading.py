@@ -15,7 +15,7 @@ import numpy as np
 from osler.collection.snapshot import Snapshot
 from osler.items import Hit, Part
 
-__all__ = ["Info", "PartVectors", "State", "get", "info", "item_vectors", "keys", "part_vectors"]
+__all__ = ["Info", "PartVectors", "State", "get", "info", "item_vectors", "keys", "part_vectors", "states"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +73,30 @@ class State:
         Items that were stored, deleted ones included; None where the manifest cannot be read.
     findings : tuple of dict
         Its damage, as of `osler.CorruptIndexError`; none: it can be put in force.
+
+    Examples
+    --------
+    >>> import tempfile, osler
+    >>> cases = osler.Collection.create(tempfile.mkdtemp() + "/cases.osler", dim=2)
+    >>> [state.to_dict() for state in osler.Collection.states(cases.path)]
+    [{'commit': 0, 'items': 0, 'findings': []}]
     """
 
     commit: int
     items: int | None
     findings: tuple[dict[str, Any], ...]
 
-    @classmethod
-    def of(cls, commit: int, manifest: Mapping[str, Any] | None, findings: list[dict[str, Any]]) -> State:
-        """Make one of what the store says."""
-        items = None if manifest is None else sum(entry["items"] for entry in manifest["segments"])
-        return cls(commit, items, tuple(findings))
-
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return {"commit": self.commit, "items": self.items, "findings": list(self.findings)}
+
+
+def states(found: Iterable[tuple[int, Mapping[str, Any] | None, list[dict[str, Any]]]]) -> list[State]:
+    """Return the states that a store has, of the number, manifest and damage of each."""
+    return [
+        State(commit, None if said is None else sum(entry["items"] for entry in said["segments"]), tuple(damage))
+        for commit, said, damage in found
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -156,6 +156,13 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self.live_rows)
 
+    def emptied(self) -> Snapshot:
+        """Return what is left when the collection is closed: its description, without files that it would hold."""
+        other = copy.copy(self)
+        other.__dict__ = {name: self.__dict__[name] for name in ("manifest", "dim", "metric", "types")}
+        other.segments, other.memo = [], {}
+        return other
+
     def under(self, store: Store) -> Snapshot:
         """Return the same rows under a newer state that changes none of them."""
         other = copy.copy(self)

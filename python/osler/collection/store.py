@@ -86,6 +86,7 @@ class Store:
         self.writable = False
         if not self._frozen:
             self._native.close()
+        del self.state
 
     def check_writable(self) -> None:
         """Raise unless a commit may be tried."""

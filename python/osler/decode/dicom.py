@@ -21,6 +21,7 @@ from osler.decode.display import Greys, Lut, Rule
 from osler.decode.formats import format_of
 from osler.decode.frames import Frames, full_range
 from osler.decode.header import listed, octets, padding_of, rule_of, table_words, value_of
+from osler.decode.prewalk import check_elements
 from osler.decode.quiet import cause, quiet
 from osler.decode.transfer import SYNTAXES, Layout, Syntax, decode_frame, syntax_of
 from osler.errors import SourceError
@@ -34,6 +35,8 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # A deflated data set may grow by this factor and no more: 200:1 is far beyond what real pixels reach.
 _DEFLATE_RATIO = 200
+# Bytes of a deflated data set whose elements are counted.
+_WALKED_BYTES = 64 << 20
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
@@ -121,7 +124,7 @@ class DicomFile:
                 'reading DICOM needs the package pydicom, which is not installed; run pip install "osler[dicom]"',
                 code="missing_decoder",
             ) from None
-        self._check_deflated(data)
+        check_elements(self._inflated(data), self._name)
         try:
             dataset = pydicom.dcmread(BytesIO(data), force=True)
             len(dataset)
@@ -135,15 +138,21 @@ class DicomFile:
             ) from cause(error)
         return dataset
 
-    def _check_deflated(self, data: bytes) -> None:
+    def _inflated(self, data: bytes) -> bytes:
+        """Return the file as if its data set had not been deflated, within the limits."""
         if _DEFLATED.encode() not in data[:2048] or data[132:136] != b"\x02\0\0\0":
-            return
+            return data
         start = 144 + int.from_bytes(data[140:144], "little")
         limit = min(LIMITS.bytes_per_file, _DEFLATE_RATIO * len(data) + (1 << 20))
         engine, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[start:]
+        # Elements follow the header; of a long data set only pixels, which are not walked over, come after these bytes.
+        kept = [data[:start]]
         try:
             while rest and not engine.eof:
-                total += len(engine.decompress(rest, 1 << 24))
+                piece = engine.decompress(rest, 1 << 24)
+                total += len(piece)
+                if total <= _WALKED_BYTES:
+                    kept.append(piece)
                 rest = engine.unconsumed_tail
                 if total > limit:
                     raise SourceError(
@@ -153,6 +162,7 @@ class DicomFile:
             raise SourceError(f"{self._name} is deflated and cannot be inflated", code="decode_failed") from cause(
                 error
             )
+        return b"".join(kept)
 
     def _truncated(self, what: str) -> SourceError:
         return SourceError(f"{self._name} is truncated: {what}; get a whole copy", code="truncated")
