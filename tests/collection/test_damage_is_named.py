@@ -92,7 +92,7 @@ def test_without_its_graph_everything_is_still_found_with_a_warning(how: str, mo
         file.write_bytes(b"")
     else:
         flip(file, 100)
-    with osler.Collection.open(path, mode=mode) as cases:  # type: ignore[arg-type]
+    with osler.Collection.open(path, mode=mode) as cases:
         assert len(cases) == 2_099
         with pytest.warns(UserWarning, match=r"cases.osler has a .*graph"):
             found = [(hit.key, hit.score) for hit in cases.search(vector=query, recall=1)]
@@ -121,7 +121,7 @@ def test_another_format_version_is_named_with_ours(path: Path) -> None:
     (path / "FORMAT").write_text('{"magic": "osler collection", "version": 1, "id": "0"}')
     for mode in ("r", "a"):
         with pytest.raises(osler.FormatVersionError, match="version 1; this version of Osler reads 2 to 2"):
-            osler.Collection.open(path, mode=mode)  # type: ignore[arg-type]
+            osler.Collection.open(path, mode=mode)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", bytes(4096)])

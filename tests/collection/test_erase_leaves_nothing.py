@@ -72,7 +72,7 @@ def test_a_graph_goes_on_without_what_was_erased(tmp_path: Path, rng: np.random.
         assert set(holds(cases.path, vectors[7].tobytes())) == {"graphs", "segments"}
         cases.erase(["7", "8"])
         assert not holds(cases.path, vectors[7].tobytes())
-        assert cases.info().graph["count"] == 2_298  # type: ignore[index]
+        assert cases.info().graph["count"] == 2_298
         assert [hit.key for hit in cases.search(vector=vectors[9], k=1)] == ["9"]
         cases.verify()
 
@@ -93,7 +93,7 @@ def test_where_a_file_lay_is_erased_with_it(tmp_path: Path, pictures: Callable[.
         assert set(holds(cases.path, gone.encode())) == {"locators", "segments"}
         cases.erase(gone)
         assert not holds(cases.path, gone.encode())
-        assert cases._handle.snapshot.locator(0)[1] == [kept]  # type: ignore[index]
+        assert cases._handle.snapshot.locator(0)[1] == [kept]
 
 
 def test_a_reader_cannot_erase(cases: osler.Collection) -> None:

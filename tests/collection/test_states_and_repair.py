@@ -81,7 +81,7 @@ def test_an_earlier_state_is_put_in_force_only_on_request(tmp_path: Path) -> Non
     flip(newest, 4_200)
     for mode in ("r", "a"):
         with pytest.raises(osler.CorruptIndexError, match=newest.name):
-            osler.Collection.open(path, mode=mode)  # type: ignore[arg-type]
+            osler.Collection.open(path, mode=mode)
     states = osler.Collection.states(path)
     assert [(state.commit, state.items, bool(state.findings)) for state in states] == [
         (3, None, True),

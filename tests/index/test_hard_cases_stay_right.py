@@ -179,7 +179,7 @@ def test_a_section_that_lies_in_its_own_way_is_refused(tmp_path: Path) -> None:
 def test_numbers_out_of_range_are_value_errors_that_name_the_argument(name: str, call: object) -> None:
     index = osler.Index.build(np.eye(4, dtype=np.float32))
     with pytest.raises((ValueError, MemoryError), match=name):
-        call(index, np.ones(4, np.float32))  # type: ignore[operator]
+        call(index, np.ones(4, np.float32))
     assert len(index) == 4
 
 

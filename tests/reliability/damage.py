@@ -84,7 +84,7 @@ def _index(seed: int, form: int, rows: int) -> tuple[Any, np.ndarray[Any, Any]]:
     disk = testing.disk(seed)
     vectors = np.random.default_rng(form).standard_normal((rows, DIM)).astype(np.float32)
     with testing.mounted(disk):
-        osler.Index.build(vectors, metric="l2", **EVERY[form].options).save(INDEX)  # type: ignore[arg-type]
+        osler.Index.build(vectors, metric="l2", **EVERY[form].options).save(INDEX)
     return disk, vectors
 
 

@@ -141,7 +141,7 @@ def _bases(seed: int, rng: np.random.Generator) -> list[tuple[str, bytes]]:
     vectors = rng.standard_normal((rows, int(rng.integers(10, 20)))).astype(np.float32)
     disk = testing.disk(seed)
     with testing.small_graphs(), testing.mounted(disk):
-        index = osler.Index.build(vectors, metric=("cosine", "dot", "l2")[seed % 3], **form.options)  # type: ignore[arg-type]
+        index = osler.Index.build(vectors, metric=("cosine", "dot", "l2")[seed % 3], **form.options)
         index.save(INDEX)
         cases = workload.create(COLLECTION)
         for change, _ in workload.history(seed, 4):

@@ -86,7 +86,7 @@ def _look(seed: int, path: Path, acknowledged: int) -> str | None:
     allowed = models[max(acknowledged - 1, 0) : acknowledged + 1]
     with testing.small_graphs():
         for mode in ("r", "a"):
-            with osler.Collection.open(path, mode=mode) as cases:  # type: ignore[arg-type]
+            with osler.Collection.open(path, mode=mode) as cases:
                 cases.verify()
                 wrong = [workload.difference(cases, model, queries=1) for model in allowed]
                 if None not in wrong:

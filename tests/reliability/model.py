@@ -45,7 +45,7 @@ def _index(seed: int) -> Counter[str]:
 class _Model:
     def __init__(self, rng: np.random.Generator, metric: str, form: forms.Form) -> None:
         self.rng, self.metric, self.form = rng, metric, form
-        self.index = osler.Index(DIM, metric=metric, **form.options)  # type: ignore[arg-type]
+        self.index = osler.Index(DIM, metric=metric, **form.options)
         self.rows: dict[int, np.ndarray[Any, Any]] = {}
         self.next = 0
         self.counts: Counter[str] = Counter()

@@ -34,7 +34,7 @@ def piece(seed: int) -> Counter[str]:
     rng = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
     _ask(lambda: workload.create(path).close())
-    readers = [_fork(lambda at=at: _read(seed, at, path, log, folder / f"reader-{at}")) for at in range(READERS)]  # type: ignore[misc]
+    readers = [_fork(lambda at=at: _read(seed, at, path, log, folder / f"reader-{at}")) for at in range(READERS)]
     problem = None
     while problem is None:
         writer = _fork(lambda: _write(seed, path, log))

@@ -156,7 +156,7 @@ def difference(cases: osler.Collection, model: Model, queries: int = 1_000) -> s
     for key, item in itertools.islice(model.items(), queries):
         for vector, kind in zip(item.vectors, item.kinds, strict=True):
             query = np.frombuffer(vector, np.float32)
-            hits = cases.search(vector=query, k=len(model), kind=kind, recall=1)  # type: ignore[arg-type]
+            hits = cases.search(vector=query, k=len(model), kind=kind, recall=1)
             wanted = {other for other, stored in model.items() if kind in stored.kinds}
             if {hit.key for hit in hits} != wanted:
                 return f"a search finds {sorted(hit.key for hit in hits)} where {sorted(wanted)} are"

@@ -1,9 +1,7 @@
 //! `_native.testing`, in a build for tests only: another storage in the place of the real one, and planted bugs.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use osler_core::fs::Storage;
@@ -12,6 +10,7 @@ use osler_core::fuzz::Target;
 use osler_core::planted;
 use osler_core::random::Stream;
 use osler_core::store::testing::{Damaged, History, Returned};
+use peak_alloc::PeakAlloc;
 use pyo3::exceptions::{PyAssertionError, PyKeyError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -185,35 +184,11 @@ impl Disk {
 }
 
 /// Counts what is allocated, so that a file that asks for more than it is worth is seen.
-struct Counting;
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
 /// Bytes that the use of a file may allocate besides twice its own.
 const ALLOWANCE: usize = 16 << 20;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-#[allow(
-    unsafe_code,
-    reason = "an allocator has no safe form; this one only counts, in a build for tests"
-)]
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: the caller keeps the promises of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the promises of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 /// Make files of a sound one by the engine's fuzzer and use each; returns how many were made, and how many were sound.
 #[pyfunction]
@@ -233,10 +208,10 @@ fn fuzz(
     let found = py.detach(|| {
         std::panic::set_hook(Box::new(|_| {}));
         let found = osler_core::fuzz::run(target, base, seed, count, &mut |bytes, work| {
-            let before = HELD.load(Ordering::Relaxed);
-            MOST.store(before, Ordering::Relaxed);
+            ALLOCATOR.reset_peak_usage();
+            let before = ALLOCATOR.current_usage();
             work();
-            let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
+            let most = ALLOCATOR.peak_usage().saturating_sub(before);
             if most > 2 * bytes + ALLOWANCE {
                 return Err(format!("{most} bytes were allocated for {bytes}"));
             }
