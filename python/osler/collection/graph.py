@@ -26,7 +26,7 @@ from osler.index import Index, rank_items
 if TYPE_CHECKING:
     from osler.index import Bitmap, Groups
 
-__all__ = ["Graphs", "Ranked", "affected_graphs", "graph_without"]
+__all__ = ["Ask", "Graphs", "Ranked", "affected_graphs", "graph_without"]
 
 # Rows outside the graphs that are cheaper to add on opening than to have saved: storage.md, "Two shapes on disk".
 _OUTSIDE_ROWS = 10_000
@@ -40,6 +40,38 @@ _COUNTED = 20
 
 # The item rows, scores and best part rows of one query.
 Ranked = tuple[Array, Array, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """What a search asks of the graphs.
+
+    Attributes
+    ----------
+    sets : sequence of ndarray (q, dim)
+        The vectors of each query.
+    k : int
+        Items wanted of each.
+    admitted : ndarray of bool (parts,)
+        Part rows that may be returned. What is prepared for an array is kept while the same one comes again.
+    items : ndarray of int64 (parts,)
+        The item row of each part row.
+    groups : ndarray of int64 (items,) or None
+        The group of each item row, of which the best item is returned; None: each item is its own.
+    excluded : sequence of int or None
+        For each query, an item row that it does not find; -1: none.
+    score : str
+    recall : float
+    """
+
+    sets: Sequence[Array]
+    k: int
+    admitted: Array
+    items: Array
+    groups: Array | None
+    excluded: Sequence[int] | None
+    score: str
+    recall: float
 
 
 @dataclass(eq=False)
@@ -91,7 +123,13 @@ class _Covered:
             self._allowed = (admitted, bitmap)
         return self._allowed[1]
 
-    def grouping(self, named: Array, of_rows: Callable[[Array], Array]) -> Groups:
+    def groupings(self, ask: Ask) -> tuple[Groups, Groups | None]:
+        """Return the item of each key and, where there are groups, its group."""
+        items, groups = ask.items, ask.groups
+        own = self._grouping(items, lambda rows: items[rows])
+        return own, None if groups is None else self._grouping(groups, lambda rows: groups[items[rows]])
+
+    def _grouping(self, named: Array, of_rows: Callable[[Array], Array]) -> Groups:
         """Return the group of each key, prepared once while the same array comes again."""
         known = self._grouped.get(id(named))
         if known is None:
@@ -125,94 +163,39 @@ class Graphs:
         self._warned = False
         self._ready_one: _Ready | None = None
 
-    def search(
-        self,
-        snapshot: Snapshot,
-        sets: Sequence[Array],
-        k: int,
-        *,
-        admitted: Array,
-        items: Array,
-        groups: Array | None,
-        excluded: Sequence[int] | None,
-        score: str,
-        recall: float,
-    ) -> list[Ranked] | None:
+    def search(self, snapshot: Snapshot, ask: Ask) -> list[Ranked] | None:
         """Return the item rows, scores and best part rows of each query's k best items; None if rows must be scanned.
 
-        Parameters
-        ----------
-        sets : sequence of ndarray (q, dim)
-            The vectors of each query.
-        admitted : ndarray of bool (parts,)
-            Part rows that may be returned. What is prepared for an array is kept while the same one comes again.
-        items : ndarray of int64 (parts,)
-            The item row of each part row.
-        groups : ndarray of int64 (items,), optional
-            The group of each item row, of which the best item is returned; by default each item is its own.
-        excluded : sequence of int, optional
-            For each query, an item row that it does not find; -1: none.
+        A saved graph that is found damaged on the way is done without.
         """
-        options: dict[str, Any] = {
-            "items": items,
-            "groups": groups,
-            "excluded": excluded,
-            "score": score,
-            "recall": recall,
-        }
         while True:
             try:
-                return self._search(snapshot, sets, k, admitted, **options)
+                return self._search(snapshot, ask)
             except CorruptIndexError as error:
                 if not self._without(error):
                     raise
 
-    def _search(
-        self,
-        snapshot: Snapshot,
-        sets: Sequence[Array],
-        k: int,
-        admitted: Array,
-        *,
-        items: Array,
-        groups: Array | None,
-        excluded: Sequence[int] | None,
-        score: str,
-        recall: float,
-    ) -> list[Ranked] | None:
+    def _search(self, snapshot: Snapshot, ask: Ask) -> list[Ranked] | None:
         with self._lock:
             ready = self._ready(snapshot)
             if ready is None:
                 return None
-            allowed = [covered.allow(admitted) for covered in ready.covered]
-        covered = [pair for pair in zip(ready.covered, allowed, strict=True) if len(pair[0].index)]
-        if len(covered) > 1 and score == "count":
-            return [
-                _counted(covered, vectors, k, items, groups, None if excluded is None else excluded[at], recall)
-                for at, vectors in enumerate(sets)
-            ]
-        plain = snapshot.single and groups is None and excluded is None and score == "max"
-        if plain and all(len(vectors) == 1 for vectors in sets):
-            answers = [_plain(one, bitmap, np.concatenate(sets), k, items, recall) for one, bitmap in covered]
+            pairs = [(one, one.allow(ask.admitted)) for one in ready.covered if len(one.index)]
+            by_items = not _is_plain(snapshot, ask) and not (ask.score == "count" and len(pairs) > 1)
+            prepared = [one.groupings(ask) for one, _ in pairs] if by_items else []
+        if by_items:
+            found = zip(pairs, prepared, strict=True)
+            answers = [_by_items(one, bitmap, ask, *groupings) for (one, bitmap), groupings in found]
+        elif ask.score == "count":
+            return [_counted(pairs, ask, query) for query in range(len(ask.sets))]
         else:
-            with self._lock:
-                prepared = [
-                    (
-                        one.grouping(items, lambda rows: items[rows]),
-                        None if groups is None else one.grouping(groups, lambda rows: groups[items[rows]]),
-                    )
-                    for one, _ in covered
-                ]
-            answers = [
-                _by_items(one, bitmap, sets, k, *grouping, excluded, score, recall)
-                for (one, bitmap), grouping in zip(covered, prepared, strict=True)
-            ]
+            answers = [_plain(one, bitmap, ask) for one, bitmap in pairs]
         if len(answers) == 1:
             return answers[0]
         if not answers:
             nothing = np.empty(0, np.int64)
-            return [(nothing, np.empty(0, np.float32), nothing)] * len(sets)
-        return [_merged([answer[at] for answer in answers], k, groups) for at in range(len(sets))]
+            return [(nothing, np.empty(0, np.float32), nothing)] * len(ask.sets)
+        return [_merged([answer[at] for answer in answers], ask) for at in range(len(ask.sets))]
 
     def _without(self, error: CorruptIndexError) -> bool:
         """Go on without the saved graph that is damaged; False if the damage is elsewhere."""
@@ -414,78 +397,69 @@ def _built(snapshot: Snapshot, rows: Array, ids: Array) -> Index:
         raise snapshot.damage(int(rows[0]), "vectors", "some cannot be scored") from None
 
 
-def _plain(
-    covered: _Covered, bitmap: Bitmap | None, queries: Array, k: int, items: Array, recall: float
-) -> list[Ranked]:
-    """Search for items of one part each: a part found is an item found."""
-    found = covered.index.search(queries, k=min(k, len(covered.index)), recall=recall, filter=bitmap)
+def _is_plain(snapshot: Snapshot, ask: Ask) -> bool:
+    """Whether a part found is an item found: one part an item, one vector a query, nothing else asked."""
+    return (
+        ask.score == "max"
+        and ask.groups is None
+        and ask.excluded is None
+        and all(len(vectors) == 1 for vectors in ask.sets)
+        and snapshot.single
+    )
+
+
+def _plain(covered: _Covered, bitmap: Bitmap | None, ask: Ask) -> list[Ranked]:
+    k = min(ask.k, len(covered.index))
+    found = covered.index.search(np.concatenate(ask.sets), k=k, recall=ask.recall, filter=bitmap)
     columns = zip(found.keys, found.scores, found.counts, strict=True)
     rows = [(covered.rows_of(keys[:count]), scores[:count]) for keys, scores, count in columns]
-    return [(items[own], scores, own) for own, scores in rows]
+    return [(ask.items[own], scores, own) for own, scores in rows]
 
 
-def _by_items(
-    covered: _Covered,
-    bitmap: Bitmap | None,
-    sets: Sequence[Array],
-    k: int,
-    parts: Groups,
-    groups: Groups | None,
-    excluded: Sequence[int] | None,
-    score: str,
-    recall: float,
-) -> list[Ranked]:
+def _by_items(covered: _Covered, bitmap: Bitmap | None, ask: Ask, parts: Groups, groups: Groups | None) -> list[Ranked]:
     found = covered.index.search_items(
-        np.concatenate(sets),
+        np.concatenate(ask.sets),
         parts,
-        k,
-        score=score,
-        offsets=np.cumsum([0, *(len(vectors) for vectors in sets)]),
-        recall=recall,
+        ask.k,
+        score=ask.score,
+        offsets=np.cumsum([0, *(len(vectors) for vectors in ask.sets)]),
+        recall=ask.recall,
         filter=bitmap,
         groups=groups,
-        exclude_groups=None if excluded is None else np.asarray(excluded, np.int64),
-        exclude_by=None if excluded is None else parts,
+        exclude_groups=None if ask.excluded is None else np.asarray(ask.excluded, np.int64),
+        exclude_by=None if ask.excluded is None else parts,
     )
     columns = zip(found.items, found.scores, found.parts, found.counts, strict=True)
     return [(own[:count], scores[:count], covered.rows_of(best[:count])) for own, scores, best, count in columns]
 
 
-def _counted(
-    covered: Sequence[tuple[_Covered, Bitmap | None]],
-    vectors: Array,
-    k: int,
-    items: Array,
-    groups: Array | None,
-    excluded: int | None,
-    recall: float,
-) -> Ranked:
+def _counted(covered: Sequence[tuple[_Covered, Bitmap | None]], ask: Ask, query: int) -> Ranked:
     """Rank by how many parts of an item are among the nearest of all, which no single index knows."""
+    vectors, items = ask.sets[query], ask.items
+    excluded = -1 if ask.excluded is None else ask.excluded[query]
     near: list[Array] = []
     for one, bitmap in covered:
-        own = one.part_rows
-        if excluded is not None and excluded >= 0:
-            allowed = (own >= 0) & (items[own] != excluded)
-            kept = one.index.bitmap(allowed)
+        if excluded >= 0:
+            kept = one.index.bitmap((one.part_rows >= 0) & (items[one.part_rows] != excluded))
             bitmap = kept if bitmap is None else bitmap & kept
-        found = one.index.search(vectors, k=min(_COUNTED, len(one.index)), recall=recall, filter=bitmap)
+        found = one.index.search(vectors, k=min(_COUNTED, len(one.index)), recall=ask.recall, filter=bitmap)
         near.extend(keys[:count] for keys, count in zip(found.keys, found.counts, strict=True))
-    snapshot = covered[0][0].snapshot
-    rows = covered[0][0].rows_of(np.unique(np.concatenate(near)))
-    scores = snapshot.scores(vectors, rows)
-    of_group = None if groups is None else groups[items[rows]]
-    ranked = rank_items(scores, items[rows], k, score="count", groups=of_group)
+    first = covered[0][0]
+    rows = first.rows_of(np.unique(np.concatenate(near)))
+    scores = first.snapshot.scores(vectors, rows)
+    of_group = None if ask.groups is None else ask.groups[items[rows]]
+    ranked = rank_items(scores, items[rows], ask.k, score="count", groups=of_group)
     return ranked.items, ranked.scores, rows[ranked.parts.astype(np.int64)]
 
 
-def _merged(answers: Sequence[Ranked], k: int, groups: Array | None) -> Ranked:
+def _merged(answers: Sequence[Ranked], ask: Ask) -> Ranked:
     """Return the best of several answers about different items; of those of one group the best."""
     items, scores, parts = (np.concatenate(column) for column in zip(*answers, strict=True))
     order = np.argsort(-scores, kind="stable")
-    if groups is not None:
-        _, first = np.unique(groups[items[order]], return_index=True)
+    if ask.groups is not None:
+        _, first = np.unique(ask.groups[items[order]], return_index=True)
         order = order[np.sort(first)]
-    order = order[:k]
+    order = order[: ask.k]
     return items[order], scores[order], parts[order]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from osler.collection.graph import Graphs
+from osler.collection.graph import Ask, Graphs
 from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array, accepts, unit_rows
 from osler.collection.snapshot import Snapshot
@@ -277,17 +277,9 @@ def _best(
     """Return the k best items for each question, through the graph where there is one."""
     items = snapshot.part_items
     own = [-1 if question.row is None else question.row for question in questions]
-    found = graphs.search(
-        snapshot,
-        [question.vectors for question in questions],
-        k,
-        admitted=admitted,
-        items=items,
-        groups=groups,
-        excluded=None if all(row < 0 for row in own) else own,
-        score=score,
-        recall=recall,
-    )
+    excluded = None if all(row < 0 for row in own) else own
+    sets = [question.vectors for question in questions]
+    found = graphs.search(snapshot, Ask(sets, k, admitted, items, groups, excluded, score, recall))
     if found is None:
         found = []
         for question, row in zip(questions, own, strict=True):
