@@ -96,6 +96,27 @@ def check_answer(
     np.testing.assert_allclose(got, row_scores[best], rtol=0, atol=tolerance)
 
 
+def check_exact_search(index: Any, queries: np.ndarray, k: int, slack: float) -> None:
+    """Assert that exact search over an index gives the best of the rows as `get` gives them.
+
+    `slack` is how far a score may be off, of the largest that there can be.
+    """
+    keys = index.keys
+    stored = index.get(keys)
+    found = index.search(queries, k, exact=True)
+    row_scores = scores(index.metric, stored, queries)
+    for at in range(len(queries)):
+        check_answer(
+            found.keys[at],
+            found.scores[at],
+            found.counts[at],
+            keys=keys,
+            row_scores=row_scores[at],
+            k=k,
+            tolerance=slack * magnitude(index.metric, stored, queries),
+        )
+
+
 def recall(
     found_keys: np.ndarray,
     *,

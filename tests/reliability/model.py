@@ -102,25 +102,16 @@ class _Model:
         assert off.mean() <= allowed, f"{where}: rows are {off.mean():.2g} off, not {allowed}"
         queries = self.rng.standard_normal((EXACT_QUERIES, DIM)).astype(np.float32)
         k = int(self.rng.integers(1, 30))
-        found = self.index.search(queries, k, exact=True)
-        row_scores = oracle.scores(self.metric, stored, queries)
-        slack = 1.5e-3 if self.form.codes == "f16" else 4e-6
-        for at in range(EXACT_QUERIES if self.form.keeps else 0):
-            oracle.check_answer(
-                found.keys[at],
-                found.scores[at],
-                found.counts[at],
-                keys=keys,
-                row_scores=row_scores[at],
-                k=k,
-                tolerance=slack * oracle.magnitude(self.metric, stored, queries),
-            )
+        # Codes of few bits score rows otherwise than what they stand for does, so that the order is another.
+        if self.form.keeps:
+            oracle.check_exact_search(self.index, queries, k, 1.5e-3 if self.form.codes == "f16" else 4e-6)
+            self.counts["searches"] += EXACT_QUERIES
         quick = self.index.search(queries, k)
         for row in quick.keys:
             real = row[row != oracle.NO_KEY].tolist()
             assert len(set(real)) == len(real) == min(k, len(keys)), where
             assert set(real) <= self.rows.keys(), f"{where}: a deleted row came back"
-        self.counts["searches"] += 2 * EXACT_QUERIES
+        self.counts["searches"] += EXACT_QUERIES
         if self.form.error > 0.1 or self.metric == "dot":
             return
         own = self.index.search(stored, 3)

@@ -6,14 +6,13 @@ use osler_core::error::Error;
 use osler_core::file::shape::Shape;
 use osler_core::file::{Section, kind};
 use osler_core::fs::Storage;
-use osler_core::fs::testing::{Fault, Memory};
+use osler_core::fs::testing::{FAULTS, Fault, Memory};
 use osler_core::planted::{Bug, plant};
 use osler_core::random::Stream;
 use osler_core::store::testing::{History, Returned};
 use osler_core::store::{Change, New, Store};
 
 const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
 const COMMITS: u64 = 7;
 
 fn root() -> PathBuf {
@@ -165,16 +164,9 @@ fn planted_bugs_are_seen_by_power_cuts() {
 
 /// Fails every call of one commit and of the opening before it, in every way; returns how many calls failed.
 fn failed_calls(seed: u64) -> Result<usize, String> {
-    let faults = [
-        Fault::Error(EIO),
-        Fault::Error(ENOSPC),
-        Fault::Short(ENOSPC),
-        Fault::Done(EIO),
-        Fault::Partial,
-    ];
     let history = history(seed);
     let mut struck = 0;
-    for fault in faults {
+    for fault in FAULTS {
         for call in 0.. {
             let memory = history.memory.fork();
             let Ok(store) = open(&memory, true) else {

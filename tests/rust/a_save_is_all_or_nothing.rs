@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use crate::clustered::{DIM, add, index, vectors};
 use osler_core::error::Error;
 use osler_core::fs::Storage;
-use osler_core::fs::testing::{Fault, Memory};
+use osler_core::fs::testing::{FAULTS, Fault, Memory};
 use osler_core::index::Index;
 use osler_core::metric::Metric;
 use osler_core::pool::Control;
@@ -11,7 +11,6 @@ use osler_core::random::Stream;
 use osler_core::vectors::Codes;
 
 const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
 
 /// A file system with one saved index at a path, and another index to be saved over it.
 struct Scene {
@@ -89,16 +88,9 @@ fn a_power_cut_leaves_the_old_file_or_the_new_one() {
 
 #[test]
 fn a_failed_call_is_told_and_leaves_a_whole_file() {
-    let faults = [
-        Fault::Error(EIO),
-        Fault::Error(ENOSPC),
-        Fault::Short(ENOSPC),
-        Fault::Done(EIO),
-        Fault::Partial,
-    ];
     let scene = Scene::new(32);
     let mut struck = 0;
-    for fault in faults {
+    for fault in FAULTS {
         for call in 0.. {
             let memory = scene.memory.fork();
             memory.fail(call, fault);

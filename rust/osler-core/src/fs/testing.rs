@@ -46,6 +46,18 @@ pub enum Fault {
     Partial,
 }
 
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// Every way, with the errors that matter.
+pub const FAULTS: [Fault; 5] = [
+    Fault::Error(EIO),
+    Fault::Error(ENOSPC),
+    Fault::Short(ENOSPC),
+    Fault::Done(EIO),
+    Fault::Partial,
+];
+
 #[derive(Default)]
 struct Disk {
     files: BTreeMap<PathBuf, Inode>,
