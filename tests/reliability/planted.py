@@ -34,6 +34,7 @@ ENGINE = {
     "NotSwept": "kills",
     "OldStateKept": "erasing",
     "RepairLeftOut": "churn",
+    "RowsTrusted": "fuzz",
 }
 
 

@@ -28,6 +28,8 @@ pub enum Bug {
     OldStateKept,
     /// After deletes the graph's rows are not joined again.
     RepairLeftOut,
+    /// Memory is taken for as many rows as a file states, with room for more.
+    RowsTrusted,
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -47,7 +49,7 @@ pub fn plant_everywhere(bug: Option<Bug>) {
 }
 
 /// All bugs.
-pub const ALL: [Bug; 12] = [
+pub const ALL: [Bug; 13] = [
     Bug::FileNotSynced,
     Bug::FolderNotSynced,
     Bug::ManifestsNotSynced,
@@ -60,6 +62,7 @@ pub const ALL: [Bug; 12] = [
     Bug::NotSwept,
     Bug::OldStateKept,
     Bug::RepairLeftOut,
+    Bug::RowsTrusted,
 ];
 
 /// Plants a bug in this thread, or takes it away.
