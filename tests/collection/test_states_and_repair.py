@@ -97,8 +97,11 @@ def test_an_earlier_state_is_put_in_force_only_on_request(tmp_path: Path) -> Non
         cases.verify()
         assert cases.keys() == ["a", "b"]
         cases.add_vectors(["d"], np.eye(8)[3:4])
+        assert [state.commit for state in osler.Collection.states(path)] == [5, 4, 3, 2]
+        # Then it goes like any other old one.
+        cases.add_vectors(["e"], np.eye(8)[4:5])
+        cases.add_vectors(["f"], np.eye(8)[5:6])
     assert not newest.exists()
-    assert [state.commit for state in osler.Collection.states(path)][:2] == [5, 4]
     with pytest.raises(FileNotFoundError, match="no collection at none"):
         osler.Collection.states(tmp_path / "none")
 

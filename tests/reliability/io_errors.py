@@ -51,8 +51,10 @@ def piece(seed: int) -> Counter[str]:
                     where = f"seed {seed}, {change[0]}, call {at} ({copy.struck()}) {how} {code}"
                     raise AssertionError(f"{where}: {error}") from None
                 struck = copy.struck()
-                if struck is None:
+                if not copy.came():
                     break
+                if struck is None:
+                    continue
                 where = f"seed {seed}, {change[0]}, call {at} ({struck}) {how} {errno.errorcode.get(code, '')}"
                 # What failed once works from now on, as on a disk that has room again.
                 copy.fail(2**60, "error", errno.EIO)

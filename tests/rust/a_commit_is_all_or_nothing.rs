@@ -10,7 +10,7 @@ use osler_core::fs::testing::{FAULTS, Fault, Memory};
 use osler_core::planted::{Bug, plant};
 use osler_core::random::Stream;
 use osler_core::store::testing::{History, Returned};
-use osler_core::store::{Change, New, Store};
+use osler_core::store::{Change, New, Store, recover};
 
 const EIO: i32 = 5;
 const COMMITS: u64 = 7;
@@ -162,47 +162,73 @@ fn planted_bugs_are_seen_by_power_cuts() {
     }
 }
 
-/// Fails every call of one commit and of the opening before it, in every way; returns how many calls failed.
-fn failed_calls(seed: u64) -> Result<usize, String> {
-    let history = history(seed);
+/// Fails every call of some work, in every way, and looks at what it left; returns how many calls failed.
+fn every_failed_call<T>(
+    start: &Memory,
+    work: impl Fn(&Memory) -> T,
+    look: impl Fn(&Memory, T) -> Result<(), String>,
+) -> Result<usize, String> {
     let mut struck = 0;
     for fault in FAULTS {
         for call in 0.. {
-            let memory = history.memory.fork();
-            let Ok(store) = open(&memory, true) else {
-                return Err("it cannot be opened".to_owned());
-            };
+            let memory = start.fork();
             memory.fail(call, fault);
-            let done = commit(&store, COMMITS + 1);
-            let Some(what) = memory.struck() else { break };
-            struck += 1;
-            let at = |problem: String| format!("{fault:?} of {what}: {problem}");
-            if let Err(error) = &done {
-                let again = commit(&store, COMMITS + 2);
-                if !matches!(&again, Err(Error::Refused { code, .. }) if *code == "write_failed") {
-                    return Err(at(format!("the writer goes on after {error}")));
-                }
+            let done = work(&memory);
+            if !memory.came() {
+                break;
             }
-            let unknown = matches!(done, Err(Error::CommitUnknown(_)));
-            drop(store);
-            let store = open(&memory, true).map_err(|e| at(e.to_string()))?;
-            let found = store.snapshot().manifest().number;
-            let right = match &done {
-                Ok(()) => found == COMMITS + 1,
-                Err(_) if unknown => found == COMMITS || found == COMMITS + 1,
-                Err(_) => found == COMMITS,
-            };
-            if !right {
-                return Err(at(format!("commit {found} is found after {done:?}")));
+            if let Some(what) = memory.struck() {
+                struck += 1;
+                look(&memory, done).map_err(|problem| format!("{fault:?} of {what}: {problem}"))?;
             }
-            let findings = store.snapshot().verify(&go_on);
-            if !matches!(&findings, Ok(findings) if findings.is_empty()) {
-                return Err(at(format!("{findings:?}")));
-            }
-            commit(&store, COMMITS + 2).map_err(|e| at(e.to_string()))?;
         }
     }
     Ok(struck)
+}
+
+/// Whether a call left the state before it, or that after it, as its result says, and a writer can go on.
+fn is_left(memory: &Memory, done: &Result<(), Error>, states: [u64; 2]) -> Result<(), String> {
+    let [before, after] = states;
+    let store = open(memory, true).map_err(|e| e.to_string())?;
+    let found = store.snapshot().manifest().number;
+    let right = match done {
+        Ok(()) => found == after,
+        Err(Error::CommitUnknown(_)) => states.contains(&found),
+        Err(_) => found == before,
+    };
+    if !right {
+        return Err(format!("commit {found} is found after {done:?}"));
+    }
+    let findings = store.snapshot().verify(&go_on);
+    if !matches!(&findings, Ok(findings) if findings.is_empty()) {
+        return Err(format!("{findings:?}"));
+    }
+    commit(&store, COMMITS + 9).map_err(|e| e.to_string())
+}
+
+/// Fails every call of one commit and of the opening before it.
+fn failed_calls(seed: u64) -> Result<usize, String> {
+    let work = |memory: &Memory| {
+        let store = open(memory, true)?;
+        Ok((commit(&store, COMMITS + 1), store))
+    };
+    let look = |memory: &Memory, done: Result<(Result<(), Error>, Store), Error>| {
+        let done = match done {
+            Ok((done, store)) => {
+                if let Err(error) = &done {
+                    let again = commit(&store, COMMITS + 2);
+                    let stopped = matches!(&again, Err(Error::Refused { code, .. }) if *code == "write_failed");
+                    if !stopped {
+                        return Err(format!("the writer goes on after {error}"));
+                    }
+                }
+                done
+            }
+            Err(error) => Err(error),
+        };
+        is_left(memory, &done, [COMMITS, COMMITS + 1])
+    };
+    every_failed_call(&history(seed).memory, work, look)
 }
 
 #[test]
@@ -214,6 +240,152 @@ fn a_failed_call_stops_the_writer_and_loses_nothing() {
     let seen = failed_calls(43).is_err();
     plant(None);
     assert!(seen);
+}
+
+#[test]
+fn a_failed_call_of_creating_leaves_nothing_or_says_that_it_may() {
+    let create =
+        |memory: &Memory| Store::create(Arc::new(memory.clone()), &root(), &state(0)).map(drop);
+    let look = |memory: &Memory, done: Result<(), Error>| {
+        let names = memory.list(Path::new("/data")).unwrap();
+        let made = names.iter().any(|entry| entry.name == "cases.osler");
+        let right = match &done {
+            Ok(()) => made,
+            Err(Error::CommitUnknown(_)) => true,
+            Err(_) => !made,
+        };
+        if !right {
+            return Err(format!("{names:?} after {done:?}"));
+        }
+        if made {
+            is_left(memory, &Ok(()), [0, 0])
+        } else {
+            create(memory).map_err(|e| e.to_string())
+        }
+    };
+    let struck = every_failed_call(&Memory::new(Path::new("/data"), 50), create, look).unwrap();
+    println!("{struck} failed calls");
+    assert!(struck > 100);
+}
+
+#[test]
+fn a_failed_call_of_recovering_leaves_one_of_the_two_states() {
+    let work = |memory: &Memory| {
+        let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+        recover::recover(&storage, &root(), COMMITS - 1, &go_on).map(drop)
+    };
+    let look =
+        |memory: &Memory, done: Result<(), Error>| is_left(memory, &done, [COMMITS, COMMITS + 1]);
+    let struck = every_failed_call(&history(51).memory, work, look).unwrap();
+    println!("{struck} failed calls");
+    assert!(struck > 100);
+}
+
+#[test]
+fn a_power_cut_in_recovering_leaves_one_of_the_two_states() {
+    let memory = history(55).memory.fork();
+    let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+    assert_eq!(
+        recover::recover(&storage, &root(), COMMITS - 2, &go_on).unwrap(),
+        COMMITS + 1
+    );
+    let mut stream = Stream::new(56, 1, 0);
+    let mut choose = |n: usize| stream.below(n as u64) as usize;
+    for steps in 0..=memory.steps() {
+        for _ in 0..40 {
+            let left = memory.after_power_cut(steps, &mut choose);
+            let unknown = Err(Error::CommitUnknown(String::new()));
+            let done = if steps == memory.steps() {
+                Ok(())
+            } else {
+                unknown
+            };
+            is_left(&left, &done, [COMMITS, COMMITS + 1]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn recovering_goes_not_behind_an_erasure_that_was_cut_short() {
+    let history = history(52);
+    let memory = history.memory.fork();
+    let writer = open(&memory, true).unwrap();
+    let start = memory.steps();
+    erase(&writer, COMMITS + 1).unwrap();
+    let erased = COMMITS + 1;
+    let mut looked = 0;
+    for steps in start..memory.steps() {
+        let left = memory.after_power_cut(steps, &mut |n| n - 1);
+        let storage: Arc<dyn Storage> = Arc::new(left.clone());
+        let states = recover::states(&storage, &root(), &go_on).unwrap();
+        if states[0].number < erased {
+            continue;
+        }
+        looked += 1;
+        assert_eq!(states.len(), 1, "after {steps} steps");
+        let undone = recover::recover(&storage, &root(), COMMITS, &go_on);
+        assert!(
+            matches!(undone, Err(Error::Input(_))),
+            "after {steps} steps"
+        );
+        let again = recover::recover(&storage, &root(), erased, &go_on);
+        assert_eq!(again.unwrap(), erased + 1);
+        let store = open(&left, false).unwrap();
+        assert_eq!(store.snapshot().manifest().oldest, erased);
+    }
+    assert!(looked > 3, "{looked}");
+}
+
+#[test]
+fn states_behind_a_damaged_one_can_be_recovered() {
+    let history = history(53);
+    let memory = history.memory.fork();
+    let store = open(&memory, false).unwrap();
+    let newest = store.snapshot();
+    drop(store);
+    let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+    let mut broken = 0;
+    for name in newest.manifest().files.keys() {
+        let memory = memory.fork();
+        let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+        memory.overwrite(&root().join(name), vec![0; 10]);
+        let states = recover::states(&storage, &root(), &go_on).unwrap();
+        assert_eq!(states.len(), 4);
+        assert_eq!(states[0].damage[0].file, *name);
+        broken += 1;
+        let Some(sound) = states.iter().find(|one| one.damage.is_empty()) else {
+            continue;
+        };
+        let number = recover::recover(&storage, &root(), sound.number, &go_on).unwrap();
+        assert_eq!(number, COMMITS + 1);
+        is_left(&memory, &Ok(()), [0, number]).unwrap();
+    }
+    assert!(broken > 3);
+    let folders = memory.list(&root()).unwrap();
+    let manifests = root().join("manifests");
+    assert!(folders.iter().any(|entry| entry.name == "manifests"));
+    for entry in memory.list(&manifests).unwrap() {
+        memory.remove(&manifests.join(entry.name)).unwrap();
+    }
+    memory.remove_folder(&manifests).unwrap();
+    let missing = recover::states(&storage, &root(), &go_on).map(|states| states.len());
+    assert!(matches!(missing, Err(Error::Corrupt(damage)) if damage.file == "manifests"));
+}
+
+#[test]
+fn a_copy_without_its_empty_folders_can_be_written_to() {
+    let memory = Memory::new(Path::new("/data"), 54);
+    drop(Store::create(Arc::new(memory.clone()), &root(), &state(0)).unwrap());
+    for folder in memory.list(&root()).unwrap() {
+        if folder.folder && folder.name != "manifests" {
+            memory.remove_folder(&root().join(folder.name)).unwrap();
+        }
+    }
+    assert_eq!(
+        open(&memory, false).unwrap().snapshot().manifest().number,
+        0
+    );
+    is_left(&memory, &Ok(()), [0, 0]).unwrap();
 }
 
 /// Erases while a reader holds the state before, cuts the power after every step, and opens for writing: where the new

@@ -95,7 +95,12 @@ fn a_failed_call_is_told_and_leaves_a_whole_file() {
             let memory = scene.memory.fork();
             memory.fail(call, fault);
             let saved = save(&scene.next, &memory, &scene.path);
-            let Some(what) = memory.struck() else { break };
+            if !memory.came() {
+                break;
+            }
+            let Some(what) = memory.struck() else {
+                continue;
+            };
             struck += 1;
             let found = scene.found(&memory);
             if saved.is_ok() {
@@ -119,7 +124,7 @@ fn a_failed_call_is_told_and_leaves_a_whole_file() {
         }
     }
     println!("{struck} failed calls");
-    assert!(struck >= 30);
+    assert!(struck >= 25);
 }
 
 #[test]

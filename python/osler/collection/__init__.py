@@ -583,9 +583,10 @@ class Collection:
 
     @staticmethod
     def recover(path: str | os.PathLike[str], to: int) -> int:
-        """Put the state of an earlier commit in force again; what was committed after it is lost.
+        """Put the state of an earlier commit in force again, without what was committed after it.
 
-        For a collection whose newest state is damaged and has no copy. Nothing does this by itself.
+        For a collection whose newest state is damaged and has no copy. Nothing does this by itself. It is a commit of its
+        own, so that the states between are there as long as `states` lists them. What was erased does not come back.
 
         Parameters
         ----------
@@ -597,6 +598,15 @@ class Collection:
         -------
         int
             The number of the commit in force now.
+
+        Raises
+        ------
+        ValueError
+            There is no such state, or it is damaged.
+        LockedError
+            Somebody writes to the collection.
+        CommitUnknownError
+            The disk failed at the end; `states` shows which state is in force.
 
         Examples
         --------

@@ -73,6 +73,10 @@ impl Disk {
         Ok(())
     }
 
+    fn came(&self) -> bool {
+        self.memory.came()
+    }
+
     fn struck(&self) -> Option<String> {
         self.memory.struck()
     }

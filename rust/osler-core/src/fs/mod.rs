@@ -85,8 +85,6 @@ pub enum LockKind {
 pub trait Lock: Send + Sync {
     /// Writes a note for those who find the file locked.
     fn note(&self, text: &str) -> io::Result<()>;
-    /// Closes the file and leaves the lock to the process that this one was forked from.
-    fn forget(&self);
 }
 
 /// A file that is being written and has not yet got its name.

@@ -158,12 +158,6 @@ impl Lock for Held {
             _ => Ok(()),
         }
     }
-
-    fn forget(&self) {
-        if let Ok(mut file) = self.file.try_lock() {
-            *file = None;
-        }
-    }
 }
 
 impl Drop for Held {

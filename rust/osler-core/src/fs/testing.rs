@@ -139,7 +139,13 @@ impl Memory {
         disk.fault = Some((at, fault));
     }
 
-    /// The call that failed, if it came to that.
+    /// Whether it came to the call that should fail; one that such a fault does not touch was done as it should.
+    pub fn came(&self) -> bool {
+        let disk = self.disk();
+        disk.fault.is_some_and(|(at, _)| disk.calls > at)
+    }
+
+    /// The call that failed, if one did.
     pub fn struck(&self) -> Option<String> {
         self.disk().struck.clone()
     }
@@ -320,7 +326,7 @@ impl Disk {
         let Some((at, fault)) = self.fault else {
             return Ok(None);
         };
-        if self.calls != at + 1 {
+        if self.calls != at + 1 || fault == Fault::Partial && what != "write" {
             return Ok(None);
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -596,8 +602,6 @@ impl Lock for MemoryLock {
     fn note(&self, _: &str) -> io::Result<()> {
         Ok(())
     }
-
-    fn forget(&self) {}
 }
 
 impl Drop for MemoryLock {

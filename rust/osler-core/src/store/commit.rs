@@ -47,14 +47,32 @@ impl Store {
     /// may or may not survive. [`Error::Refused`] with code `not_erased`: it was, and something that must be forgotten
     /// could not be removed.
     pub fn commit(&self, change: Change<'_>, check: &dyn Fn() -> Result<()>) -> Result<()> {
-        let mut writer = self.writer()?;
+        let writer = self.writer()?;
+        let former = self.snapshot();
         for name in change.new.keys() {
-            if !is_listable(name) || self.snapshot().manifest.files.contains_key(name) {
+            if !is_listable(name) || former.manifest.files.contains_key(name) {
                 return Err(Error::input(format!("{name} is no name for a new file")));
             }
         }
+        let number = former.manifest.number + u64::from(!planted(Bug::NumberUsedAgain));
+        let oldest = match change.forget {
+            true => number,
+            false => former.manifest.oldest,
+        };
+        self.put_in_force(writer, change, number, oldest, check)
+    }
+
+    /// Publishes a state under a number of the caller's choice, which none has that is in force or was.
+    pub(super) fn put_in_force(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        change: Change<'_>,
+        number: u64,
+        oldest: u64,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let mut placed = Vec::new();
-        match self.publish(change, check, &mut placed) {
+        match self.publish(change, number, oldest, check, &mut placed) {
             Ok(next) => {
                 let forgets = next.manifest.oldest == next.manifest.number;
                 self.current.store(Arc::new(next));
@@ -82,7 +100,7 @@ impl Store {
     }
 
     /// The writer, if a commit may be tried.
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+    pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
         let Some(writer) = &self.writer else {
             return Err(Error::Refused {
                 code: "read_only",
@@ -120,6 +138,8 @@ impl Store {
     fn publish(
         &self,
         change: Change<'_>,
+        number: u64,
+        oldest: u64,
         check: &dyn Fn() -> Result<()>,
         placed: &mut Vec<PathBuf>,
     ) -> Attempt<Snapshot> {
@@ -135,16 +155,12 @@ impl Store {
             files.insert(name.clone(), listed);
             drafts.push((draft, name));
         }
-        let number = former.manifest.number + u64::from(!planted(Bug::NumberUsedAgain));
         let manifest = Manifest {
             number,
             id: self.random().map_err(before)?,
             collection: self.collection,
             parent: former.hash,
-            oldest: match change.forget {
-                true => number,
-                false => former.manifest.oldest,
-            },
+            oldest,
             files,
             state: change.state,
         };
@@ -251,8 +267,12 @@ impl Store {
             return Ok((hash, draft));
         };
         // A call may do its work and fail all the same, as when the answer of a server is lost.
-        let found = Map::read(&*self.storage, &path).and_then(Reader::new);
-        if found.is_ok_and(|reader| reader.root() == hash) {
+        let another = match Map::read(&*self.storage, &path).and_then(Reader::new) {
+            Ok(reader) => reader.root() != hash,
+            Err(Error::Io { source, .. }) => source.kind() == ErrorKind::NotFound,
+            Err(_) => false,
+        };
+        if !another {
             return Err((Error::io("publish", &self.root, error), true));
         }
         if error.kind() == ErrorKind::AlreadyExists {

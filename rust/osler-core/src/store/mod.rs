@@ -12,6 +12,7 @@ mod sweep;
 pub mod testing;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -65,6 +66,9 @@ pub struct Snapshot {
     _lease: Option<Box<dyn Lock>>,
 }
 
+/// The error for a file that is not there, or is too short.
+type Gone<'a> = &'a dyn Fn(&str, &str) -> Error;
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these hold is complete at every moment, so a panic elsewhere leaves nothing half-done in them.
     mutex
@@ -100,20 +104,30 @@ impl Store {
             return Err(failed(ErrorKind::AlreadyExists.into()));
         }
         let draft = parent.join(format!(".{own}.{:032x}", storage.random().map_err(failed)?));
+        let unknown = || {
+            Error::CommitUnknown(format!(
+                "{own} was made, and may or may not last; look again"
+            ))
+        };
         let made = Self::draft(&*storage, &draft, state).and_then(|()| {
-            storage.rename(&draft, root).map_err(failed)?;
-            storage.sync_folder(parent).map_err(|_| {
-                Error::CommitUnknown(format!(
-                    "{own} was made, and may or may not last; look again"
-                ))
-            })
+            let Err(error) = storage.rename(&draft, root) else {
+                return Ok(());
+            };
+            // A call may do its work and fail all the same: it did nothing if what it should rename is there.
+            let names = storage.list(parent).map_err(|_| unknown())?;
+            let old = draft.file_name().map(OsStr::to_string_lossy);
+            let stayed = names
+                .iter()
+                .any(|entry| Some(entry.name.as_str().into()) == old);
+            Err(if stayed { failed(error) } else { unknown() })
         });
-        if made.is_err() {
-            // The error that matters is the first one; after the rename there is nothing under this name.
+        if matches!(&made, Err(error) if !matches!(error, Error::CommitUnknown(_))) {
+            // The error that matters is the first one.
             sweep::remove_tree(&*storage, &draft);
         }
         made?;
-        Self::open(storage, root, true)
+        storage.sync_folder(parent).map_err(|_| unknown())?;
+        Self::open(storage, root, true).map_err(|_| unknown())
     }
 
     fn draft(storage: &dyn Storage, draft: &Path, state: &[u8]) -> Result<()> {
@@ -158,7 +172,24 @@ impl Store {
             None
         };
         let snapshot = Snapshot::newest(&storage, root, collection)?;
-        let store = Store {
+        let store = Self::over(storage, root, collection, snapshot, lock);
+        if writable {
+            store.make_folders()?;
+            if !planted(Bug::NotSwept) {
+                store.sweep();
+            }
+        }
+        Ok(store)
+    }
+
+    fn over(
+        storage: Arc<dyn Storage>,
+        root: &Path,
+        collection: u128,
+        snapshot: Snapshot,
+        lock: Option<Box<dyn Lock>>,
+    ) -> Self {
+        Store {
             storage,
             root: root.to_owned(),
             collection,
@@ -169,11 +200,20 @@ impl Store {
                     refusal: None,
                 })
             }),
-        };
-        if writable && !planted(Bug::NotSwept) {
-            store.sweep();
         }
-        Ok(store)
+    }
+
+    /// Makes the folders that a copy lacks because nothing was in them.
+    fn make_folders(&self) -> Result<()> {
+        let failed = |e| Error::io("open", &self.root, e);
+        let names = self.storage.list(&self.root).map_err(failed)?;
+        for folder in FOLDERS.into_iter().chain([DRAFTS]) {
+            if !names.iter().any(|entry| entry.name == folder) {
+                let made = self.storage.make_folder(&self.root.join(folder));
+                made.map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// The state in force.
@@ -275,9 +315,12 @@ fn read_format(storage: &dyn Storage, root: &Path) -> Result<u128> {
 
 /// Numbers of the manifests there are, the greatest first.
 fn numbers(storage: &dyn Storage, root: &Path) -> Result<Vec<u64>> {
-    let names = storage
-        .list(&root.join(MANIFESTS))
-        .map_err(|e| Error::io("list", root, e))?;
+    let names = match storage.list(&root.join(MANIFESTS)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(damage(MANIFESTS, "it is missing"));
+        }
+        names => names.map_err(|e| Error::io("list", root, e))?,
+    };
     let found = names.iter().filter(|entry| !entry.folder);
     let mut numbers: Vec<u64> = found
         .filter_map(|entry| Manifest::number_of(&entry.name))
@@ -295,7 +338,14 @@ impl Snapshot {
                 return Err(damage(MANIFESTS, "there is no manifest"));
             };
             match Self::of(storage, root, collection, number) {
-                Ok(Some(snapshot)) => return Ok(snapshot),
+                Ok(Some(snapshot)) => match snapshot.first_missing()? {
+                    None => return Ok(snapshot),
+                    // As long as it is the newest, nobody removes its files.
+                    Some(error) if self::numbers(&**storage, root)?.first() == Some(&number) => {
+                        return Err(error);
+                    }
+                    Some(_) => {}
+                },
                 // A writer was faster than the reading: what was newest is so no longer.
                 Ok(None) => {}
                 Err(Error::Corrupt(_)) if planted(Bug::OlderManifest) => skip += 1,
@@ -343,29 +393,28 @@ impl Snapshot {
         if manifest.number != number || manifest.collection != collection {
             return Err(damage(&name, "it is the manifest of another commit"));
         }
-        let snapshot = Snapshot {
+        Ok(Some(Snapshot {
             storage: storage.clone(),
             root: root.to_owned(),
             hash: reader.root(),
             manifest,
             readers: Mutex::default(),
             _lease: lease,
-        };
-        for (file, listed) in &snapshot.manifest.files {
+        }))
+    }
+
+    /// The damage of the first file that is missing or of another length.
+    fn first_missing(&self) -> Result<Option<Error>> {
+        for (file, listed) in &self.manifest.files {
             // A graph is derived: without it the rows are all there.
             if file.starts_with("graphs/") {
                 continue;
             }
-            if let Some(problem) = snapshot.length_problem(file, listed.bytes)? {
-                let superseded = numbers(&**storage, root)?.first() != Some(&number);
-                return if superseded {
-                    Ok(None)
-                } else {
-                    Err(damage(file, &problem))
-                };
+            if let Some(problem) = self.length_problem(file, listed.bytes)? {
+                return Ok(Some(damage(file, &problem)));
             }
         }
-        Ok(Some(snapshot))
+        Ok(None)
     }
 
     /// The manifest.
@@ -393,17 +442,18 @@ impl Snapshot {
         if let Some(reader) = locked(&self.readers).get(file) {
             return Ok(reader.clone());
         }
-        let reader = Arc::new(self.fresh_reader(file)?);
+        let gone = |file: &str, problem: &str| self.gone(file, problem);
+        let reader = Arc::new(self.fresh_reader(file, &gone)?);
         locked(&self.readers).insert(file.to_owned(), reader.clone());
         Ok(reader)
     }
 
-    fn fresh_reader(&self, file: &str) -> Result<Reader> {
+    fn fresh_reader(&self, file: &str, gone: Gone<'_>) -> Result<Reader> {
         let Some(listed) = self.manifest.files.get(file) else {
             return Err(Error::input(format!("the manifest lists no file {file}")));
         };
         if let Some(problem) = self.length_problem(file, listed.bytes)? {
-            return Err(self.gone(file, &problem));
+            return Err(gone(file, &problem));
         }
         let map = Map::open(&*self.storage, &self.root.join(file))?.named(file);
         let reader = Reader::new(map)?;
@@ -434,8 +484,13 @@ impl Snapshot {
     /// Reads every byte of every listed file again, and of the manifest, and returns all damage.
     ///
     /// # Errors
-    /// What `check` returns, which is asked once a block; [`Error::Io`].
+    /// What `check` returns, which is asked once a block; [`Error::Io`]; [`Error::Refused`] with code `stale` if a later
+    /// commit removed a file.
     pub fn verify(&self, check: &dyn Fn() -> Result<()>) -> Result<Vec<Damage>> {
+        self.verify_with(check, &|file, problem| self.gone(file, problem))
+    }
+
+    fn verify_with(&self, check: &dyn Fn() -> Result<()>, gone: Gone<'_>) -> Result<Vec<Damage>> {
         let mut findings = Vec::new();
         let mut note = |result: Result<Vec<Damage>>| match result {
             Ok(found) => {
@@ -449,11 +504,16 @@ impl Snapshot {
             Err(error) => Err(error),
         };
         let name = format!("{MANIFESTS}/{}", Manifest::name(self.manifest.number));
-        let own = Map::read(&*self.storage, &self.root.join(&name));
+        let own = match Map::read(&*self.storage, &self.root.join(&name)) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Err(gone(&name, "it is missing"))
+            }
+            own => own,
+        };
         note(own.and_then(|map| Reader::new(map.named(&name))?.verify(check)))?;
         for file in self.manifest.files.keys() {
             note(
-                self.fresh_reader(file)
+                self.fresh_reader(file, gone)
                     .and_then(|reader| reader.verify(check)),
             )?;
         }

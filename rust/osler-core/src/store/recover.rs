@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::manifest::Manifest;
-use super::{MANIFESTS, Snapshot, Store, name_of, numbers, read_format, take_lock};
+use super::{Change, MANIFESTS, Snapshot, Store, damage, name_of, numbers, read_format, take_lock};
 use crate::error::{Damage, Error, Result};
-use crate::file;
+use crate::file::Reader;
+use crate::file::map::Map;
 use crate::fs::Storage;
 
 /// A state that a directory still has a manifest of.
@@ -21,7 +22,7 @@ pub struct Found {
     pub damage: Vec<Damage>,
 }
 
-/// The states that there are manifests of, the newest first, after reading every byte of each.
+/// The states that there are manifests of and that may be kept, the newest first, after reading every byte of each.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Corrupt`] if the directory's own file is damaged, or what `check` returns.
@@ -32,12 +33,13 @@ pub fn states(
 ) -> Result<Vec<Found>> {
     let collection = read_format(&**storage, root)?;
     let mut found = Vec::new();
-    for number in numbers(&**storage, root)? {
+    let numbers = numbers(&**storage, root)?;
+    let oldest = oldest_kept(&**storage, root, &numbers);
+    for number in numbers.into_iter().filter(|&n| n >= oldest) {
         let (state, damage) = match Snapshot::of(storage, root, collection, number) {
             Ok(Some(snapshot)) => {
-                let mut damage = snapshot.verify(check)?;
-                damage.retain(|one| !one.file.starts_with("graphs/"));
-                (Some(snapshot.manifest.state.clone()), damage)
+                let findings = needed(&snapshot, check)?;
+                (Some(snapshot.manifest.state.clone()), findings)
             }
             Ok(None) => continue,
             Err(Error::Corrupt(damage)) => (None, vec![*damage]),
@@ -52,10 +54,30 @@ pub fn states(
     Ok(found)
 }
 
-/// Puts the state of an earlier commit in force again, under a new number, and removes the manifests of later ones.
+/// All damage of what a state cannot do without.
+fn needed(snapshot: &Snapshot, check: &dyn Fn() -> Result<()>) -> Result<Vec<Damage>> {
+    // A later state may be there and damaged, so that what is missing here is damage whatever came later.
+    let mut findings = snapshot.verify_with(check, &|file, problem| damage(file, problem))?;
+    findings.retain(|one| !one.file.starts_with("graphs/"));
+    Ok(findings)
+}
+
+/// The oldest commit that may be kept, by the word of every manifest that can be read: an erasure that was cut short is
+/// not undone by going back behind it.
+fn oldest_kept(storage: &dyn Storage, root: &Path, numbers: &[u64]) -> u64 {
+    let read = |&number: &u64| {
+        let path = root.join(MANIFESTS).join(Manifest::name(number));
+        let manifest = Manifest::read(&Reader::new(Map::read(storage, &path).ok()?).ok()?).ok()?;
+        (manifest.number == number).then_some(manifest.oldest)
+    };
+    numbers.iter().filter_map(read).max().unwrap_or(0)
+}
+
+/// Puts the state of an earlier commit in force again, as a commit of its own with a new number; returns that number.
 ///
 /// # Errors
-/// [`Error::Locked`]; [`Error::Input`] if there is no such state, or it is damaged itself; [`Error::Io`].
+/// [`Error::Locked`]; [`Error::Input`] if there is no such state, it is damaged itself, or what it holds was erased since;
+/// otherwise as [`Store::commit`].
 pub fn recover(
     storage: &Arc<dyn Storage>,
     root: &Path,
@@ -63,44 +85,29 @@ pub fn recover(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<u64> {
     let collection = read_format(&**storage, root)?;
-    let _lock = take_lock(&**storage, root)?;
+    let lock = take_lock(&**storage, root)?;
     let all = numbers(&**storage, root)?;
-    let snapshot = Snapshot::of(storage, root, collection, to);
     let missing = || {
         Error::input(format!(
             "{} has no sound state {to}; list the states that it has",
             name_of(root)
         ))
     };
-    let snapshot = snapshot?.ok_or_else(missing)?;
-    let damage = snapshot.verify(check)?;
-    if damage.iter().any(|one| !one.file.starts_with("graphs/")) {
+    let oldest = oldest_kept(&**storage, root, &all);
+    if to < oldest {
+        return Err(missing());
+    }
+    let snapshot = Snapshot::of(storage, root, collection, to)?.ok_or_else(missing)?;
+    if !needed(&snapshot, check)?.is_empty() {
         return Err(missing());
     }
     let number = all.first().map_or(to, |&newest| newest.max(to)) + 1;
-    let random = || storage.random().map_err(|e| Error::io("recover", root, e));
-    let manifest = Manifest {
-        number,
-        id: random()?,
-        collection,
-        parent: snapshot.hash,
-        oldest: snapshot.manifest.oldest,
-        files: snapshot.manifest.files.clone(),
+    let change = Change {
         state: snapshot.manifest.state.clone(),
+        ..Change::default()
     };
-    let failed = |e| Error::io("recover", root, e);
-    let draft = root.join(super::DRAFTS).join(format!("{:032x}", random()?));
-    file::create(&**storage, &draft, &manifest.tables().sections(), check)?;
-    let folder = root.join(MANIFESTS);
-    let path = folder.join(Manifest::name(number));
-    storage.link(&draft, &path).map_err(failed)?;
-    storage.sync_folder(&folder).map_err(failed)?;
-    for later in all.into_iter().filter(|&n| n > to) {
-        // One that stays is older than the one in force, and is removed with the others later.
-        let _ = storage.remove(&folder.join(Manifest::name(later)));
-    }
-    let _ = storage.remove(&draft);
-    drop(_lock);
-    drop(Store::open(storage.clone(), root, true)?);
+    let store = Store::over(storage.clone(), root, collection, snapshot, Some(lock));
+    store.make_folders()?;
+    store.put_in_force(store.writer()?, change, number, oldest, check)?;
     Ok(number)
 }

@@ -11,7 +11,7 @@ use super::{DRAFTS, MANIFESTS, Store, name_of, numbers};
 use crate::error::{Error, Result};
 use crate::file::Reader;
 use crate::file::map::Map;
-use crate::fs::{LockKind, Storage};
+use crate::fs::{Lock, LockKind, Storage};
 use crate::planted::{Bug, planted};
 
 /// Manifests that outlive their successor, so that a reader that just found one still finds its files.
@@ -36,13 +36,17 @@ impl Store {
         for (at, number) in numbers.into_iter().enumerate() {
             let path = folder.join(Manifest::name(number));
             let wanted = number >= oldest || planted(Bug::OldStateKept);
-            let kept = wanted && (at < RETAINED || !self.is_free(&path));
-            if !kept && storage.remove(&path).is_ok() {
+            // Held until it is removed, so that no reader finds it meanwhile.
+            let alone = match wanted && at >= RETAINED {
+                true => self.alone(&path),
+                false => None,
+            };
+            let kept = wanted && alone.is_none();
+            if !kept && storage.remove(&path).is_ok() || !wanted {
+                // What was erased goes though somebody could still find it by a manifest that does not go.
                 continue;
             }
             match Map::read(storage, &path).and_then(|map| Manifest::read(&Reader::new(map)?)) {
-                // What was erased goes though somebody could still find it by a manifest that does not go.
-                Ok(_) if !wanted => {}
                 Ok(manifest) => live.extend(manifest.files.into_keys()),
                 // What it lists is not known, so nothing can be called unlisted.
                 Err(_) => return,
@@ -91,9 +95,13 @@ impl Store {
         Ok(())
     }
 
-    /// Whether no reader holds a manifest.
-    fn is_free(&self, manifest: &Path) -> bool {
-        planted(Bug::LeaseIgnored) || self.storage.lock(manifest, LockKind::Alone).is_ok()
+    /// A lock on a manifest that no reader holds.
+    fn alone(&self, manifest: &Path) -> Option<Box<dyn Lock>> {
+        let kind = match planted(Bug::LeaseIgnored) {
+            true => LockKind::Shared,
+            false => LockKind::Alone,
+        };
+        self.storage.lock(manifest, kind).ok()
     }
 
     /// Files of ours that there are, by name.

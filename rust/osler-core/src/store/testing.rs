@@ -220,8 +220,6 @@ impl Damaged {
         let damage = match self.findings() {
             Ok(findings) => findings.into_iter().next(),
             Err(Error::Corrupt(damage)) => Some(*damage),
-            // Of the whole file its version is read first.
-            Err(Error::Version { .. } | Error::Feature { .. }) => return Ok(()),
             Err(error) => return Err(format!("{why}: {error}")),
         };
         let Some(damage) = damage else {
