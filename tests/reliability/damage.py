@@ -1,10 +1,11 @@
-"""R4, R5. Damage: every bit of every file of a small collection and of an index of each form flipped, and larger
-damage, cuts, growth, sectors lost, doubled, swapped and taken from another file. Each is refused and named, and no
+"""R4, R5. Damage: every bit of every file of a small collection and of an index of each form, graph and codes and all,
+flipped, and larger damage, cuts, growth, sectors lost, doubled, swapped and taken from another file. Each is refused and named, and no
 answer is wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ OTHERS = 400
 SECTOR = 512
 COLLECTION, INDEX = "/data/cases.osler", "/data/a.index"
 DIM = 20
+# Rows of an index that has a graph and codes, as `testing.small_indexes` lets it.
+SMALL = 24
 
 
 def piece(seed: int) -> Counter[str]:
@@ -30,21 +33,34 @@ def piece(seed: int) -> Counter[str]:
     return _of_collection(seed, 40 + target)
 
 
-def every_bit() -> Counter[str]:
-    """Every bit of one small collection, and of one small index of each form."""
-    counts: Counter[str] = Counter()
-    disk = _collection(1)
-    for file in _files(disk):
-        counts["bits of a collection"] += disk.check_flips(COLLECTION, file, 0, 2**40)
-    for form in range(len(EVERY)):
-        disk, _ = _index(1, form, 24)
-        counts[f"bits of an index, {EVERY[form]}"] += disk.check_flips(INDEX, None, 0, 2**40)
-    return counts
+# What `every` can be asked for.
+WHOLE = len(EVERY) + 2
 
 
-def every_length() -> Counter[str]:
+def every(part: int) -> Counter[str]:
+    """Every bit of one small index of a form, or of a small collection, or every length of an index."""
+    if part < len(EVERY):
+        disk, _ = _index(1, part, SMALL)
+        return Counter({f"bits of an index, {EVERY[part]}": disk.check_flips(INDEX, None, 0, 2**40)})
+    if part == len(EVERY):
+        disk, files = _collection_of_all_kinds()
+        return Counter({"bits of a collection": sum(disk.check_flips(COLLECTION, f, 0, 2**40) for f in files)})
+    return _every_length()
+
+
+def _collection_of_all_kinds() -> tuple[Any, list[str]]:
+    """A collection that has files of every kind."""
+    for seed in count(1):
+        disk = _collection(seed)
+        files = _files(disk)
+        if {file.rpartition("/")[0] for file in files} >= {"graphs", "locators", "segments", "tombstones"}:
+            return disk, files
+    raise AssertionError
+
+
+def _every_length() -> Counter[str]:
     """An index file cut at every length, and every sector of it dropped, doubled and taken from the next."""
-    disk, _ = _index(1, 0, 500)
+    disk, _ = _index(1, 0, SMALL)
     original = _bytes(disk, INDEX)
     counts: Counter[str] = Counter()
     for length in range(len(original)):
@@ -64,7 +80,7 @@ def every_length() -> Counter[str]:
 
 def _collection(seed: int, changes: int = 9) -> Any:
     disk = testing.disk(seed)
-    with testing.small_graphs(), testing.mounted(disk):
+    with testing.small_graphs(), testing.small_indexes(8), testing.mounted(disk):
         cases = workload.create(COLLECTION)
         for change, _ in workload.history(seed, changes):
             cases = workload.apply(cases, change)
@@ -83,16 +99,16 @@ def _files(disk: Any) -> list[str]:
 def _index(seed: int, form: int, rows: int) -> tuple[Any, np.ndarray[Any, Any]]:
     disk = testing.disk(seed)
     vectors = np.random.default_rng(form).standard_normal((rows, DIM)).astype(np.float32)
-    with testing.mounted(disk):
+    with testing.mounted(disk), testing.small_indexes():
         osler.Index.build(vectors, metric="l2", **EVERY[form].options).save(INDEX)
     return disk, vectors
 
 
 def _of_index(seed: int, form: int) -> Counter[str]:
     rng = np.random.default_rng(seed)
-    disk, vectors = _index(seed, form, int(rng.choice([70, 2_100], p=[0.9, 0.1])))
+    disk, vectors = _index(seed, form, int(rng.choice([SMALL, 2_100], p=[0.9, 0.1])))
     original = _bytes(disk, INDEX)
-    with testing.mounted(disk):
+    with testing.mounted(disk), testing.small_indexes():
         queries = vectors[:4] + 0.1
         index = osler.Index.open(INDEX)
         right = [index.search(queries, 5, exact=exact) for exact in (False, True)]
@@ -121,7 +137,7 @@ def _of_collection(seed: int, changes: int) -> Counter[str]:
     original = _bytes(disk, path)
     counts = _flip(disk, COLLECTION, file, original, rng)
     counts += _others(disk, COLLECTION, file, original, rng)
-    with testing.small_graphs(), testing.mounted(disk):
+    with testing.small_graphs(), testing.small_indexes(8), testing.mounted(disk):
         with osler.Collection.open(COLLECTION) as cases:
             right = workload.held(cases)
         for _ in range(10):
@@ -145,9 +161,9 @@ def _bytes(disk: Any, path: str) -> bytes:
 def _flip(disk: Any, path: str, file: str | None, original: bytes, rng: np.random.Generator) -> Counter[str]:
     bits = 8 * len(original)
     # The more there are the longer each takes, as everything is read each time.
-    count = max(200, min(FLIPS, FLIPS * 50_000 // len(original)))
-    start = int(rng.integers(0, max(bits - count, 1)))
-    done = disk.check_flips(path, file, start, start + count)
+    share = max(200, min(FLIPS, FLIPS * 50_000 // len(original)))
+    start = int(rng.integers(0, max(bits - share, 1)))
+    done = disk.check_flips(path, file, start, start + share)
     return Counter({UNIT: done, "flipped bits": done})
 
 

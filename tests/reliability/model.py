@@ -23,6 +23,8 @@ SIZES_AT_START = [0, 1, 60, 400, 1_950, 2_100, 3_000, 6_000]
 LARGEST = 20_000
 EXACT_QUERIES = 12
 CHANGES = 30
+# Times the mean error that the worst row may be off.
+FURTHEST = 5
 
 
 def piece(seed: int) -> Counter[str]:
@@ -100,6 +102,8 @@ class _Model:
         off = np.linalg.norm(stored - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
         allowed = 1e-6 if self.form.error == 0 else self.form.error
         assert off.mean() <= allowed, f"{where}: rows are {off.mean():.2g} off, not {allowed}"
+        # Another row's vector is further off than what any code leaves of one's own.
+        assert off.max() <= min(FURTHEST * allowed, 1), f"{where}: row {keys[off.argmax()]} is {off.max():.2g} off"
         queries = self.rng.standard_normal((EXACT_QUERIES, DIM)).astype(np.float32)
         k = int(self.rng.integers(1, 30))
         # Codes of few bits score rows otherwise than what they stand for does, so that the order is another.

@@ -159,7 +159,7 @@ def seen(bug: str) -> str | None:
         with plant():
             try:
                 piece(seed)
-            except Exception as error:
+            except AssertionError as error:
                 return f"{type(error).__name__}: {error}"
         seed += 1
     return None

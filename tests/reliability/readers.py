@@ -24,6 +24,9 @@ SIZES = {"quick": 200, "ci": 3_000, "full": 100_000}
 CHANGES = 60
 READERS = 3
 LOOKS = 4
+# States after which a reader has all that it keeps, and what it may take besides.
+WARM = 4
+GROWTH_BYTES = 24 << 20
 
 
 def piece(seed: int) -> Counter[str]:
@@ -35,17 +38,7 @@ def piece(seed: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     _ask(lambda: workload.create(path).close())
     readers = [_fork(lambda at=at: _read(seed, at, path, log, folder / f"reader-{at}")) for at in range(READERS)]
-    problem = None
-    while problem is None:
-        writer = _fork(lambda: _write(seed, path, log))
-        deadline = time.monotonic() + float(rng.uniform(0.05, 0.4))
-        while time.monotonic() < deadline and os.waitpid(writer, os.WNOHANG) == (0, 0):
-            time.sleep(0.01)
-        try:
-            os.kill(writer, signal.SIGKILL)
-            os.waitpid(writer, 0)
-        except (ProcessLookupError, ChildProcessError):
-            break
+    while _killed(_fork(lambda: _write(seed, path, log)), float(rng.uniform(0.05, 0.4)), f"seed {seed}"):
         counts["writers killed"] += 1
     (folder / "stop").touch()
     for at, reader in enumerate(readers):
@@ -60,6 +53,22 @@ def piece(seed: int) -> Counter[str]:
     shutil.rmtree(folder)
     counts["changes"] += CHANGES
     return counts
+
+
+def _killed(writer: int, seconds: float, where: str) -> bool:
+    """Kill a process after some time; False if it had ended by then, as it should."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        child, status = os.waitpid(writer, os.WNOHANG)
+        if child:
+            assert os.waitstatus_to_exitcode(status) == 0, f"{where}: the writer failed by itself"
+            return False
+        time.sleep(0.01)
+    os.kill(writer, signal.SIGKILL)
+    _, status = os.waitpid(writer, 0)
+    ended = os.waitstatus_to_exitcode(status)
+    assert ended in (0, -signal.SIGKILL), f"{where}: the writer failed by itself"
+    return ended != 0
 
 
 def _history(seed: int) -> Iterator[tuple[workload.Change, workload.Model]]:
@@ -102,7 +111,7 @@ def _read(seed: int, number: int, path: Path, log: Path, answer: Path) -> None:
     rng = np.random.default_rng((seed, number))
     answers = states = 0
     said = ""
-    descriptors = None
+    descriptors = memory = 0
     with testing.small_graphs():
         while not said and not (answer.parent / "stop").exists():
             first = _acknowledged(log)
@@ -135,9 +144,13 @@ def _read(seed: int, number: int, path: Path, log: Path, answer: Path) -> None:
             cases.close()
             del cases
             open_now = len(os.listdir("/proc/self/fd"))
-            descriptors = open_now if descriptors is None else descriptors
-            if open_now > descriptors + 8:
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+            if states == WARM:
+                descriptors, memory = open_now, resident
+            if states > WARM and open_now > descriptors + 8:
                 said = f"{open_now} descriptors are open, {descriptors} were"
+            if states > WARM and resident > memory + GROWTH_BYTES:
+                said = f"{resident} bytes are in memory, {memory} were"
     answer.write_text(said or f"ok {answers} {states}")
 
 

@@ -28,6 +28,16 @@ def mounted(disk: Any) -> Iterator[None]:
 
 
 @contextmanager
+def small_indexes(rows: int = 24) -> Iterator[None]:
+    """Let an index of so many rows have a graph and codes."""
+    native.lower_exact_below(rows)
+    try:
+        yield
+    finally:
+        native.lower_exact_below()
+
+
+@contextmanager
 def small_graphs(outside: int = 12) -> Iterator[None]:
     """Let graphs be saved for a few rows, and segments be written together when there are a few."""
     with ExitStack() as stack:

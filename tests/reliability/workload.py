@@ -58,7 +58,8 @@ def plan(rng: np.random.Generator, model: Model, erasing: bool = True) -> Change
     if kind == "update":
         return "update", (str(rng.choice(there)), _columns(rng))
     if kind in ("delete", "erase"):
-        if rng.random() < 0.2:
+        # A condition may only name a column that was set.
+        if rng.random() < 0.2 and any("site" in item.columns for item in model.values()):
             return kind, ("where", str(rng.choice(SITES)))
         return kind, ("keys", rng.choice(KEYS, int(rng.integers(1, 4)), replace=False).tolist())
     return str(kind), None

@@ -41,24 +41,6 @@ pub struct Outcomes {
 /// Told of the bytes of a file, and of its use as a function that it must call once.
 pub type Measure<'a> = dyn FnMut(usize, &mut dyn FnMut()) -> std::result::Result<(), String> + 'a;
 
-const SECTIONS: [&str; 15] = [
-    "vectors",
-    "item-tables",
-    "item-table-ends",
-    "item-keys",
-    "item-key-ends",
-    "item-key-hashes",
-    "item-contents",
-    "item-ids",
-    "part-items",
-    "part-kinds",
-    "part-places",
-    "part-ids",
-    "tombstones",
-    "locators",
-    "locator-rows",
-];
-
 fn made(base: &[u8], loose: &Loose, stream: &mut Stream) -> Vec<u8> {
     match stream.below(8) {
         0..=2 => spoil(base, stream),
@@ -129,14 +111,16 @@ fn used(target: Target, bytes: &[u8]) -> Result<()> {
         }
         Target::Segment => {
             let reader = Reader::new(Map::owned(bytes, "the file"))?;
-            for name in SECTIONS {
+            for name in Column::names() {
                 let column = Column::named(name)?;
                 if !column.is_in(&reader) {
                     continue;
                 }
                 let (rows, _) = column.shape(&reader)?;
                 column.range(&reader, 0, rows)?;
-                column.gather(&reader, &[0, rows as u64 / 2])?;
+                if rows > 0 {
+                    column.gather(&reader, &[0, rows as u64 / 2])?;
+                }
             }
             Ok(())
         }

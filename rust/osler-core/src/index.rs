@@ -23,7 +23,7 @@ use crate::measure::{measure, measure_rows, sample};
 use crate::pool::{Control, Pool, ProcessLock};
 use crate::query::{self, Answers, Ask};
 use crate::select::{RowSet, SetOnce};
-use crate::state::{EXACT_BELOW, Params, State};
+use crate::state::{Params, State, exact_below};
 use crate::stored;
 
 /// Deleted rows are dropped when they are more than one in this many.
@@ -213,7 +213,7 @@ impl Index {
     ) -> Result<Vec<u64>> {
         self.write(control, |state| {
             let keys = checked_keys(state, vectors.len() / state.params.dim, keys)?;
-            if state.live() + keys.len() < EXACT_BELOW {
+            if state.live() + keys.len() < exact_below() {
                 append(state, &mut vectors, &keys, false)?;
                 return Ok(keys);
             }
@@ -231,7 +231,7 @@ impl Index {
         let state = self.state.load();
         let linked = match state.is_linked() {
             true => count,
-            false if state.live() + count < EXACT_BELOW => 0,
+            false if state.live() + count < exact_below() => 0,
             false => state.live() + count,
         };
         let scored = linked.saturating_mul(ROWS_PER_LINKED);

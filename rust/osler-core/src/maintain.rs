@@ -18,7 +18,7 @@ use crate::quantize::{Method, Quantizer};
 use crate::queue::MAX_ROWS;
 use crate::random::Stream;
 use crate::select::RowSet;
-use crate::state::{EXACT_BELOW, Params, Renumbering, State};
+use crate::state::{Params, Renumbering, State, exact_below};
 
 /// Rows are inserted in random order from this many on, so that early batches see all of the data.
 const SHUFFLE_FROM: usize = 1000;
@@ -248,7 +248,7 @@ fn connect(state: &mut State, scratches: &Scratches) -> Result<()> {
 pub(crate) fn compacted(state: &State, scratches: &Scratches, control: &Control) -> Result<State> {
     let new_row = repair::renumber(state.rows(), |row| state.is_live(row));
     let mut next = State::empty(state.params);
-    let few = state.live() < EXACT_BELOW;
+    let few = state.live() < exact_below();
     if state.bare == 0 {
         next.vectors = state.vectors.kept(&new_row, state.spooled > 0)?;
         next.spooled = if state.spooled > 0 {

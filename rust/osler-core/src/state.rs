@@ -18,7 +18,28 @@ use crate::select::RowSet;
 use crate::vectors::{Codes, Keep, Probe, Vectors};
 
 /// Below this many live rows every search is exact and no graph is kept.
-pub const EXACT_BELOW: usize = 2000;
+const EXACT_BELOW: usize = 2000;
+
+/// What stands in the place of [`EXACT_BELOW`], so that files of every kind are small in tests.
+#[cfg(any(test, feature = "testing"))]
+static LOWERED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(EXACT_BELOW);
+
+/// Lets indexes of so many rows have a graph; None: as in a build for use.
+#[cfg(any(test, feature = "testing"))]
+pub fn lower(rows: Option<usize>) {
+    LOWERED.store(
+        rows.unwrap_or(EXACT_BELOW),
+        std::sync::atomic::Ordering::SeqCst,
+    );
+}
+
+/// Below this many live rows every search is exact and no graph is kept.
+pub fn exact_below() -> usize {
+    #[cfg(any(test, feature = "testing"))]
+    return LOWERED.load(std::sync::atomic::Ordering::SeqCst);
+    #[cfg(not(any(test, feature = "testing")))]
+    EXACT_BELOW
+}
 
 /// Full vectors that are kept on disk are written there once so many bytes of new ones have come, or this share of those
 /// on disk, so that a stream of small additions does not write all of them anew each time.

@@ -206,6 +206,8 @@ impl Huge {
         /// The usual size of a huge page.
         const PAGE: usize = 2 << 20;
         let map = memmap2::MmapMut::map_anon(bytes.checked_add(PAGE)?).ok()?;
+        #[cfg(any(test, feature = "testing"))]
+        super::testing::MAPPED.fetch_add(bytes, std::sync::atomic::Ordering::SeqCst);
         let start = map.as_ptr().align_offset(PAGE).min(PAGE);
         // Advice only: without huge pages the same memory is slower.
         #[cfg(target_os = "linux")]

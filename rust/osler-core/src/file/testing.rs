@@ -1,12 +1,17 @@
 //! Files that are wrong in ways that a fuzzer finds: any bytes, or whole files whose sections say what they must not. For
 //! tests only.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::header::{BLOCKS, CHECKSUM, ID, LENGTH, ROOT, SECTIONS, TABLE};
 use super::map::Map;
 use super::shape::Shape;
 use super::{ENTRY, PAGE, Reader, Section, to_bytes};
 use crate::error::Result;
 use crate::random::Stream;
+
+/// Bytes that were ever taken in huge pages, which no allocator counts.
+pub static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// A file as sections that can be changed.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::graph::search::Effort;
 use crate::select::RowSet;
-use crate::state::{EXACT_BELOW, State};
+use crate::state::{State, exact_below};
 use crate::vectors::Keep;
 
 /// A call's options, checked against a snapshot.
@@ -93,7 +93,7 @@ impl<'a> Plan<'a> {
     }
 
     fn way(state: &State, ask: &Ask<'_>, candidates: usize) -> Way {
-        if ask.exact || state.live() < EXACT_BELOW {
+        if ask.exact || state.live() < exact_below() {
             return Way::Exact;
         }
         let ef = match ask.ef {

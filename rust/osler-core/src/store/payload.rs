@@ -89,6 +89,12 @@ enum Content {
 }
 
 impl Column {
+    /// Names of all sorts.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        COLUMNS.iter().map(|column| kind::name(column.0))
+    }
+
     /// The sort of section that has a name.
     ///
     /// # Errors
