@@ -245,3 +245,97 @@ def test_files_are_private_whatever_the_umask(
     for path in paths:
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == (0o700 if path.is_dir() else 0o600), path.name
+
+
+def test_an_interrupt_after_a_commit_loses_nothing(cases: osler.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    from osler.collection.handle import Handle
+
+    def interrupted(self: Handle) -> None:
+        if self.snapshot.state is not self.store.state:
+            raise KeyboardInterrupt
+
+    path = cases.path
+    for number in range(4):
+        cases.add_vectors([f"k{number}"], np.eye(8)[number : number + 1])
+    changes = (
+        lambda: cases.add_vectors(["late"], np.eye(8)[4:5]),
+        lambda: cases.compact(),
+        lambda: cases.delete("k0"),
+        lambda: cases.erase("k1"),
+    )
+    for number, change in enumerate(changes):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Handle, "_take_up", interrupted)
+            change()
+        # What was committed is the ground for what comes next, and every listed file is named by it.
+        cases.add_vectors([f"after-{number}"], np.eye(8)[5:6])
+        state = cases._handle.store.state
+        named = {entry["file"] for entry in cases._handle.store.manifest["segments"]}
+        assert named == {name for name in state.files if name.startswith("segments/")}
+    cases.erase("late")
+    cases.close()
+    files = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+    assert b"late" not in files and b"k1" not in files
+    with osler.Collection.open(path) as again:
+        again.verify()
+        assert again.keys() == ["k2", "k3", *(key for key in again if key.startswith("after"))]
+
+
+def test_closing_waits_for_a_change_and_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osler.collection.handle._WORTH_SAVING", 4)
+    for trial in range(8):
+        path = tmp_path / f"{trial}.osler"
+        cases = osler.Collection.create(path, dim=8)
+        cases.add_vectors([f"k{number}" for number in range(6)], np.eye(8)[:6])
+        done: list[str] = []
+
+        def add(cases: osler.Collection = cases, done: list[str] = done) -> None:
+            try:
+                for number in range(20):
+                    cases.add_vectors([f"new-{number}"], np.eye(8)[6:7])
+                    done.append(f"new-{number}")
+            except osler.Error as error:
+                assert error.code == "closed"
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        while len(done) < trial % 5:
+            pass
+        cases.close()
+        thread.join()
+        with osler.Collection.open(path) as again:
+            again.verify()
+            assert set(done) <= set(again.keys())
+
+
+def test_a_read_while_it_is_closed_is_whole_or_says_closed(tmp_path: Path) -> None:
+    for trial in range(8):
+        cases = osler.Collection.create(tmp_path / f"{trial}.osler", dim=8)
+        cases.add_vectors(["a", "b"], np.eye(8)[:2])
+        seen: list[Any] = []
+
+        def read(cases: osler.Collection = cases, seen: list[Any] = seen) -> None:
+            try:
+                while True:
+                    seen.append((len(cases), cases.keys(), len(cases.search(vector=np.eye(8)[0])), cases.info().items))
+            except osler.Error as error:
+                seen.append(error.code)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        while len(seen) < 1 + trial % 4:
+            pass
+        cases.close()
+        thread.join()
+        assert seen.pop() == "closed"
+        assert all(one == (2, ["a", "b"], 2, 2) for one in seen)
+
+
+def test_a_failed_opening_keeps_no_lock(cases: osler.Collection) -> None:
+    path = cases.path
+    cases.close()
+    with pytest.raises(ValueError, match="takes no encoder") as failure:
+        osler.Collection.open(path, mode="a", encoder="reference")
+    # The error is held, and with it whatever its traceback holds.
+    osler.Collection.open(path, mode="a").close()
+    assert failure.value

@@ -1,6 +1,6 @@
-"""R4, R5. Damage: every bit of every file of a small collection and of an index of each form, graph and codes and all,
-flipped, and larger damage, cuts, growth, sectors lost, doubled, swapped and taken from another file. Each is refused and named, and no
-answer is wrong."""
+"""R4, R5. Damage: every bit of every file of a small collection and of an index of each form, graph and codes and
+all, flipped, and larger damage, cuts, growth, sectors lost, doubled, swapped and taken from another file. Each is
+refused and named, and no answer is wrong."""
 
 from __future__ import annotations
 

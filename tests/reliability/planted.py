@@ -78,9 +78,9 @@ def _deleted_found_by_graphs() -> Any:
 
 def _ids_used_again() -> Any:
     def make(real: Any) -> Any:
-        def commit(self: Any, changes: Any, *rest: Any, **options: Any) -> Any:
+        def commit(self: Any, parent: Any, changes: Any, *rest: Any, **options: Any) -> Any:
             kept = {name: value for name, value in changes.items() if name != "next_item"}
-            return real(self, kept, *rest, **options)
+            return real(self, parent, kept, *rest, **options)
 
         return commit
 

@@ -59,6 +59,7 @@ fn commit(store: &Store, number: u64) -> Result<(), Error> {
     let files = snapshot.manifest().files.keys();
     let drop = files.take(usize::from(number > 2)).cloned().collect();
     let change = Change {
+        parent: Some(snapshot.manifest().number),
         state: state(number),
         new,
         drop,
@@ -73,6 +74,7 @@ fn erase(store: &Store, number: u64) -> Result<(), Error> {
     let payload = payload(number, 0);
     let name = format!("segments/{:032x}.part", store.random()?);
     let change = Change {
+        parent: Some(snapshot.manifest().number),
         state: state(number),
         new: BTreeMap::from([(name, New::Sections(vec![section(&payload)]))]),
         drop: snapshot.manifest().files.keys().cloned().collect(),

@@ -551,9 +551,7 @@ class Collection:
         >>> _ = cases.add_vectors(["a", "b"], np.eye(2))
         >>> cases.repair()
         """
-        with self._handle.write_lock:
-            self._handle.check()
-            self._handle.store.check_writable()
+        with self._handle.writing():
             self._handle.repair()
 
     def snapshot(self) -> Collection:
@@ -585,8 +583,9 @@ class Collection:
     def recover(path: str | os.PathLike[str], to: int) -> int:
         """Put the state of an earlier commit in force again, without what was committed after it.
 
-        For a collection whose newest state is damaged and has no copy. Nothing does this by itself. It is a commit of its
-        own, so that the states between are there as long as `states` lists them. What was erased does not come back.
+        For a collection whose newest state is damaged and has no copy. Nothing does this by itself. It is a commit
+        of its own, so that the states between are there as long as `states` lists them. What was erased does not come
+        back.
 
         Parameters
         ----------
@@ -652,8 +651,7 @@ class Collection:
         return [Hits(snapshot, question, found, searched) for question, found in zip(asked, answers, strict=True)]
 
     def _read(self) -> Snapshot:
-        self._handle.check()
-        return self._handle.snapshot
+        return self._handle.read()
 
     def _column(self, column: str) -> Any:
         snapshot = self._read()

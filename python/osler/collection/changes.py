@@ -38,10 +38,7 @@ def add_vectors(
         raise ValueError(f"on_duplicate is {on_duplicate!r}; choose one of {', '.join(_ON_DUPLICATE)}")
     names = check_keys(keys)
     rows = table_rows(metadata, len(names))
-    with handle.write_lock:
-        handle.check()
-        handle.store.check_writable()
-        snapshot = handle.snapshot
+    with handle.writing() as snapshot:
         owner, found, made = _parts(names, vectors, parts, locators, kind, snapshot.dim, snapshot.metric)
         rows_there = snapshot.find(names)
         present = np.flatnonzero(rows_there >= 0).tolist()
@@ -70,10 +67,7 @@ def update(handle: Handle, key: str, metadata: Mapping[str, Any]) -> None:
     """Set columns of one item; its vectors stay as they are."""
     if not isinstance(metadata, Mapping):
         raise TypeError("metadata must be a dict of columns and values")
-    with handle.write_lock:
-        handle.check()
-        handle.store.check_writable()
-        snapshot = handle.snapshot
+    with handle.writing() as snapshot:
         row = snapshot.row(key)
         if row is None:
             raise KeyError(f"there is no item {key!r} in this collection")
@@ -89,10 +83,7 @@ def delete(handle: Handle, keys: Iterable[str] | None, where: Any) -> int:
     """Delete items by key or condition, and return how many were there."""
     if (keys is None) == (where is None):
         raise ValueError("give exactly one of keys= and where=; nothing was deleted")
-    with handle.write_lock:
-        handle.check()
-        handle.store.check_writable()
-        snapshot = handle.snapshot
+    with handle.writing() as snapshot:
         if keys is None:
             dead = np.flatnonzero(snapshot.select(snapshot.condition(where)))
         else:
@@ -106,11 +97,9 @@ def delete(handle: Handle, keys: Iterable[str] | None, where: Any) -> int:
 
 def compact(handle: Handle) -> None:
     """Write small segments together, and those with many deleted items without them."""
-    with handle.write_lock:
-        handle.check()
-        handle.store.check_writable()
-        runs = compaction.runs(handle.snapshot)
-        if runs or compaction.surviving_tombstones(handle.snapshot, []) is not None:
+    with handle.writing() as snapshot:
+        runs = compaction.runs(snapshot)
+        if runs or compaction.surviving_tombstones(snapshot, []) is not None:
             handle.rewrite(runs)
         handle.tidy()
 

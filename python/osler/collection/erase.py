@@ -26,10 +26,7 @@ def erase(handle: Handle, keys: Iterable[str] | None, where: Any) -> EraseReport
     """Erase items by key or condition; see `osler.Collection.erase`."""
     if (keys is None) == (where is None):
         raise ValueError("give exactly one of keys= and where=; nothing was erased")
-    with handle.write_lock:
-        handle.check()
-        handle.store.check_writable()
-        snapshot = handle.snapshot
+    with handle.writing() as snapshot:
         gone = np.zeros(len(snapshot.live), bool)
         if keys is None:
             rows = _matching(snapshot, where)

@@ -256,7 +256,7 @@ class Graphs:
             new[name] = path
             entries.append({"file": name, **entry})
         entries.sort(key=lambda entry: int(entry["first_part"]))
-        self._store.commit({"graphs": entries}, new, gone)
+        self._store.commit(snapshot.state, {"graphs": entries}, new)
         return True
 
     def stats(self, snapshot: Snapshot) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ import copy
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from osler.collection.graph import Graphs, affected_graphs, graph_without
 from osler.collection.rows import Array, Columns
 from osler.collection.segment import Batch, Place, locator_sections
 from osler.collection.snapshot import Snapshot
-from osler.collection.store import Sections, Store
+from osler.collection.store import Sections, Store, closed
 from osler.errors import CorruptIndexError, EncoderError, Error, ForkedHandleError, FormatVersionError
 
 if TYPE_CHECKING:
@@ -39,14 +40,19 @@ class Handle:
     def __init__(self, path: Path, writable: bool, encoder: Encoder | None = None) -> None:
         self.path = path
         self.store = Store.open(path, writable=writable)
-        self.snapshot = Snapshot(self.store)
-        self.graphs = Graphs(self.store)
         self.write_lock = threading.RLock()
         self._encoder: Encoder | None = None
         self._pid = os.getpid()
         self._open = True
-        if encoder is not None:
-            self._encoder = self._same(encoder)
+        try:
+            self.snapshot = Snapshot(self.store)
+            self.graphs = Graphs(self.store)
+            if encoder is not None:
+                self._encoder = self._same(encoder)
+        except BaseException:
+            # Whoever holds the error holds this too, and with it the lock.
+            self.store.close()
+            raise
 
     @property
     def closed(self) -> bool:
@@ -56,28 +62,60 @@ class Handle:
     def check(self) -> None:
         """Raise where the handle cannot be used."""
         if not self._open:
-            raise Error(f"{self.path.name} was closed; open it again", code="closed")
+            raise closed(self.path)
         if os.getpid() != self._pid:
             raise ForkedHandleError(
                 f"{self.path.name} was opened before a fork; open it again in this process: it can be pickled for that"
             )
 
+    def read(self) -> Snapshot:
+        """Return the state in force, or raise where the handle cannot be used."""
+        # Taken first: what is closed after it was taken can be read all the same.
+        snapshot = self.snapshot
+        self.check()
+        return snapshot
+
+    @contextmanager
+    def writing(self) -> Iterator[Snapshot]:
+        """Hold the writer's place for one change, and give the state in force; raise where nothing can be written."""
+        with self.write_lock:
+            self.check()
+            self.store.check_writable()
+            # An interrupt may have come between a commit and this handle's notice of it.
+            self.store.follow()
+            self._take_up()
+            yield self.snapshot
+
+    def _take_up(self) -> None:
+        if self.snapshot.state is not self.store.state:
+            self.snapshot = Snapshot(self.store, self.snapshot)
+            self.graphs.follow(self.snapshot)
+
     def close(self) -> None:
-        """Save graphs that are worth it, release the lock, and let go of the files; answers keep what they need."""
-        if not self._open:
-            return
-        try:
-            if os.getpid() == self._pid and self.store.writable:
-                self._save_worthwhile()
-        finally:
+        """Save graphs that are worth it, release the lock, and let go of the files; answers keep what they need.
+
+        Waits for a change that another thread is making.
+        """
+        if os.getpid() != self._pid:
+            # The lock may be held by a thread that this process does not have.
             self._open = False
-            if os.getpid() == self._pid:
+            return
+        with self.write_lock:
+            if not self._open:
+                return
+            try:
+                if self.store.writable:
+                    self._save_worthwhile()
+            finally:
+                self._open = False
                 self.store.close()
                 self.snapshot = self.snapshot.emptied()
                 self.graphs = Graphs(self.store)
 
     def _save_worthwhile(self) -> None:
         try:
+            self.store.follow()
+            self._take_up()
             if self.graphs.outside(self.snapshot) >= _WORTH_SAVING:
                 self.save_graphs()
         except (OSError, Error):
@@ -214,8 +252,7 @@ class Handle:
         state |= self._marked(new, dead)
         if not state:
             return
-        self.store.commit(state, new)
-        self.snapshot = Snapshot(self.store, self.snapshot)
+        self._commit(state, new)
 
     def publish_segments(
         self, made: Sequence[compaction.Merged], dead: Array | None, changes: Mapping[str, Any]
@@ -232,8 +269,13 @@ class Handle:
             item, part = item + one.entry["items"], part + one.entry["parts"]
         state = {**changes, "segments": entries, "next_item": item, "next_part": part}
         state |= self._marked(new, dead)
-        self.store.commit(state, new)
-        self.snapshot = Snapshot(self.store, self.snapshot)
+        self._commit(state, new)
+
+    def _commit(self, changes: Mapping[str, Any], new: Mapping[str, Sections | Path], forget: bool = False) -> None:
+        try:
+            self.store.commit(self.snapshot.state, changes, new, forget)
+        finally:
+            self._take_up()
 
     def _marked(self, new: dict[str, Sections | Path], dead: Array | None) -> dict[str, Any]:
         """Add the file that marks item rows as deleted to those of a commit, and return the entry that names it."""
@@ -261,9 +303,7 @@ class Handle:
 
     def rewrite(self, runs: Sequence[tuple[int, int]]) -> None:
         """Write each run of neighbouring segments as one without its deleted items, in one commit."""
-        state, new, drop = self._rewritten(runs, self.snapshot.live)
-        self.store.commit(state, new, drop)
-        self.snapshot = Snapshot(self.store, self.snapshot)
+        self._commit(*self._rewritten(runs, self.snapshot.live))
 
     def publish_without(self, gone: Array) -> None:
         """Commit a state without some item rows, a bool for each, in any file that is left; no older state is.
@@ -276,11 +316,10 @@ class Handle:
         snapshot = self.snapshot
         ends = zip(snapshot.item_offsets, snapshot.item_offsets[1:], strict=False)
         runs = [(at, at + 1) for at, (first, stop) in enumerate(ends) if gone[first:stop].any()]
-        state, new, drop = self._rewritten(runs, snapshot.live & ~gone)
+        state, new = self._rewritten(runs, snapshot.live & ~gone)
         graphs = list(snapshot.manifest["graphs"])
         for entry in affected_graphs(self.store, snapshot, gone):
             graphs.remove(entry)
-            drop.append(entry["file"])
             path = self.store.draft_path()
             try:
                 parts = graph_without(self.path / entry["file"], path, snapshot, gone)
@@ -292,38 +331,30 @@ class Handle:
                 new[name] = path
                 graphs.append({**entry, "file": name, "parts": parts})
         graphs.sort(key=lambda entry: int(entry["first_part"]))
-        try:
-            self.store.commit({**state, "graphs": graphs}, new, drop, forget=True)
-        finally:
-            self.snapshot = Snapshot(self.store, snapshot)
-            self.graphs.follow(self.snapshot)
+        self._commit({**state, "graphs": graphs}, new, forget=True)
 
     def _rewritten(
         self, runs: Sequence[tuple[int, int]], wanted: Array
-    ) -> tuple[dict[str, Any], dict[str, Sections | Path], list[str]]:
+    ) -> tuple[dict[str, Any], dict[str, Sections | Path]]:
         """Return a commit that writes each run of segments as one with the items that are wanted."""
         snapshot = self.snapshot
         entries = list(snapshot.manifest["segments"])
         new: dict[str, Sections | Path] = {}
-        drop: list[str] = []
         ids = compaction.surviving_tombstones(snapshot, runs)
         for start, stop in sorted(runs, reverse=True):
             merged = compaction.merge(snapshot, start, stop, wanted)
-            for entry in entries[start:stop]:
-                drop += [name for name in (entry["file"], entry["locators"]) if name is not None]
             made = []
             if merged.entry is not None:
                 made = [merged.entry | self._listed(new, merged.sections, merged.locators)]
             entries[start:stop] = made
         state: dict[str, Any] = {"segments": entries}
         if ids is not None:
-            drop += snapshot.manifest["tombstones"]
             state["tombstones"] = []
             if len(ids):
                 name = self.store.new_name("tombstones", "tombstones")
                 new[name] = [("tombstones", ids.astype(np.uint64))]
                 state["tombstones"] = [name]
-        return state, new, drop
+        return state, new
 
     def relocate(self, moved: Mapping[str, Place]) -> None:
         """Commit where the files of some items, by key, lie now."""
@@ -337,10 +368,8 @@ class Handle:
         names = {segment: self.store.new_name("locators", "locators") for segment in places}
         entries = snapshot.manifest["segments"]
         changed = [entry | {"locators": names[entry["file"]]} if entry["file"] in names else entry for entry in entries]
-        former = [entry["locators"] for entry in entries if entry["file"] in names and entry["locators"] is not None]
         new = {names[segment]: locator_sections(places[segment]) for segment in places}
-        self.store.commit({"segments": changed}, new, former)
-        self.snapshot = Snapshot(self.store, snapshot)
+        self._commit({"segments": changed}, new)
 
     def save_graphs(self) -> None:
         """Write the graphs of what none of the saved ones has."""

@@ -302,11 +302,11 @@ def add(
             raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, allowed))}")
     handle.store.check_writable()
     _ = handle.encoder
-    kept = tuple(dict.fromkeys([*handle.keep, *keep]))
     opened = open_source(source, keep=keep, metadata=metadata, items=items)
-    check_table(opened.table_cells(), handle.snapshot.types, "the table")
     entries = opened.entries if shard is None else _shard(opened.entries, *shard)
-    with handle.write_lock:
+    with handle.writing() as snapshot:
+        check_table(opened.table_cells(), snapshot.types, "the table")
+        kept = tuple(dict.fromkeys([*handle.keep, *keep]))
         changes = {"policy": policy(kept)} if kept != handle.keep else {}
         run = _Run(handle, opened, on_error, on_duplicate, handle.columns(), changes)
         if handle.snapshot.manifest["secret_check"] is not None and entries:

@@ -30,12 +30,10 @@ def merge(handle: Handle, path: Path, on_duplicate: str) -> AddReport:
     """Add the live items of the collection at `path`, all or none of them."""
     if on_duplicate not in _ON_DUPLICATE:
         raise ValueError(f"on_duplicate is {on_duplicate!r}; choose one of {', '.join(_ON_DUPLICATE)}")
-    with handle.write_lock:
-        handle.check()
-        handle.store.check_writable()
+    with handle.writing() as own:
         store = Store.open(path, writable=False)
         try:
-            other, own = Snapshot(store), handle.snapshot
+            other = Snapshot(store)
             _check(handle, store, other)
             rows = own.find(other.keys)
             present = np.flatnonzero(rows >= 0)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from osler import _native
-from osler.errors import CorruptIndexError, Error, ReadOnlyError
+from osler.errors import CorruptIndexError, Error, InternalError, ReadOnlyError
 
-__all__ = ["Sections", "Store"]
+__all__ = ["Sections", "Store", "closed"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -34,10 +34,7 @@ class Store:
     Attributes
     ----------
     path : Path
-    state : _native.State
-        The state in force; its files stay in place as long as somebody holds it.
-    manifest : dict
-        What that state says; never changed in place.
+    id : str
     writable : bool
     """
 
@@ -47,7 +44,13 @@ class Store:
         self.writable = writable
         self._native = native
         self._frozen = False
-        self._follow()
+        self._held: tuple[_native.State, dict[str, Any]] | None = None
+        self.follow()
+        missing = _named(self.manifest) - self.state.files.keys()
+        if missing:
+            problem = f"it names {min(missing)}, which it does not list"
+            finding = {"file": f"manifests/{self.state.number:020}.manifest", "section": "state", "offset": 0}
+            raise self.damage([finding | {"problem": problem}])
 
     @classmethod
     def create(cls, path: Path, state: Mapping[str, Any]) -> Store:
@@ -71,9 +74,20 @@ class Store:
             raise _absent(path) from None
 
     @property
-    def commit_number(self) -> int:
-        """Number of the commit in force."""
-        return self.state.number
+    def state(self) -> _native.State:
+        """The state in force; its files stay in place as long as somebody holds it."""
+        return self._now[0]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What that state says; never changed in place."""
+        return self._now[1]
+
+    @property
+    def _now(self) -> tuple[_native.State, dict[str, Any]]:
+        if self._held is None:
+            raise closed(self.path)
+        return self._held
 
     def frozen(self) -> Store:
         """Return a store of the state in force that follows no later one and writes nothing."""
@@ -86,31 +100,33 @@ class Store:
         self.writable = False
         if not self._frozen:
             self._native.close()
-        del self.state
+        self._held = None
 
     def check_writable(self) -> None:
         """Raise unless a commit may be tried."""
         if self._frozen:
             raise ReadOnlyError(f"this is a snapshot of {self.path.name}, which does not change; change the collection")
+        if self._held is None:
+            raise closed(self.path)
         self._native.check_writable()
 
     def commit(
         self,
+        parent: _native.State,
         changes: Mapping[str, Any],
         new: Mapping[str, Sections | Path],
-        drop: Sequence[str] = (),
         forget: bool = False,
     ) -> None:
-        """Publish one new state, durable when this returns.
+        """Publish one new state, durable when this returns; it lists the files that its entries name, and no others.
 
         Parameters
         ----------
+        parent : _native.State
+            The state that the changes were made of; refused where another one is in force.
         changes : mapping
-            Entries of the manifest that differ from those in force.
+            Entries of the manifest that differ from its own.
         new : mapping of str to sections or Path
             Files by their name in the directory; a path is one that `draft_path` gave.
-        drop : sequence of str
-            Names that the new state no longer lists.
         forget : bool
             No earlier state may be kept, nor what only it lists.
 
@@ -118,17 +134,20 @@ class Store:
         ------
         Error
             Nothing was published: code ``disk_full`` where the device is full. The handle refuses to write from then
-            on.
+            on. With code ``stale`` it does not.
         CommitUnknownError
             The state was published and may or may not survive; opening again tells.
         """
-        manifest = {**self.manifest, **changes}
+        manifest = {**json.loads(parent.content), **changes}
         files = {name: str(value) if isinstance(value, Path) else list(value) for name, value in new.items()}
+        named, listed = _named(manifest), parent.files.keys()
+        if named - listed != files.keys():
+            raise InternalError(f"the files of a change to {self.path.name} are not those that it names; report it")
         try:
             with _clear_errors():
-                self._native.commit(_encode(manifest), files, list(drop), forget)
+                self._native.commit(parent.number, _encode(manifest), files, sorted(listed - named), forget)
         finally:
-            self._follow()
+            self.follow()
 
     def new_name(self, folder: str, ending: str) -> str:
         """Return a name for a file that no file has or had."""
@@ -160,7 +179,7 @@ class Store:
         derived = {finding["file"] for finding in findings if finding["file"].startswith("graphs/")}
         if derived:
             kept = [entry for entry in self.manifest["graphs"] if entry["file"] not in derived]
-            self.commit({"graphs": kept}, {}, sorted(derived))
+            self.commit(self.state, {"graphs": kept}, {})
         return [finding for finding in findings if finding["file"] not in derived]
 
     @staticmethod
@@ -181,9 +200,25 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise _absent(path) from None
 
-    def _follow(self) -> None:
-        self.state = self._native.state()
-        self.manifest: dict[str, Any] = json.loads(self.state.content)
+    def follow(self) -> None:
+        """Take up the state in force, also after a commit whose call was interrupted once it was made."""
+        if self._frozen:
+            return
+        state = self._native.state()
+        if self._held is None or self._held[0].number != state.number:
+            self._held = state, json.loads(state.content)
+
+
+def closed(path: Path) -> Error:
+    """Return the error for the use of a collection that was closed."""
+    return Error(f"{path.name} was closed; open it again", code="closed")
+
+
+def _named(manifest: Mapping[str, Any]) -> set[str]:
+    """Return the files that a state's entries name."""
+    segments = manifest["segments"]
+    named = {name for entry in segments for name in (entry["file"], entry["locators"]) if name is not None}
+    return named | {entry["file"] for entry in manifest["graphs"]} | set(manifest["tombstones"])
 
 
 def _absent(path: Path) -> FileNotFoundError:

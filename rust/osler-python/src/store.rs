@@ -135,16 +135,19 @@ impl Store {
     ///
     /// Parameters
     /// ----------
+    /// parent : int
+    ///     Number of the state that this one follows.
     /// state : bytes
     /// new : dict of str to (str or list of (str, value))
     ///     Files by name: the path of a draft, or sections, each with bytes, an array, or a list of (File, rows).
     /// drop : list of str
     /// forget : bool
     ///     No earlier state may be kept, nor what only it lists.
-    #[pyo3(signature = (state, new, drop, forget=false))]
+    #[pyo3(signature = (parent, state, new, drop, forget=false))]
     fn commit(
         &self,
         py: Python<'_>,
+        parent: u64,
         state: &[u8],
         new: &Bound<'_, PyDict>,
         drop: Vec<String>,
@@ -174,6 +177,7 @@ impl Store {
                 new.insert(name.clone(), New::Sections(sections));
             }
             let change = Change {
+                parent: Some(parent),
                 state: state.to_vec(),
                 new,
                 drop,

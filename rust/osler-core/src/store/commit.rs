@@ -28,6 +28,8 @@ pub enum New<'a> {
 /// What a commit changes.
 #[derive(Default)]
 pub struct Change<'a> {
+    /// Number of the state that this was made of, where no other may be in force.
+    pub parent: Option<u64>,
     /// The owner's part of the manifest.
     pub state: Vec<u8>,
     /// New files by their names.
@@ -42,7 +44,8 @@ impl Store {
     /// Publishes one new state, durable when this returns.
     ///
     /// # Errors
-    /// [`Error::Refused`] with code `read_only` or `write_failed` if nothing can be written; [`Error::Io`] and
+    /// [`Error::Refused`] with code `read_only` or `write_failed` if nothing can be written, with `stale` if another state
+    /// than the change's parent is in force; [`Error::Io`] and
     /// [`Error::Locked`]: nothing was published, and this handle writes no more; [`Error::CommitUnknown`]: it was, and
     /// may or may not survive. [`Error::Refused`] with code `not_erased`: it was, and something that must be forgotten
     /// could not be removed.
@@ -53,6 +56,18 @@ impl Store {
             if !is_listable(name) || former.manifest.files.contains_key(name) {
                 return Err(Error::input(format!("{name} is no name for a new file")));
             }
+        }
+        if change
+            .parent
+            .is_some_and(|parent| parent != former.manifest.number)
+        {
+            return Err(Error::Refused {
+                code: "stale",
+                message: format!(
+                    "{} was changed meanwhile, and nothing of this change was written; try again",
+                    name_of(&self.root)
+                ),
+            });
         }
         let number = former.manifest.number + u64::from(!planted(Bug::NumberUsedAgain));
         let oldest = match change.forget {
@@ -270,7 +285,8 @@ impl Store {
         let another = match Map::read(&*self.storage, &path).and_then(Reader::new) {
             Ok(reader) => reader.root() != hash,
             Err(Error::Io { source, .. }) => source.kind() == ErrorKind::NotFound,
-            Err(_) => false,
+            // Bytes that are no manifest are not ours.
+            Err(_) => true,
         };
         if !another {
             return Err((Error::io("publish", &self.root, error), true));
