@@ -31,7 +31,9 @@ class Limits:
     text_bytes : int
         UTF-8 bytes of one text.
     metadata_row_bytes : int
-        UTF-8 bytes of one row of metadata as JSON.
+        Bytes of the values of one row of metadata, text as UTF-8 and all else as 8 each.
+    metadata_columns : int
+        Columns of a collection.
     """
 
     pixels_per_frame: int = 200_000_000
@@ -42,6 +44,7 @@ class Limits:
     element_bytes: int = 256 << 20
     text_bytes: int = 1 << 20
     metadata_row_bytes: int = 64 << 10
+    metadata_columns: int = 2_000
 
 
 def _limits() -> Limits:

@@ -100,3 +100,28 @@ def test_building_again_changes_nothing(run: Any, copy: Path, pictures: Path, ti
         assert result.stdout.splitlines()[1].split(",")[:3] == ["0", "2", "7"]
     assert run("query", copy, "--text", "magnetic resonance", "--format", "csv").stdout == before
     assert run("index", "verify", copy).exit_code == 0
+
+
+def test_a_build_does_not_touch_what_another_made_meanwhile(
+    run: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from osler.cli import index
+
+    out = tmp_path / "a.osler"
+    load = index.load_encoder
+
+    def slow(*arguments: Any) -> Any:
+        # Between the look whether there is something and the making of it another process makes it.
+        osler.Collection.create(out, dim=4).close()
+        return load(*arguments)
+
+    monkeypatch.setattr(index, "load_encoder", slow)
+    result = run("index", "build", pictures, "-o", out)
+    assert result.exit_code != 0 and "exists" in result.stderr
+    with osler.Collection.open(out) as cases:
+        assert len(cases) == 0 and cases.dim == 4
+
+
+def test_a_secret_is_not_ignored_where_there_is_one(run: Any, copy: Path, pictures: Path, tmp_path: Path) -> None:
+    result = run("index", "build", pictures, "-o", copy, "--resume", "--secret", tmp_path / "other.secret")
+    assert result.exit_code == 2 and "--secret is for a new collection" in result.stderr

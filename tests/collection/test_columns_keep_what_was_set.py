@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import json
+import struct
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from osler.collection.columns import Column, Table
 from osler.items import Locator, Part
 
 ROWS: list[dict[str, Any]] = [
@@ -240,3 +244,78 @@ def test_rows_come_back_from_their_file_as_they_went(rows: list[dict[str, Any]])
 def test_pandas_and_arrow_are_only_needed_by_those_who_pass_them() -> None:
     assert hasattr(pa.table({"a": [1]}), "__arrow_c_stream__")
     assert hasattr(pd.DataFrame({"a": [1]}), "__arrow_c_stream__")
+
+
+def test_values_at_the_ends_of_what_python_has_come_back(cases: osler.Collection) -> None:
+    rows = [
+        {"when": datetime.datetime.min, "day": datetime.date.min, "n": 2**63 - 1},
+        {"when": datetime.datetime.max, "day": datetime.date.max, "n": -(2**63)},
+        {"when": datetime.datetime(4000, 1, 1), "day": datetime.date(9999, 12, 31)},
+    ]
+    cases.add_vectors(["a", "b", "c"], None, metadata=rows)
+    with osler.Collection.open(cases.path) as again:
+        assert [hit.metadata for hit in again.get(["a", "b", "c"])] == rows
+        assert again.count("when > TIMESTAMP '3999-01-01 00:00:00'") == 2
+
+
+def test_times_of_numpy_and_pandas_are_times(cases: osler.Collection) -> None:
+    time = datetime.datetime(2024, 5, 31, 12, 0, 1, 5)
+    rows = [{"t": np.datetime64(time, unit)} for unit in ("us", "ns")]
+    rows += [{"t": pd.Timestamp(time)}, {"t": pd.NaT}, {"t": np.datetime64("NaT")}]
+    cases.add_vectors(list("abcde"), None, metadata=rows)
+    assert [hit.metadata["t"] for hit in cases.get(list("abcde"))] == [time, time, time, None, None]
+    with pytest.raises(ValueError, match="column 't' holds a timedelta64"):
+        cases.add_vectors(["f"], None, metadata=[{"t": np.timedelta64(1, "ns")}])
+
+
+def test_whole_numbers_that_no_fraction_stands_beside_are_refused(cases: osler.Collection) -> None:
+    cases.add_vectors(["a"], None, metadata=[{"id": 2**53 + 1}])
+    for row in ({"id": 0.5}, {"id": 1.0}):
+        with pytest.raises(ValueError, match=r"column 'id' holds a whole number beyond 2\*\*53"):
+            cases.add_vectors(["b"], None, metadata=[row])
+    cases.add_vectors(["c"], None, metadata=[{"f": 0.5}])
+    with pytest.raises(ValueError, match="column 'f'"):
+        cases.add_vectors(["d"], None, metadata=[{"f": 2**60}])
+    assert cases.count(f"id = {2**53 + 1}") == 1
+    assert len(cases) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"l": ["x" * 70_000]}], "exceeds 65536 bytes"),
+        ([{"s": "é" * 40_000}], "exceeds 65536 bytes"),
+        ([{"s": "\ud800"}], "column 's' holds half of a surrogate pair"),
+        ([{"\ud800": 1}], "name of a metadata column holds half"),
+        ([{f"column {number}": 1 for number in range(2_001)}], "more than 2000 columns"),
+    ],
+)
+def test_what_could_not_be_read_again_is_refused_before_it_is_written(
+    rows: Any, message: str, cases: osler.Collection
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        cases.add_vectors(["a"], None, metadata=rows)
+    assert len(cases) == 0 and cases.schema == {}
+
+
+def test_a_table_too_large_to_be_read_is_not_written(cases: osler.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osler.collection.columns._MOST_BYTES", 100_000)
+    with pytest.raises(ValueError, match="metadata of 3 rows together is"):
+        cases.add_vectors(list("abc"), None, metadata=[{"s": "x" * 40_000}] * 3)
+    cases.add_vectors(["a"], None, metadata=[{"s": "x" * 40_000}])
+    assert cases["a"].metadata == {"s": "x" * 40_000}
+
+
+def test_rows_that_no_byte_stands_for_are_refused() -> None:
+    # A list of 39 million entries of which each takes nothing, in 200 bytes.
+    ends = np.full(1, 39_000_000, "<u4").tobytes()
+    column = {"name": "l", "type": "list of null", "buffers": [0, len(ends), 0]}
+    head = json.dumps({"rows": 1, "columns": [column]}).encode()
+    head += b" " * (-(len(head) + 4) % 8)
+    data = zlib.compress(struct.pack("<I", len(head)) + head + ends + bytes(4))
+    with pytest.raises(ValueError, match="wrong states"):
+        Table.read(data, 1)
+    for kind, wrong in (("date", -2_999_999), ("datetime", 62_000_000_000_000_000 * 5)):
+        bad = Column(kind, np.full(1, 2, np.uint8), np.array([wrong], "<i4" if kind == "date" else "<i8"))
+        with pytest.raises(ValueError, match=f"wrong {kind}s"):
+            Table.read(Table(1, {"c": bad}).to_bytes(), 1)

@@ -10,6 +10,7 @@ from typing import Any
 import format_reader
 import numpy as np
 import osler
+import polars as pl
 import pytest
 
 
@@ -100,3 +101,23 @@ def test_a_reader_cannot_erase(cases: osler.Collection) -> None:
     cases.add_vectors(["a"], np.eye(8)[:1])
     with osler.Collection.open(cases.path) as reader, pytest.raises(osler.ReadOnlyError):
         reader.erase("a")
+
+
+def test_a_polars_expression_erases_what_it_counts(cases: osler.Collection) -> None:
+    cases.add_vectors(["a", "b"], None, metadata=[{"age": 10}, {"age": 50}])
+    cases.add_vectors(["c"], None, metadata=[{"age": 20}])
+    oldest = pl.col("age") == pl.col("age").max()
+    assert cases.keys(oldest) == ["b"]
+    assert cases.erase(where=oldest).items == 1
+    assert cases.keys() == ["a", "c"]
+
+
+def test_the_name_of_a_column_goes_with_the_last_item_that_has_it(cases: osler.Collection) -> None:
+    cases.add_vectors(["a"], None, metadata=[{"Jane Doe's number": 1, "site": "x"}])
+    cases.add_vectors(["b"], None, metadata=[{"site": "y", "note": None}])
+    cases.erase("a")
+    assert cases.schema == {"site": "text", "note": "null"}
+    assert b"Jane" not in b"".join(file.read_bytes() for file in cases.path.rglob("*") if file.is_file())
+    cases.delete("b")
+    cases.erase(where="site = 'y'")
+    assert cases.schema == {}

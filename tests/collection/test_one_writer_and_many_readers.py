@@ -258,7 +258,7 @@ def test_an_interrupt_after_a_commit_loses_nothing(cases: osler.Collection, monk
     for number in range(4):
         cases.add_vectors([f"k{number}"], np.eye(8)[number : number + 1])
     changes = (
-        lambda: cases.add_vectors(["late"], np.eye(8)[4:5]),
+        lambda: cases.add_vectors(["Doe, late"], np.eye(8)[4:5]),
         lambda: cases.compact(),
         lambda: cases.delete("k0"),
         lambda: cases.erase("k1"),
@@ -272,10 +272,10 @@ def test_an_interrupt_after_a_commit_loses_nothing(cases: osler.Collection, monk
         state = cases._handle.store.state
         named = {entry["file"] for entry in cases._handle.store.manifest["segments"]}
         assert named == {name for name in state.files if name.startswith("segments/")}
-    cases.erase("late")
+    cases.erase("Doe, late")
     cases.close()
     files = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
-    assert b"late" not in files and b"k1" not in files
+    assert b"Doe, late" not in files and b"k1" not in files
     with osler.Collection.open(path) as again:
         again.verify()
         assert again.keys() == ["k2", "k3", *(key for key in again if key.startswith("after"))]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import osler
 import pytest
+from osler.collection.privacy import Secret
 from osler.items import Locator
 
 
@@ -125,3 +126,41 @@ def test_shards_share_a_secret_and_others_do_not(tmp_path: Path, tiny: Any) -> N
     assert (tmp_path / "empty.secret").exists()
     assert empty.add(file, progress=False).duplicates == 1
     shutil.rmtree(tmp_path / "empty.osler")
+
+
+def test_a_creation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    path, own = tmp_path / "z.osler", tmp_path / "z.secret"
+    with pytest.raises(osler.Error, match=r"none\.secret is not there") as failure:
+        osler.Collection.create(path, dim=4, secret=tmp_path / "none.secret")
+    assert failure.value.code == "secret"
+    Secret.make(tmp_path / "other.secret", "1" * 32)
+    Secret.make(own, "2" * 32)
+    for _ in range(2):
+        with pytest.raises(osler.Error, match=r"another secret lies at z\.secret"):
+            osler.Collection.create(path, dim=4, secret=tmp_path / "other.secret")
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["other.secret", "z.secret"]
+
+
+def test_a_merge_that_fails_leaves_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Secret.make(tmp_path / "key.secret", "1" * 32)
+    with osler.Collection.create(tmp_path / "two.osler", dim=4, metric="dot", secret=tmp_path / "key.secret") as two:
+        two.add_vectors(["b"], np.ones((1, 4)))
+    one = made(tmp_path / "one.osler", ["a"])
+
+    def full(*_: Any) -> None:
+        raise osler.Error("the disk is full", code="disk_full")
+
+    with monkeypatch.context() as patch, pytest.raises(osler.Error, match="disk is full"):
+        patch.setattr("osler.collection.handle.Handle.publish_segments", full)
+        one.merge(two.path)
+    assert not (tmp_path / "one.secret").exists()
+    one.merge(two.path)
+    assert (tmp_path / "one.secret").exists() and one.keys() == ["a", "b"]
+
+
+def test_a_link_to_a_collection_is_that_collection(tmp_path: Path) -> None:
+    made(tmp_path / "real.osler", ["a"]).close()
+    (tmp_path / "link.osler").symlink_to(tmp_path / "real.osler")
+    with osler.Collection.open(tmp_path / "link.osler", mode="a") as cases:
+        cases._handle.secret(make=True)
+    assert (tmp_path / "real.secret").exists() and not (tmp_path / "link.secret").exists()

@@ -151,3 +151,13 @@ def test_an_audit_counts_what_looks_like_a_person_and_shows_nothing(cases: osler
     assert "jane" not in repr(found).lower()
     assert set(found.unknown) == {"note", "site", "number", "when", "file", "pseudonym"}
     assert found.kept == ()
+
+
+def test_an_audit_looks_at_numbers_lists_former_versions_and_names_of_columns(cases: osler.Collection) -> None:
+    row = {"mrn": 1234567.0, "numbers": [7654321, 1], "note": "Doe^Jane", "tel jane@example.org": 1}
+    cases.add_vectors(["a"], None, metadata=[row])
+    cases.update("a", metadata={"note": None})
+    found = {(one["column"], one["pattern"], one["items"]) for one in cases.audit().findings}
+    assert found >= {("mrn", "digits", 2), ("numbers", "digits", 2), ("note", "person_name", 1)}
+    assert ("tel jane@example.org", "email", 0) in found
+    assert cases.audit().items == 2

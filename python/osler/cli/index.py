@@ -111,14 +111,18 @@ def build(
     if dry_run:
         return _show_plan(style, plan, {"encoder": named, "collection": out, "keep": list(keep), "items": items})
     if target.exists():
+        if secret is not None:
+            raise UsageProblem(f'--secret is for a new collection, and "{out}" has its own; leave it out')
         with open_collection(out, "a", encoder=encoder, device=device) as cases:
             _check_encoder_of(cases)
             return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
     found = load_encoder(encoder, device)
     from osler.collection import Collection
+    from osler.collection.privacy import secret_path
 
     own = None if secret is None else existing(secret)
-    with _whole_or_gone(target), Collection.create(target, encoder=found, secret=own) as cases:
+    had_secret = secret_path(target).exists()
+    with Collection.create(target, encoder=found, secret=own) as cases, _whole_or_gone(cases, had_secret):
         return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
 
 
@@ -218,7 +222,7 @@ def import_(source: str, out: str, metric: Literal["cosine", "dot", "l2"], style
         ".parquet": lambda: interchange.import_parquet(source, target, metric=metric),
     }
     make = makers.get(Path(source).suffix.lower(), lambda: interchange.import_usearch(source, target))
-    with _whole_or_gone(target), make() as cases:
+    with make() as cases:
         _show_exchanged(style, "added", len(cases), "collection", out)
 
 
@@ -364,36 +368,22 @@ def _report(style: str, report: AddReport, name: str) -> None:
 
 
 @contextmanager
-def _whole_or_gone(target: Path) -> Iterator[None]:
-    """Remove a collection made in this run that never got an item, so that the same command can be run again."""
+def _whole_or_gone(cases: Collection, had_secret: bool) -> Iterator[None]:
+    """Remove a collection that this run made and that never got an item, so that the same command can be run again."""
     from osler.collection.privacy import secret_path
     from osler.errors import CommitUnknownError
 
-    secret = secret_path(target)
-    had_secret = secret.exists()
     try:
         yield
     except CommitUnknownError:
         raise
     except BaseException:
-        if _is_empty(target):
-            shutil.rmtree(target, ignore_errors=True)
+        if not len(cases):
+            # Its lock is held, so nobody else has put anything in it.
+            shutil.rmtree(cases.path, ignore_errors=True)
             if not had_secret:
-                secret.unlink(missing_ok=True)
+                secret_path(cases.path).unlink(missing_ok=True)
         raise
-
-
-def _is_empty(target: Path) -> bool:
-    from osler.collection import Collection
-    from osler.errors import Error
-
-    if not target.is_dir():
-        return False
-    try:
-        with Collection.open(target) as cases:
-            return len(cases) == 0
-    except (Error, OSError):
-        return False
 
 
 def _flat(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -39,6 +39,8 @@ def erase(collection: str, keys: tuple[str, ...], where: str | None, dry_run: bo
             )
             return
         report = cases.erase(list(keys) or None, where)
+    if keys and report.items < len(set(keys)):
+        output.say(f"{len(set(keys)) - report.items} of the keys were not there; nothing of them was")
     document = report.to_dict()
     output.show(style, document, list(document), [list(document.values())])
 
@@ -108,7 +110,7 @@ def verify(collection: str, repair: bool, style: str) -> int:
 
 @click.command("recover")
 @click.argument("collection")
-@click.option("--to", type=int, metavar="COMMIT", help="Put this state in force again; what came after it is lost.")
+@click.option("--to", type=click.IntRange(0), metavar="COMMIT", help="Put this state in force again.")
 @style_options
 def recover(collection: str, to: int | None, style: str) -> None:
     """List the states that a damaged collection still has, or put one of them in force again."""
@@ -139,7 +141,9 @@ def audit(collection: str, style: str) -> None:
     if style != "table":
         return
     if not found.findings:
-        output.say(f"nothing in {found.items:,} items looks like a name, a date, a number of a record, a path or a UID")
+        output.say(
+            f"nothing in {found.items:,} versions of items looks like a name, a date, a record number, a path or a UID"
+        )
     if found.kept:
         output.say(f"kept as they are, because they were named: {', '.join(found.kept)}")
     if found.unknown:

@@ -6,6 +6,7 @@ The public face; each method checks the handle and calls the module that does th
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,15 +125,19 @@ class Collection:
         if encoder is not None:
             found, source = _encoder(encoder, device)
         state = initial_state(found, source, dim, metric)
-        where = Path(os.path.abspath(path))
-        source_of_secret = None if secret is None else Secret.read(Path(secret))
-        if source_of_secret is not None:
-            state["secret_check"] = source_of_secret.check()
-        store = Store.create(where, state)
-        store.close()
+        where = Path(os.path.realpath(path))
         if secret is not None:
-            Secret.adopt(secret_path(where), Path(secret), store.id)
-        return cls(Handle(where, True, found))
+            state["secret_check"] = Secret.shared(Path(secret)).check()
+        store = Store.create(where, state)
+        if secret is not None:
+            try:
+                Secret.adopt(secret_path(where), Path(secret), store.id)
+            except BaseException:
+                # Nobody else has it: its lock is held.
+                shutil.rmtree(where, ignore_errors=True)
+                store.close()
+                raise
+        return cls(Handle(store, found))
 
     @classmethod
     def open(
@@ -165,7 +170,7 @@ class Collection:
         if mode not in ("r", "a"):
             raise ValueError(f"mode is {mode!r}; choose 'r' to read, or 'a' to read and write")
         found = None if encoder is None else _encoder(encoder, device)[0]
-        return cls(Handle(Path(os.path.abspath(path)), mode == "a", found))
+        return cls(Handle(Store.open(Path(os.path.realpath(path)), writable=mode == "a"), found))
 
     def add(
         self,
@@ -301,7 +306,7 @@ class Collection:
         >>> one.merge(two.path), one.keys()
         (added 1 · skipped 0 · duplicates 0, ['a', 'b'])
         """
-        return merge(self._handle, Path(os.path.abspath(other)), on_duplicate)
+        return merge(self._handle, Path(os.path.realpath(other)), on_duplicate)
 
     def search(
         self,
@@ -577,7 +582,7 @@ class Collection:
         There are a few, and more while readers hold them. None but the newest is used unless `recover` puts it in
         force.
         """
-        return reading.states(Store.states(Path(os.path.abspath(path))))
+        return reading.states(Store.states(Path(os.path.realpath(path))))
 
     @staticmethod
     def recover(path: str | os.PathLike[str], to: int) -> int:
@@ -621,7 +626,9 @@ class Collection:
         >>> osler.Collection.open(cases.path).keys()
         ['a', 'b']
         """
-        return Store.recover(Path(os.path.abspath(path)), to)
+        if isinstance(to, bool) or not isinstance(to, int) or to < 0:
+            raise ValueError("to is the number of a commit, of those that states() lists")
+        return Store.recover(Path(os.path.realpath(path)), to)
 
     def audit(self) -> Audit:
         """Look through everything that is stored for what may name a person; see `osler.collection.Audit`.
@@ -669,6 +676,8 @@ class Collection:
         return iter(self.keys())
 
     def __getitem__(self, key: str) -> Hit:
+        if not isinstance(key, str):
+            raise TypeError(f"the key of an item is a str, not a {type(key).__name__}; get() takes several")
         return self.get(key)[0]
 
     def __enter__(self) -> Collection:

@@ -1,4 +1,5 @@
-"""An audit: every stored text looked through for what may name a person or a place, counted by column.
+"""An audit: everything stored that can be read as text looked through for what may name a person or a place, counted
+by column.
 
 Reads a snapshot; says where something is and how often, and never what.
 """
@@ -34,9 +35,11 @@ class Audit:
     Attributes
     ----------
     items : int
-        Items that were looked through.
+        Versions of items that were looked through: those that were updated or deleted too, as long as their bytes are
+        there.
     findings : tuple of dict
-        Each with ``column``, ``pattern`` and ``items``, how many there are; the column of keys is ``key``.
+        Each with ``column``, ``pattern`` and ``items``, how many there are; the column of keys is ``key``. What the
+        name of a column looks like is counted as 0 items of it. A number is looked through as its digits.
     kept : tuple of str
         Tags and columns that the user chose to keep as they are.
     unknown : tuple of str
@@ -76,20 +79,25 @@ def audit(snapshot: Snapshot) -> Audit:
             findings.append({"column": name, "pattern": pattern, "items": count})
     known = {*ALLOWED, *IDENTIFIERS, "format"}
     unknown = tuple(name for name in snapshot.types if name not in known)
-    return Audit(len(snapshot), tuple(findings), tuple(snapshot.manifest["policy"]["keep"]), unknown)
+    for name in snapshot.types:
+        findings += [{"column": name, "pattern": pattern, "items": 0} for pattern in _counted([name])]
+    return Audit(len(snapshot.live), tuple(findings), tuple(snapshot.manifest["policy"]["keep"]), unknown)
 
 
-def _columns(snapshot: Snapshot) -> Iterator[tuple[str, Iterable[Any]]]:
-    yield "key", snapshot.keys
-    for name, kind in snapshot.types.items():
-        if kind in ("date", "datetime"):
-            yield name, (str(value) for value in snapshot.table[name].drop_nulls())
-        elif kind == "text":
-            yield name, snapshot.table[name].drop_nulls()
-        elif kind == "list of text":
-            yield name, (" ".join(filter(None, value)) for value in snapshot.table[name].drop_nulls())
-        elif kind == "int":
-            yield name, (str(value) for value in snapshot.table[name].drop_nulls())
+def _columns(snapshot: Snapshot) -> Iterator[tuple[str, Iterator[str]]]:
+    """Yield each column with its values as text, a version of an item at a time, deleted ones too."""
+    yield "key", (key for segment in snapshot.segments for key in segment.keys)
+    for name in snapshot.types:
+        tables = (table for segment in snapshot.segments for table in segment.tables())
+        columns = (table.columns[name] for table in tables if name in table.columns)
+        yield name, (_text(value) for column in columns for value in column.to_list() if value is not None)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(_text(entry) for entry in value if entry is not None)
+    # What pandas makes of whole numbers of which one is missing.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _counted(values: Iterable[Any]) -> dict[str, int]:

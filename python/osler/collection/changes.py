@@ -54,7 +54,7 @@ def add_vectors(
         for position, key in enumerate(names):
             if position in left_out:
                 continue
-            row = columns.accept(key, rows[position], snapshot.first_with)
+            row = columns.accept(key, rows[position], snapshot)
             first, last = ends[position], ends[position + 1]
             batch.append(key, row, made[first:last], found[first:last])
         dead = rows_there[present]
@@ -72,7 +72,7 @@ def update(handle: Handle, key: str, metadata: Mapping[str, Any]) -> None:
         if row is None:
             raise KeyError(f"there is no item {key!r} in this collection")
         columns = handle.columns()
-        accepted = columns.accept(key, metadata, snapshot.first_with)
+        accepted = columns.accept(key, metadata, snapshot)
         batch = Batch(snapshot.dim)
         snapshot.copy_into(batch, row, {**snapshot.metadata(row), **accepted})
         handle.publish(batch, np.array([row]), columns)

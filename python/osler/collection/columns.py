@@ -29,7 +29,11 @@ _FIXED = {"bool": "|u1", "int": "<i8", "float": "<f8", "date": "<i4", "datetime"
 _ALIGN = 8
 # Fastest: most of what is stored are pseudonyms, which no level makes much smaller.
 _LEVEL = 1
-_MOST_BYTES = 300 << 20
+# Bytes of a table, written or read: its rows, each as large as it may be by default, in as many columns.
+_MOST_BYTES = 512 << 20
+# Days and microseconds since 1970 that a date and a time of Python's can be.
+_DAYS = (date.min.toordinal() - date(1970, 1, 1).toordinal(), date.max.toordinal() - date(1970, 1, 1).toordinal())
+_TIMES = tuple((end - datetime(1970, 1, 1)) // timedelta(microseconds=1) for end in (datetime.min, datetime.max))
 _EPOCH, _START = date(1970, 1, 1), datetime(1970, 1, 1)
 _LIST = "list of "
 
@@ -187,6 +191,8 @@ class Column:
     def read(cls, kind: str, rows: int, buffers: list[bytes]) -> Column:
         """Make a column of the next buffers, which it takes from the list."""
         states = np.frombuffer(buffers.pop(0), np.uint8)
+        # Of nothing but states every row is there: rows that no byte stands for cost nothing to state.
+        _check(kind != "null" or len(states) == rows, "states")
         states = np.full(rows, VALUE, np.uint8) if not len(states) else states
         _check(len(states) == rows and (not rows or states.max() <= VALUE), "states")
         if kind == "null":
@@ -200,16 +206,14 @@ class Column:
                 # Each text by itself: a whole that is UTF-8 may be cut inside a character.
                 _check(len(inner) == size and _is_text(inner.tobytes(), ends), "text")
             else:
-                _check(size <= _MOST_BYTES // 8, "entries")
                 inner = cls.read(kind.removeprefix(_LIST), size, buffers)
             return cls(kind, states, (ends, inner))
         _check(kind in _FIXED, "type")
         data = buffers.pop(0)
         _check(len(data) == rows * np.dtype(_FIXED[kind]).itemsize, "values")
         values = np.frombuffer(data, _FIXED[kind])
-        _check(kind != "date" or not rows or bool((np.abs(values) < 3_000_000).all()), "dates")
-        # The years 1 to 9999, which are all that Python has.
-        _check(kind != "datetime" or not rows or bool((np.abs(values.astype(float)) < 6.2e16).all()), "times")
+        for named, (first, last) in (("date", _DAYS), ("datetime", _TIMES)):
+            _check(kind != named or not rows or (first <= values.min() and values.max() <= last), f"{named}s")
         return cls(kind, states, values)
 
 
@@ -261,7 +265,13 @@ class Table:
         return Table(sum(table.rows for table in tables), columns)
 
     def to_bytes(self) -> bytes:
-        """Return the table compressed, as it is stored."""
+        """Return the table compressed, as it is stored.
+
+        Raises
+        ------
+        ValueError
+            It is larger than what can be read again.
+        """
         heads, parts = [], []
         for name, column in self.columns.items():
             buffers = [array.tobytes() for array in column.buffers()]
@@ -269,7 +279,13 @@ class Table:
             parts += [one + bytes(-len(one) % _ALIGN) for one in buffers]
         head = json.dumps({"rows": self.rows, "columns": heads}, ensure_ascii=False).encode()
         head += b" " * (-(len(head) + 4) % _ALIGN)
-        return zlib.compress(b"".join([struct.pack("<I", len(head)), head, *parts]), _LEVEL)
+        plain = b"".join([struct.pack("<I", len(head)), head, *parts])
+        if len(plain) > _MOST_BYTES:
+            raise ValueError(
+                f"the metadata of {self.rows} rows together is {len(plain)} bytes, more than {_MOST_BYTES}; store less "
+                "with each row, or fewer columns"
+            )
+        return zlib.compress(plain, _LEVEL)
 
     @classmethod
     def read(cls, data: bytes, rows: int) -> Table:

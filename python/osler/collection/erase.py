@@ -29,7 +29,7 @@ def erase(handle: Handle, keys: Iterable[str] | None, where: Any) -> EraseReport
     with handle.writing() as snapshot:
         gone = np.zeros(len(snapshot.live), bool)
         if keys is None:
-            rows = _matching(snapshot, where)
+            rows = _matching(snapshot, where) if isinstance(where, str) else _live_matching(snapshot, where)
             gone[rows] = True
             # A former version may be what is meant where the item of today is not: then it alone goes.
             found = _keys_of(snapshot, rows)
@@ -68,6 +68,11 @@ def _matching(snapshot: Snapshot, where: Any) -> Array:
         table = frame.insert_column(0, keys) if frame.columns else pl.DataFrame([keys])
         found.append(offset + np.flatnonzero(condition.mask(table)))
     return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _live_matching(snapshot: Snapshot, where: Any) -> Array:
+    """Return the item rows that a Polars expression selects, which may depend on all rows: the live ones, as ever."""
+    return np.flatnonzero(snapshot.select(snapshot.condition(where)))
 
 
 def _keys_of(snapshot: Snapshot, rows: Array) -> list[str]:

@@ -35,11 +35,11 @@ _WORTH_SAVING = 2_000
 
 
 class Handle:
-    """An open collection without its public face."""
+    """An open collection without its public face; closes the store where it cannot be made."""
 
-    def __init__(self, path: Path, writable: bool, encoder: Encoder | None = None) -> None:
-        self.path = path
-        self.store = Store.open(path, writable=writable)
+    def __init__(self, store: Store, encoder: Encoder | None = None) -> None:
+        self.path = store.path
+        self.store = store
         self.write_lock = threading.RLock()
         self._encoder: Encoder | None = None
         self._pid = os.getpid()
@@ -70,6 +70,14 @@ class Handle:
 
     def read(self) -> Snapshot:
         """Return the state in force, or raise where the handle cannot be used."""
+        own = self._open and os.getpid() == self._pid
+        if own and self.store.writable and self.write_lock.acquire(blocking=False):
+            try:
+                if self._open:
+                    self.store.follow()
+                    self._take_up()
+            finally:
+                self.write_lock.release()
         # Taken first: what is closed after it was taken can be read all the same.
         snapshot = self.snapshot
         self.check()
@@ -81,12 +89,12 @@ class Handle:
         with self.write_lock:
             self.check()
             self.store.check_writable()
-            # An interrupt may have come between a commit and this handle's notice of it.
             self.store.follow()
             self._take_up()
             yield self.snapshot
 
     def _take_up(self) -> None:
+        # An interrupt may have come between a commit and this handle's notice of it.
         if self.snapshot.state is not self.store.state:
             self.snapshot = Snapshot(self.store, self.snapshot)
             self.graphs.follow(self.snapshot)
@@ -189,7 +197,8 @@ class Handle:
         except FileNotFoundError:
             raise Error(
                 f"{path.name} is missing beside {self.path.name}; it is needed to add DICOM files and to find a "
-                "patient's pseudonym, so put it back (opening and searching work without it)",
+                "patient's pseudonym, so put it back, and if the collection was renamed, rename its .secret too "
+                "(opening and searching work without it)",
                 code="secret",
             ) from None
         if known is None and found.owner != self.store.id:
@@ -317,6 +326,7 @@ class Handle:
         ends = zip(snapshot.item_offsets, snapshot.item_offsets[1:], strict=False)
         runs = [(at, at + 1) for at, (first, stop) in enumerate(ends) if gone[first:stop].any()]
         state, new = self._rewritten(runs, snapshot.live & ~gone)
+        state["schema"] = _columns_left(snapshot, gone)
         graphs = list(snapshot.manifest["graphs"])
         for entry in affected_graphs(self.store, snapshot, gone):
             graphs.remove(entry)
@@ -400,6 +410,22 @@ class Handle:
                 "encoders cannot be compared, so use the first or build a new collection"
             )
         return encoder
+
+
+def _columns_left(snapshot: Snapshot, gone: Array) -> dict[str, str]:
+    """Return the columns that anything has but the item rows that go, whose columns' names may say whose they were."""
+    pairs = [
+        (segment, offset, gone[offset : offset + segment.items])
+        for segment, offset in zip(snapshot.segments, snapshot.item_offsets, strict=False)
+    ]
+    alone = {name for segment, _, own in pairs if own.any() for name in segment.columns_of(own)}
+    for segment, offset, own in pairs:
+        if not alone:
+            break
+        # A segment that is written again loses its deleted items too.
+        stay = ~own & snapshot.live[offset : offset + segment.items] if own.any() else ~own
+        alone -= segment.columns_of(stay)
+    return {name: kind for name, kind in snapshot.types.items() if name not in alone}
 
 
 def initial_state(

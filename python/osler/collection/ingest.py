@@ -153,7 +153,8 @@ class _Run:
         for kind in sorted(kinds):
             self.handle.encoder_for(kind)
         try:
-            row = self.columns.accept(key, stored_columns(item.metadata, item.identifiers, self.secret), self._earlier)
+            own = stored_columns(item.metadata, item.identifiers, self.secret)
+            row = self.columns.accept(key, own, self.handle.snapshot)
         except ValueError as error:
             self.fail(read.entry, "metadata", str(error), None)
             return
@@ -241,9 +242,6 @@ class _Run:
             return SourceError(
                 "the encoder cannot take this picture; check that it opens elsewhere", code="not_encoded"
             )
-
-    def _earlier(self, column: str) -> str | None:
-        return self.handle.snapshot.first_with(column)
 
     def _need_secret(self) -> None:
         if self.secret is None:

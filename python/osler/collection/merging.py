@@ -5,6 +5,8 @@ Reads the other through a snapshot of its own; the handle publishes. Vectors are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from osler.collection.privacy import Secret, policy, secret_path
 from osler.collection.rows import merge_types
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
-from osler.errors import Error
+from osler.errors import CommitUnknownError, Error
 
 if TYPE_CHECKING:
     from osler.collection.handle import Handle
@@ -50,9 +52,10 @@ def merge(handle: Handle, path: Path, on_duplicate: str) -> AddReport:
                 compaction.merge(other, at, at + 1, wanted, types=types, ids=False) for at in range(len(other.segments))
             ]
             dead = rows[present] if on_duplicate == "replace" else None
-            handle.publish_segments(
-                [one for one in made if one.entry is not None], dead, {"schema": types, **_changes(handle, path, other)}
-            )
+            with _secret_of(handle, path, other):
+                handle.publish_segments(
+                    [one for one in made if one.entry is not None], dead, {"schema": types, **_changes(handle, other)}
+                )
         finally:
             store.close()
         handle.tidy()
@@ -82,12 +85,30 @@ def _check(handle: Handle, store: Store, other: Snapshot) -> None:
         )
 
 
-def _changes(handle: Handle, path: Path, other: Snapshot) -> dict[str, Any]:
+@contextmanager
+def _secret_of(handle: Handle, path: Path, other: Snapshot) -> Iterator[None]:
+    """Take the other's secret for a commit, if only the other has one; without the commit it does not stay."""
+    own = secret_path(handle.path)
+    if other.manifest["secret_check"] is None or handle.snapshot.manifest["secret_check"] is not None:
+        yield
+        return
+    there = own.exists()
+    Secret.adopt(own, secret_path(path), handle.store.id)
+    try:
+        yield
+    except CommitUnknownError:
+        raise
+    except BaseException:
+        if not there and handle.store.manifest["secret_check"] is None:
+            own.unlink(missing_ok=True)
+        raise
+
+
+def _changes(handle: Handle, other: Snapshot) -> dict[str, Any]:
     """Return what else of the manifest changes: what is kept by name, and the secret if only the other had one."""
     keep = {*handle.keep, *other.manifest["policy"]["keep"]}
     changes: dict[str, Any] = {"policy": policy(keep)} if keep != set(handle.keep) else {}
     known = other.manifest["secret_check"]
     if known is not None and handle.snapshot.manifest["secret_check"] is None:
         changes["secret_check"] = known
-        Secret.adopt(secret_path(handle.path), secret_path(path), handle.store.id)
     return changes

@@ -77,17 +77,18 @@ class Secret:
 
     def _write(self, path: Path) -> None:
         content = self._key + bytes.fromhex(self.owner)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(handle, 0o600)
             if os.write(handle, content) != len(content):
                 raise OSError("short write")
             os.fsync(handle)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+            # Whole from the moment that it has its name, and never in another's place.
+            os.link(draft, path)
         finally:
             os.close(handle)
+            draft.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -95,14 +96,19 @@ class Secret:
             os.close(folder)
 
     @classmethod
-    def adopt(cls, path: Path, source: Path, owner: str) -> Secret:
-        """Make the secret at `path`, for a collection where there is none, of the key of another one."""
+    def shared(cls, source: Path) -> Secret:
+        """Read the secret of another collection, which this one shall share."""
         try:
-            made = cls(cls.read(source)._key, owner)
+            return cls.read(source)
         except FileNotFoundError:
             raise Error(
                 f"{source.name} is not there; it is needed so that one patient keeps one pseudonym", code="secret"
             ) from None
+
+    @classmethod
+    def adopt(cls, path: Path, source: Path, owner: str) -> Secret:
+        """Make the secret at `path`, for a collection where there is none, of the key of another one."""
+        made = cls(cls.shared(source)._key, owner)
         if path.exists():
             if cls.read(path)._key != made._key:
                 raise Error(f"another secret lies at {path.name}; move it away", code="secret")

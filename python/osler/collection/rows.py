@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ __all__ = [
     "KEY",
     "Array",
     "Columns",
+    "Stored",
     "accepts",
     "check_keys",
     "check_table",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 KEY = "key"
+# Whole numbers beyond this have no place of their own among floating-point ones.
+_EXACT = 2**53
 _KINDS: tuple[Kind, ...] = ("image", "text")
 
 # The columns that files themselves give, and their types.
@@ -41,6 +44,16 @@ BUILT_IN = {
 }  # fmt: skip
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Stored(Protocol):
+    """What is known of rows that are stored."""
+
+    def first_with(self, column: str) -> str | None:
+        """Return the key of a live item that has a value in a column."""
+
+    def largest(self, column: str) -> int:
+        """Return the greatest whole number in a column, without its sign."""
 
 
 class Columns:
@@ -55,8 +68,9 @@ class Columns:
     def __init__(self, types: Mapping[str, str]) -> None:
         self.types = dict(types)
         self._first: dict[str, str] = {}
+        self._largest: dict[str, int] = {}
 
-    def accept(self, key: str, row: Mapping[str, Any], earlier: Any = None) -> dict[str, Any]:
+    def accept(self, key: str, row: Mapping[str, Any], stored: Stored | None = None) -> dict[str, Any]:
         """Return `row` with plain Python values, after widening the types by it; nothing changes if it does not fit.
 
         Parameters
@@ -64,13 +78,14 @@ class Columns:
         key : str
             The row's key, for the error.
         row : mapping of str to value
-        earlier : callable, optional
-            Gives the key of a stored row that has a value in a column.
+        stored : Stored, optional
+            The rows that there are.
 
         Raises
         ------
         ValueError
-            A value has another type than its column, or no type that can be stored.
+            A value has another type than its column, or no type that can be stored; there are too many columns, or too
+            many bytes in the row.
         """
         plain: dict[str, Any] = {}
         widened: dict[str, str] = {}
@@ -82,14 +97,28 @@ class Columns:
             known = self.types.get(name, "null")
             merged = _merge(known, found)
             if merged is None:
-                other = self._first.get(name) or (earlier(name) if earlier is not None else None)
+                other = self._first.get(name) or (stored.first_with(name) if stored is not None else None)
                 row_there = f"row {other!r}" if other is not None else "an earlier row"
                 raise ValueError(
                     f"column {name!r} holds {known} in {row_there} and {found} in row {key!r}; "
                     "give one type to the whole column"
                 )
             widened[name] = merged
-            size += len(value) if isinstance(value, str) else 8 * (len(value) if isinstance(value, list) else 1)
+            size += _size(value)
+            if found == "int":
+                self._largest[name] = max(self._largest.get(name, 0), abs(value))
+            if {known, merged} == {"int", "float"} and stored is not None:
+                self._largest[name] = max(self._largest.get(name, 0), stored.largest(name))
+            if merged == "float" and self._largest.get(name, 0) > _EXACT:
+                raise ValueError(
+                    f"column {name!r} holds a whole number beyond 2**53 and, in this row or another, a fraction; no "
+                    "type holds both exactly, so store it as text"
+                )
+        if len(self.types.keys() | widened.keys()) > LIMITS.metadata_columns:
+            raise ValueError(
+                f"row {key!r} makes more than {LIMITS.metadata_columns} columns; store fewer, or set "
+                "OSLER_LIMIT_METADATA_COLUMNS"
+            )
         if size > LIMITS.metadata_row_bytes:
             raise ValueError(
                 f"the metadata of row {key!r} exceeds {LIMITS.metadata_row_bytes} bytes; store less with each row"
@@ -215,6 +244,8 @@ def check_column(name: Any) -> None:
         raise ValueError("a metadata column needs a name of type str")
     if name == KEY or name.startswith("__"):
         raise ValueError(f"a metadata column cannot be named {name!r}; rename it")
+    if not _is_unicode(name):
+        raise ValueError("the name of a metadata column holds half of a surrogate pair, which is no text; rename it")
 
 
 def check_kind(kind: str) -> Kind:
@@ -280,8 +311,21 @@ def merge_types(known: Mapping[str, str], others: Mapping[str, str], what: str) 
     return merged
 
 
+def _size(value: Any) -> int:
+    """Return the bytes that a value takes where it is stored."""
+    if isinstance(value, str):
+        return 4 + len(value.encode())
+    return 8 + sum(map(_size, value)) if isinstance(value, list) else 8
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
+    if isinstance(value, np.datetime64):
+        # Of nanoseconds NumPy makes a number.
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, datetime) and value != value:
+        # What pandas has for no time.
+        return None
+    if isinstance(value, np.generic) and not isinstance(value, np.timedelta64):
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
@@ -302,6 +346,10 @@ def _type_of(name: str, value: Any) -> str:
     if isinstance(value, float):
         return "float"
     if isinstance(value, str):
+        if not _is_unicode(value):
+            raise ValueError(
+                f"column {name!r} holds half of a surrogate pair, which is no text; decode its source as UTF-8"
+            )
         return "text"
     if isinstance(value, datetime):
         if value.tzinfo is not None:

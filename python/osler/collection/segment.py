@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler import _native
-from osler.collection.columns import Table
+from osler.collection.columns import UNSET, Table
 from osler.collection.rows import Array
 from osler.collection.store import Sections
 from osler.items import Locator, Part
@@ -331,6 +331,14 @@ class Segment:
         """Yield the tables of metadata, in order."""
         for number in range(-(-self.items // TABLE_ITEMS)):
             yield self._tables.get(number) or self._read_table(number)
+
+    def columns_of(self, items: Array) -> set[str]:
+        """Return the columns that any of some items, a bool for each, has set, to null too."""
+        found: set[str] = set()
+        for number, table in enumerate(self.tables()):
+            own = items[number * TABLE_ITEMS : (number + 1) * TABLE_ITEMS]
+            found |= {name for name, column in table.columns.items() if (column.states[own] != UNSET).any()}
+        return found
 
     def frame(self, types: Mapping[str, str]) -> pl.DataFrame:
         """Return the columns of all items as these types; null where they were not set."""

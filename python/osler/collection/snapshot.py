@@ -294,6 +294,13 @@ class Snapshot:
         found = self.table.filter(self.table[column].is_not_null())
         return str(found[KEY][0]) if len(found) else None
 
+    def largest(self, column: str) -> int:
+        """Return the greatest whole number in a column, without its sign; 0 where there is none."""
+        if self.types.get(column) != "int":
+            return 0
+        found = self.table[column].drop_nulls().to_numpy()
+        return max(-int(found.min()), int(found.max())) if len(found) else 0
+
     def locators(self, segment: str) -> dict[int, Place]:
         """Return where the files of a segment's items lie, as far as it is known."""
         cache = self.__dict__.setdefault("_located", {})

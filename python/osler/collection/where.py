@@ -33,7 +33,7 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.truediv,
-    "%": operator.mod,
+    "%": lambda one, other: one.sign() * (one.abs() % other.abs()),
 }
 _SUMS, _PRODUCTS = ("+", "-"), ("*", "/", "%")
 _NUMBERS = ("int", "float")
@@ -383,7 +383,10 @@ class _Parser:
         if name == "abs":
             return _Typed(value.expression.abs(), value.kind)
         if name == "length":
-            return _Typed(value.expression.str.len_chars(), "int")
+            import polars as pl
+
+            # Of its own it has no sign, and a difference would wrap around.
+            return _Typed(value.expression.str.len_chars().cast(pl.Int64), "int")
         text = value.expression.str
         return _Typed(text.to_lowercase() if name == "lower" else text.to_uppercase(), "text")
 
