@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osler.collection.interchange.files import check_folder, named_numbers, replace, write_names
+from osler.collection.interchange.files import (
+    Metric,
+    check_folder,
+    existing,
+    made,
+    named_numbers,
+    numbered,
+    replace,
+    write_names,
+)
 from osler.items import Locator
 
 if TYPE_CHECKING:
@@ -22,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["export_npy", "export_parquet", "import_npy", "import_parquet"]
 
-Metric = Literal["cosine", "dot", "l2"]
 # Columns of the table that are not metadata.
 _OWN = ("key", "part", "kind", "frame", "box", "span", "vector")
 _PREFIX = "metadata."
@@ -46,16 +54,14 @@ def export_npy(cases: Collection, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     check_folder(target)
-    vectors = cases.vectors()
-    there = ~np.isnan(vectors).any(1)
-    names = [name for name, has in zip(cases.keys(), there, strict=True) if has]
+    numbers, vectors, names = numbered(cases)
 
     def write(draft: Path) -> None:
         with open(draft, "wb") as stream:
-            np.save(stream, vectors[there], allow_pickle=False)
+            np.save(stream, vectors, allow_pickle=False)
 
     replace(target, write)
-    write_names(target, np.arange(len(names), dtype=np.uint64), names)
+    write_names(target, numbers, names or [])
 
 
 def import_npy(path: str | os.PathLike[str], out: str | os.PathLike[str], *, metric: Metric = "cosine") -> Collection:
@@ -70,7 +76,7 @@ def import_npy(path: str | os.PathLike[str], out: str | os.PathLike[str], *, met
     ValueError
         It is no matrix of real numbers.
     """
-    file = _existing(path)
+    file = existing(path)
     try:
         vectors = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError):
@@ -78,7 +84,7 @@ def import_npy(path: str | os.PathLike[str], out: str | os.PathLike[str], *, met
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
         raise ValueError(f"{file.name} is no matrix of real numbers with at least one row")
     names = named_numbers(file, np.arange(len(vectors), dtype=np.uint64))
-    return _made(out, vectors.shape[1], metric, lambda cases: cases.add_vectors(names, np.asarray(vectors)))
+    return made(out, vectors.shape[1], metric, lambda cases: cases.add_vectors(names, np.asarray(vectors)))
 
 
 def export_parquet(cases: Collection, path: str | os.PathLike[str]) -> None:
@@ -157,7 +163,7 @@ def import_parquet(
     """
     import polars as pl
 
-    file = _existing(path)
+    file = existing(path)
     try:
         table = pl.read_parquet(file)
     except pl.exceptions.PolarsError:
@@ -185,7 +191,7 @@ def import_parquet(
         options |= {"parts": owner, "kind": _kinds(there), "locators": _places(there)}
     vectors = matrix if len(there) else None
     dim = matrix.shape[1] if len(there) else 1
-    return _made(out, dim, metric, lambda cases: cases.add_vectors(names, vectors, **options))
+    return made(out, dim, metric, lambda cases: cases.add_vectors(names, vectors, **options))
 
 
 def _matrix(column: pl.Series, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -210,22 +216,3 @@ def _places(table: pl.DataFrame) -> list[Locator]:
         Locator(frame, tuple(box) if box else None, tuple(span) if span else None)
         for frame, box, span in zip(*columns, strict=True)
     ]
-
-
-def _existing(path: str | os.PathLike[str]) -> Path:
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file.name} is not there; check its path")
-    return file
-
-
-def _made(out: str | os.PathLike[str], dim: int, metric: Metric, fill: Any) -> Collection:
-    from osler.collection import Collection
-
-    cases = Collection.create(out, dim=dim, metric=metric)
-    try:
-        fill(cases)
-    except BaseException:
-        cases.close()
-        raise
-    return cases

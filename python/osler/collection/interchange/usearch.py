@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from osler.collection.interchange.files import check_folder, named_numbers, replace, write_names
+from osler.collection.interchange.files import check_folder, existing, made_of_numbers, numbered, replace, write_names
 from osler.collection.rows import Array
 
 if TYPE_CHECKING:
@@ -49,19 +49,8 @@ def import_usearch(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     ValueError
         It is no usearch index, or of a kind that Osler has no metric or type for.
     """
-    from osler.collection import Collection
-
     numbers, vectors, metric = read_usearch(path)
-    names = named_numbers(Path(path), numbers)
-    if not len(numbers):
-        raise ValueError(f"{Path(path).name} holds no vectors; there is nothing to import")
-    cases = Collection.create(out, dim=vectors.shape[1], metric=metric)
-    try:
-        cases.add_vectors(names, vectors)
-    except BaseException:
-        cases.close()
-        raise
-    return cases
+    return made_of_numbers(path, out, numbers, vectors, metric)
 
 
 def _usearch() -> Any:
@@ -93,9 +82,6 @@ def export_usearch(
         Precision in the file. i8 is lossy, and only for cosine.
     """
     usearch = _usearch()
-
-    from osler.index import Index
-
     if dtype not in _CODES:
         raise ValueError(f"dtype is {dtype!r}; choose f32, f16 or i8")
     target = Path(path)
@@ -103,16 +89,7 @@ def export_usearch(
     metric = {ours: theirs for theirs, ours in _METRICS.items()}[source.metric]
     if dtype == "i8" and metric != "cos":
         raise ValueError("dtype='i8' holds unit vectors only, so it is for cosine; use f32 or f16")
-    names: list[str] | None = None
-    if not isinstance(source, Index):
-        names = source.keys()
-        vectors = source.vectors()
-        there = ~np.isnan(vectors).any(1)
-        names, vectors = [name for name, has in zip(names, there, strict=True) if has], vectors[there]
-        numbers: Array = np.arange(len(names), dtype=np.uint64)
-    else:
-        numbers = np.asarray(source.keys, np.uint64)
-        vectors = source.get(numbers)
+    numbers, vectors, names = numbered(source)
     index = usearch(ndim=source.dim, metric=metric, dtype=dtype)
     for start in range(0, len(numbers), _BATCH):
         index.add(numbers[start : start + _BATCH], np.ascontiguousarray(vectors[start : start + _BATCH], np.float32))
@@ -131,10 +108,7 @@ def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
     metric : {"cosine", "dot", "l2"}
     """
     usearch = _usearch()
-
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file.name} is not there; check its path")
+    file = existing(path)
     try:
         found: Any = usearch.metadata(str(file))
         described = None if found is None else (found["kind_metric"].name.lower(), found["kind_scalar"].name.lower())
