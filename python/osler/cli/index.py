@@ -202,33 +202,50 @@ def info(collection: str, style: str) -> None:
 @click.option(
     "--metric",
     type=click.Choice(["cosine", "dot", "l2"]),
-    default="cosine",
-    show_default=True,
-    help="How vectors of .npy and .parquet are compared; a usearch index says it itself.",
+    help="How vectors are compared; by default as a faiss or usearch index says, which has no choice, else cosine.",
 )
 @style_options
-def import_(source: str, out: str, metric: Literal["cosine", "dot", "l2"], style: str) -> None:
-    """Make a collection of vectors: a usearch index, a NumPy matrix, or a Parquet table with key and vector."""
+def import_(source: str, out: str, metric: Literal["cosine", "dot", "l2"] | None, style: str) -> None:
+    """Make a collection of vectors.
+
+    FILE is an index of usearch, faiss (flat, HNSW or IVF over whole vectors) or hnswlib, a NumPy matrix, or a Parquet
+    table with key and vector. It is known by its ending: .usearch, .faiss, .hnswlib, .bin (hnswlib), .npy, .parquet;
+    any other is tried as usearch, or as faiss if it begins like that.
+    """
     if not existing(source).is_file():
-        raise UsageProblem(f'"{source}" is a folder; give a .usearch, .npy or .parquet file')
+        raise UsageProblem(f'"{source}" is a folder; give a .usearch, .faiss, .hnswlib, .npy or .parquet file')
     target = Path(out)
     if target.exists():
         raise UsageProblem(f'"{out}" exists; choose another name')
     _check_parent(target, out)
     from osler.collection import interchange
 
+    named = metric or "cosine"
     makers: dict[str, Any] = {
-        ".npy": lambda: interchange.import_npy(source, target, metric=metric),
-        ".parquet": lambda: interchange.import_parquet(source, target, metric=metric),
+        ".npy": lambda: interchange.import_npy(source, target, metric=named),
+        ".parquet": lambda: interchange.import_parquet(source, target, metric=named),
+        ".hnswlib": lambda: interchange.import_hnswlib(source, target, metric=named),
+        ".faiss": lambda: interchange.import_faiss(source, target, metric=metric),
+        ".usearch": lambda: interchange.import_usearch(source, target),
     }
-    make = makers.get(Path(source).suffix.lower(), lambda: interchange.import_usearch(source, target))
+    makers[".bin"] = makers[".hnswlib"]
+    kind = Path(source).suffix.lower()
+    if kind not in makers:
+        kind = ".faiss" if interchange.is_faiss(source) else ".usearch"
+    make = makers[kind]
     with make() as cases:
         _show_exchanged(style, "added", len(cases), "collection", out)
 
 
 @command.command("export")
 @click.argument("collection")
-@click.option("-o", "--out", metavar="FILE", required=True, help="The file to write: .usearch, .npy or .parquet.")
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    required=True,
+    help="The file to write, .usearch, .faiss, .hnswlib, .npy or .parquet.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["f32", "f16", "i8"]),
@@ -236,20 +253,36 @@ def import_(source: str, out: str, metric: Literal["cosine", "dot", "l2"], style
     show_default=True,
     help="Precision in a usearch file.",
 )
+@click.option(
+    "--kind",
+    type=click.Choice(["flat", "hnsw", "ivf"]),
+    default="flat",
+    show_default=True,
+    help="What a faiss file is searched by.",
+)
 @style_options
-def export(collection: str, out: str, dtype: Literal["f32", "f16", "i8"], style: str) -> None:
-    """Write a collection's vectors for others: with its columns as .parquet, without as .usearch or .npy."""
-    check_output(out, ".usearch", ".npy", ".parquet")
-    kind = Path(out).suffix.lower()
+def export(
+    collection: str,
+    out: str,
+    dtype: Literal["f32", "f16", "i8"],
+    kind: Literal["flat", "hnsw", "ivf"],
+    style: str,
+) -> None:
+    """Write a collection's vectors for others: with its columns as .parquet, without as any other."""
+    check_output(out, ".usearch", ".faiss", ".hnswlib", ".npy", ".parquet")
     if Path(out).exists():
         raise UsageProblem(f'"{out}" exists; choose another name')
     from osler.collection import interchange
 
+    writers: dict[str, Any] = {
+        ".usearch": lambda cases: interchange.export_usearch(cases, out, dtype=dtype),
+        ".faiss": lambda cases: interchange.export_faiss(cases, out, kind=kind),
+        ".hnswlib": lambda cases: interchange.export_hnswlib(cases, out),
+        ".npy": lambda cases: interchange.export_npy(cases, out),
+        ".parquet": lambda cases: interchange.export_parquet(cases, out),
+    }
     with open_collection(collection) as cases:
-        if kind == ".usearch":
-            interchange.export_usearch(cases, out, dtype=dtype)
-        else:
-            (interchange.export_npy if kind == ".npy" else interchange.export_parquet)(cases, out)
+        writers[Path(out).suffix.lower()](cases)
         _show_exchanged(style, "items", len(cases), "file", out)
 
 
