@@ -128,6 +128,35 @@ def test_usearch_goes_out_and_comes_back(run: Any, cases: Path, tmp_path: Path) 
     assert like["hits"][0]["key"] != "grey.png"
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "asked", "metric"),
+    [
+        ("a.faiss", [], [], "dot"),
+        ("a.faiss", ["--kind", "hnsw"], ["--metric", "cosine"], "cosine"),
+        ("a.faiss", ["--kind", "ivf"], ["--metric", "l2"], "l2"),
+        ("a.hnswlib", [], [], "cosine"),
+        ("a.npy", [], [], "cosine"),
+    ],
+)
+def test_files_of_others_go_out_and_come_back(
+    run: Any, cases: Path, tmp_path: Path, name: str, options: list[str], asked: list[str], metric: str
+) -> None:
+    file, back = tmp_path / name, tmp_path / "back.osler"
+    assert document(run, "index", "export", cases, "-o", file, *options, "--json")["items"] == 7
+    assert document(run, "index", "import", file, "-o", back, *asked, "--json")["added"] == 7
+    with osler.Collection.open(cases) as first, osler.Collection.open(back) as second:
+        assert first.keys() == second.keys() and second.metric == metric
+        assert (first.vectors() == second.vectors()).all()
+
+
+@pytest.mark.parametrize(("name", "other"), [("a.faiss", "vectors.index"), ("a.hnswlib", "a.bin")])
+def test_files_of_others_may_have_other_names(run: Any, cases: Path, tmp_path: Path, name: str, other: str) -> None:
+    assert run("index", "export", cases, "-o", tmp_path / name).exit_code == 0
+    (tmp_path / name).rename(tmp_path / other)
+    added = document(run, "index", "import", tmp_path / other, "-o", tmp_path / "back.osler", "--json")
+    assert added["added"] == 7
+
+
 def test_dry_run_is_a_plan(run: Any, pictures: Path, tmp_path: Path) -> None:
     found = document(
         run, "index", "build", pictures, "-o", tmp_path / "a.osler", "--dry-run", "--json", "--keep", "PatientID"

@@ -170,7 +170,7 @@ COMMANDS: dict[str, tuple[list[Any], list[str]]] = {
     "decisions": (["filter", "score", "{cases}", "--fraction", 0.3, "--out", "kept.csv"], [".json, .parquet"]),
     "duplicates": (["filter", "duplicates", "{cases}", "--threshold", 2], ["not above 1"]),
     "apply": (["filter", "apply", "{cases}", "no.json"], ['no such file or folder: "no.json"']),
-    "export name": (["index", "export", "{cases}", "-o", "a.faiss"], ["ends in none of .usearch"]),
+    "export name": (["index", "export", "{cases}", "-o", "a.txt"], ["ends in none of .usearch, .faiss, .hnswlib"]),
     "import": (["index", "import", "no.usearch", "-o", "a.osler"], ['no such file or folder: "no.usearch"']),
     "encoder": (["encoder", "info", "minlm"], ['no encoder "minlm"', 'did you mean "minilm"']),
 }
@@ -194,6 +194,15 @@ def test_files_that_do_not_fit(run: Any, cases: Path, pictures: Path, tmp_path: 
     failed(run("filter", "apply", cases, tmp_path / "mine.json"), 2, "holds no decisions")
     shutil.copy(pictures / "notes.txt", tmp_path / "a.usearch")
     failed(run("index", "import", tmp_path / "a.usearch", "-o", tmp_path / "a.osler"), 1, "is not a usearch index")
+    for ending in ("faiss", "hnswlib"):
+        shutil.copy(pictures / "notes.txt", tmp_path / f"a.{ending}")
+        said = f"is not a{'n' * (ending == 'hnswlib')} {ending} index; give a file that"
+        failed(run("index", "import", tmp_path / f"a.{ending}", "-o", tmp_path / "a.osler"), 1, said)
+    assert run("index", "export", cases, "-o", tmp_path / "b.faiss").exit_code == 0
+    whole = (tmp_path / "b.faiss").read_bytes()
+    (tmp_path / "c.faiss").write_bytes(whole[:-4])
+    cut = run("index", "import", tmp_path / "c.faiss", "-o", tmp_path / "a.osler")
+    failed(cut, 1, "c.faiss is damaged in its vectors", "get a whole copy")
     assert not (tmp_path / "a.osler").exists()
 
 

@@ -140,8 +140,8 @@ def export_hnswlib(source: Collection | Index, path: str | os.PathLike[str]) -> 
     It has a graph of 32 neighbours a row, made for the file; the width of search is set after loading, by `set_ef`.
 
     A collection's items become the labels 0, 1, 2, ... in order, one vector each as `Collection.vectors` gives them,
-    and ``<path>.keys.parquet`` lists the label and key of each. Metadata is not exported. Locators never are. Load the file
-    in the space of the source, which it does not say: cosine, ip (for dot) or l2.
+    and ``<path>.keys.parquet`` lists the label and key of each. Metadata is not exported. Locators never are. Load the
+    file in the space of the source, which it does not say: cosine, ip (for dot) or l2.
 
     Parameters
     ----------
