@@ -109,6 +109,16 @@ def test_faiss_finds_what_exact_search_finds(kind: Any, metric: Any, tmp_path: P
         np.testing.assert_array_equal(theirs.reconstruct(int(keys[5])), index.get(keys[5:6])[0])
 
 
+def test_clusters_larger_than_what_a_row_sees_hold_no_walk(tmp_path: Path, rng: np.random.Generator) -> None:
+    """All near rows that a row is linked with may be of its own cluster, and a walk must leave the wrong one."""
+    centres = rng.normal(size=(160, 48))
+    rows = (centres[np.arange(16_200) % 160] + 0.2 * rng.normal(size=(16_200, 48))).astype(np.float32)
+    index = osler.Index.build(rows[:16_000], metric="l2")
+    export_faiss(index, tmp_path / "a.faiss", kind="hnsw")
+    found = faiss.read_index(str(tmp_path / "a.faiss")).search(rows[16_000:], 10)[1]
+    assert recall(found, index.search(rows[16_000:], k=10, exact=True).keys) >= 0.995
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_faiss_adds_to_our_file(kind: Any, tmp_path: Path, rng: np.random.Generator) -> None:
     vectors, more = clustered(rng, 800, 50)

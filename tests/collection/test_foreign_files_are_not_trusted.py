@@ -77,7 +77,7 @@ def test_absurd_numbers_are_refused_or_read_as_they_are(file: Path, tmp_path: Pa
     for at in [*range(320), *range(320, len(content) - 8, 8)]:
         absurd = ABSURD[at % len(ABSURD)]
         refused += attempt(path, content[:at] + absurd + content[at + 8 :]) is not None
-    assert refused > 30
+    assert refused > 20
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
