@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import foreign_files as made
 import numpy as np
 import osler
 import polars as pl
 import pytest
-from fixtures import make
-from osler.collection.interchange import export_faiss, import_faiss, is_faiss, read_faiss
+from osler.collection.interchange import (
+    export_faiss,
+    export_usearch,
+    import_faiss,
+    import_usearch,
+    is_faiss,
+    read_faiss,
+)
 from osler.errors import CorruptIndexError
 
 METRICS = {"dot": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
@@ -52,8 +59,8 @@ def test_a_file_of_faiss_becomes_a_collection(metric: str, kind: str, tmp_path: 
 
 @pytest.mark.parametrize("version", ["1.7.4", "1.15.1"])
 def test_files_of_old_and_new_versions_hold_the_same(version: str) -> None:
-    vectors, keys = make.vectors(), make.keys()
-    paths = sorted((make.HERE / f"faiss-{version}").glob("*.faiss"))
+    vectors, keys = made.vectors(), made.keys()
+    paths = sorted((made.HERE / f"faiss-{version}").glob("*.faiss"))
     assert [path.stem for path in paths] == [
         *("flat-dot", "flat-l2", "hnsw-dot", "hnsw-l2", "ids-dot", "ids-l2", "ivf-dot", "ivf-l2", "sparse-l2")
     ]
@@ -161,6 +168,15 @@ def test_keys_lie_beside_the_file(tmp_path: Path) -> None:
     export_faiss(cases, tmp_path / "a.faiss")
     table = pl.read_parquet(tmp_path / "a.faiss.keys.parquet")
     assert table.to_dict(as_series=False) == {"number": [0, 1], "key": ["x", "y"]}
+
+
+@pytest.mark.parametrize(("export", "load"), [(export_faiss, import_faiss), (export_usearch, import_usearch)])
+def test_names_of_an_older_file_do_not_stay(export: Any, load: Any, tmp_path: Path) -> None:
+    cases = osler.Collection.create(tmp_path / "a.osler", dim=2)
+    cases.add_vectors(["x", "y"], np.eye(2))
+    export(cases, tmp_path / "a.file")
+    export(osler.Index.build(np.eye(2, dtype=np.float32)), tmp_path / "a.file")
+    assert load(tmp_path / "a.file", tmp_path / "b.osler").keys() == ["0", "1"]
 
 
 def refused(write: Any, message: str, path: Path) -> None:

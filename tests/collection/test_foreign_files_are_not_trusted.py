@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import foreign_files as made
 import numpy as np
 import osler
 import pytest
-from fixtures import make
 from osler.collection.interchange import export_faiss, import_faiss, import_hnswlib, read_faiss, read_hnswlib
 from osler.errors import CorruptIndexError
 
-FILES = [*sorted((make.HERE / "faiss-1.15.1").glob("*-l2.faiss"))]
-FILES += [make.HERE / "hnswlib-0.8.0" / f"{name}.hnswlib" for name in ("deleted", "l2")]
-# What a count, a size or a place may be made: too much by one, by far, past 2**63, negative, none.
+FILES = [*sorted((made.HERE / "faiss-1.15.1").glob("*-l2.faiss"))]
+FILES += [made.HERE / "hnswlib-0.8.0" / f"{name}.hnswlib" for name in ("deleted", "l2")]
+# What any eight bytes are made, counts and sizes among them: far too much, past 2**63, minus one, much, none.
 ABSURD = [struct.pack("<Q", number) for number in (2**40, 2**63, 2**64 - 1, 2**31 - 1, 0)]
 SPARE = 1 << 18
 
@@ -92,7 +92,7 @@ def test_flipped_bits_never_do_more_than_change_numbers(file: Path, tmp_path: Pa
 
 
 def test_an_import_of_a_changed_file_makes_all_or_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
-    made = 0
+    whole = 0
     for number in range(120):
         file = FILES[number % len(FILES)]
         changed = bytearray(file.read_bytes())
@@ -107,11 +107,11 @@ def test_an_import_of_a_changed_file_makes_all_or_nothing(tmp_path: Path, rng: n
                 load: Any = import_faiss if file.suffix == ".faiss" else import_hnswlib
                 with load(path, out) as cases:
                     assert len(cases) in (45, 46, 47, 48)
-                    made += 1
+                    whole += 1
             except ValueError:
                 assert not out.exists() or not len(osler.Collection.open(out))
         assert path.read_bytes() == changed
-    assert 20 < made < 120
+    assert 20 < whole < 120
 
 
 def test_a_message_names_file_place_and_what_to_do(tmp_path: Path) -> None:

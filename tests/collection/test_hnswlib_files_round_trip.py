@@ -11,10 +11,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import foreign_files as made
 import numpy as np
 import osler
 import pytest
-from fixtures import make
 from osler.collection.interchange import export_hnswlib, import_hnswlib, layers, read_hnswlib
 
 SPACES: dict[str, Any] = {"cosine": "cosine", "ip": "dot", "l2": "l2"}
@@ -84,8 +84,8 @@ def squared(query: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("space", sorted(SPACES))
 def test_a_file_of_hnswlib_becomes_a_collection(space: str, tmp_path: Path) -> None:
-    vectors, keys = make.vectors(), make.keys()
-    path = make.HERE / "hnswlib-0.8.0" / f"{space}.hnswlib"
+    vectors, keys = made.vectors(), made.keys()
+    path = made.HERE / "hnswlib-0.8.0" / f"{space}.hnswlib"
     with import_hnswlib(path, tmp_path / "cases.osler", metric=SPACES[space]) as cases:
         assert cases.keys() == [str(key) for key in sorted(keys.tolist())]
         expected = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if space == "cosine" else vectors
@@ -93,13 +93,13 @@ def test_a_file_of_hnswlib_becomes_a_collection(space: str, tmp_path: Path) -> N
 
 
 def test_deleted_rows_are_left_out_and_counted(tmp_path: Path) -> None:
-    path = make.HERE / "hnswlib-0.8.0" / "deleted.hnswlib"
+    path = made.HERE / "hnswlib-0.8.0" / "deleted.hnswlib"
     with pytest.warns(UserWarning, match=r"3 deleted rows of deleted\.hnswlib are not imported"):
         numbers, vectors = read_hnswlib(path)
-    kept = np.setdiff1d(np.arange(48), make.DELETED)
-    order = kept[np.argsort(make.keys()[kept])]
-    assert numbers.tolist() == make.keys()[order].tolist()
-    np.testing.assert_array_equal(vectors, make.vectors()[order])
+    kept = np.setdiff1d(np.arange(48), made.DELETED)
+    order = kept[np.argsort(made.keys()[kept])]
+    assert numbers.tolist() == made.keys()[order].tolist()
+    np.testing.assert_array_equal(vectors, made.vectors()[order])
     with pytest.warns(UserWarning, match="3 deleted rows"):
         assert len(import_hnswlib(path, tmp_path / "cases.osler", metric="l2")) == 45
 

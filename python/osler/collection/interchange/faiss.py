@@ -185,8 +185,7 @@ def export_faiss(
                 _write_vector(stream, ids)
 
     replace(target, write)
-    if names is not None:
-        write_names(target, numbers, names)
+    write_names(target, numbers, names)
 
 
 def _index(reader: Reader, depth: int = 0, marks: tuple[bytes, ...] = _MARKS) -> _Held:

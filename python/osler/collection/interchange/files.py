@@ -89,8 +89,11 @@ def made_of_numbers(
     return made(out, vectors.shape[1], metric, lambda cases: cases.add_vectors(names, vectors))
 
 
-def write_names(path: Path, numbers: Array, names: Sequence[str]) -> None:
-    """Write the key of each number beside an exported file."""
+def write_names(path: Path, numbers: Array, names: Sequence[str] | None) -> None:
+    """Write the key of each number beside an exported file; without names none of an older file are left there."""
+    if names is None:
+        _sidecar(path).unlink(missing_ok=True)
+        return
     import polars as pl
 
     table = pl.DataFrame({"number": numbers, "key": names}, schema={"number": pl.UInt64, "key": pl.String})

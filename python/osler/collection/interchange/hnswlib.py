@@ -170,8 +170,7 @@ def export_hnswlib(source: Collection | Index, path: str | os.PathLike[str]) -> 
             stream.write(_upper(graph).tobytes())
 
     replace(target, write)
-    if names is not None:
-        write_names(target, numbers, names)
+    write_names(target, numbers, names)
 
 
 def _header(reader: Reader) -> _Header:

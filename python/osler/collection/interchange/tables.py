@@ -61,7 +61,7 @@ def export_npy(cases: Collection, path: str | os.PathLike[str]) -> None:
             np.save(stream, vectors, allow_pickle=False)
 
     replace(target, write)
-    write_names(target, numbers, names or [])
+    write_names(target, numbers, names)
 
 
 def import_npy(path: str | os.PathLike[str], out: str | os.PathLike[str], *, metric: Metric = "cosine") -> Collection:

@@ -94,8 +94,7 @@ def export_usearch(
     for start in range(0, len(numbers), _BATCH):
         index.add(numbers[start : start + _BATCH], np.ascontiguousarray(vectors[start : start + _BATCH], np.float32))
     replace(target, lambda draft: index.save(str(draft)))
-    if names is not None:
-        write_names(target, numbers, names)
+    write_names(target, numbers, names)
 
 
 def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
