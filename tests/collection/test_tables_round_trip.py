@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import osler
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from osler.collection import interchange
 from osler.collection.interchange import export_npy, export_parquet, import_npy, import_parquet
 from osler.items import Locator
 
@@ -98,3 +102,74 @@ def test_what_is_neither_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
             import_parquet(tmp_path / name, tmp_path / "out.osler")
     with pytest.raises(FileNotFoundError):
         import_npy(tmp_path / "none.npy", tmp_path / "out.osler")
+
+
+@pytest.mark.parametrize("ending", ["npy", "usearch", "faiss", "hnswlib"])
+def test_names_are_those_of_the_file_beside_them(tmp_path: Path, ending: str) -> None:
+    cases = osler.Collection.create(tmp_path / "a.osler", dim=3)
+    cases.add_vectors(["x", "y", "z"], np.eye(3))
+    path = tmp_path / f"a.{ending}"
+    export, import_ = (getattr(interchange, f"{verb}_{ending}") for verb in ("export", "import"))
+    export(cases, path)
+    assert import_(path, tmp_path / "b.osler").keys() == ["x", "y", "z"]
+    other = osler.Collection.create(tmp_path / "c.osler", dim=3)
+    other.add_vectors(["p", "q", "r"], np.eye(3)[::-1])
+    export(other, tmp_path / f"other.{ending}")
+    path.write_bytes((tmp_path / f"other.{ending}").read_bytes())
+    with pytest.raises(ValueError, match="names the rows of another file"):
+        import_(path, tmp_path / "d.osler")
+    assert not (tmp_path / "d.osler").exists()
+
+
+def test_an_export_is_private_while_it_is_written_and_leaves_no_old_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = osler.Collection.create(tmp_path / "a.osler", dim=3)
+    cases.add_vectors(["x", "y", "z"], np.eye(3))
+    path = tmp_path / "a.npy"
+    interchange.export_npy(cases, path)
+    modes = []
+
+    def save(stream: Any, *_: Any, **__: Any) -> None:
+        modes.append(os.fstat(stream.fileno()).st_mode & 0o777)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(osler.Error, match=r"a\.npy could not be written"):
+        patch.setattr(np, "save", save)
+        interchange.export_npy(cases, path)
+    assert modes == [0o600]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.npy", "a.osler"]
+    assert interchange.import_npy(path, tmp_path / "b.osler").keys() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"frame": ["Doe", "Jane"]}, "column 'frame' of a.parquet must hold whole numbers"),
+        ({"kind": [1, 2]}, "column 'kind' of a.parquet must hold text"),
+        ({"box": [["a"], ["b"]]}, "column 'box' of a.parquet must hold lists of whole numbers"),
+        ({"key": [["a"], ["b"]]}, "column 'key' of a.parquet must hold text or whole numbers"),
+        ({"__more": [1, 2]}, "cannot be named '__more'"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused_without_its_cells_and_leaves_nothing(
+    tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
+    frame = pl.DataFrame({"key": ["a", "b"], "vector": np.eye(2)} | columns)
+    frame.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=re.escape(message)) as failure:
+        interchange.import_parquet(tmp_path / "a.parquet", tmp_path / "a.osler")
+    assert "Doe" not in str(failure.value)
+    assert not (tmp_path / "a.osler").exists()
+
+
+def test_every_column_that_is_not_ours_is_metadata(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": [5, 6], "emb": [[1.0, 0.0], [0.0, 1.0]], "part": ["chest", "knee"], "vector": [7, 8]})
+    frame.index = [3, 9]
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert "__index_level_0__" in pl.read_parquet(tmp_path / "a.parquet").columns
+    cases = interchange.import_parquet(tmp_path / "a.parquet", tmp_path / "a.osler", key="id", vector="emb")
+    assert [cases[key].metadata for key in ("5", "6")] == [
+        {"part": "chest", "vector": 7},
+        {"part": "knee", "vector": 8},
+    ]

@@ -21,10 +21,9 @@ from osler.collection.interchange.files import (
     Metric,
     check_folder,
     existing,
+    export,
     made_of_numbers,
     numbered,
-    replace,
-    write_names,
 )
 from osler.collection.interchange.reader import Reader, reading
 from osler.collection.rows import Array
@@ -184,8 +183,7 @@ def export_faiss(
             if not plain:
                 _write_vector(stream, ids)
 
-    replace(target, write)
-    write_names(target, numbers, names)
+    export(target, write, numbers, names)
 
 
 def _index(reader: Reader, depth: int = 0, marks: tuple[bytes, ...] = _MARKS) -> _Held:

@@ -6,7 +6,9 @@ Touches the files that are named and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from osler.collection.rows import Array
-from osler.errors import Error
+from osler.errors import CommitUnknownError, Error
 
 if TYPE_CHECKING:
     from osler.collection import Collection
@@ -25,12 +27,12 @@ __all__ = [
     "Metric",
     "check_folder",
     "existing",
+    "export",
     "made",
     "made_of_numbers",
     "named_numbers",
     "numbered",
     "replace",
-    "write_names",
 ]
 
 Metric = Literal["cosine", "dot", "l2"]
@@ -67,14 +69,19 @@ def numbered(source: Collection | Index) -> tuple[Array, Array, list[str] | None
 
 
 def made(out: str | os.PathLike[str], dim: int, metric: Metric, fill: Callable[[Collection], Any]) -> Collection:
-    """Make a collection, let `fill` add to it, and return it open for writing."""
+    """Make a collection, let `fill` add to it, and return it open for writing; where that fails none is left."""
     from osler.collection import Collection
 
     cases = Collection.create(out, dim=dim, metric=metric)
     try:
         fill(cases)
-    except BaseException:
+    except CommitUnknownError:
         cases.close()
+        raise
+    except BaseException:
+        # So that the same call can be made again.
+        cases.close()
+        shutil.rmtree(cases.path, ignore_errors=True)
         raise
     return cases
 
@@ -89,15 +96,24 @@ def made_of_numbers(
     return made(out, vectors.shape[1], metric, lambda cases: cases.add_vectors(names, vectors))
 
 
-def write_names(path: Path, numbers: Array, names: Sequence[str] | None) -> None:
-    """Write the key of each number beside an exported file; without names none of an older file are left there."""
+def export(target: Path, write: Callable[[Path], Any], numbers: Array, names: Sequence[str] | None) -> None:
+    """Write a file, and beside it the key of each number, if they have names; of an older file no names are left."""
+    _sidecar(target).unlink(missing_ok=True)
+    replace(target, write)
     if names is None:
-        _sidecar(path).unlink(missing_ok=True)
         return
     import polars as pl
 
-    table = pl.DataFrame({"number": numbers, "key": names}, schema={"number": pl.UInt64, "key": pl.String})
-    replace(_sidecar(path), lambda draft: table.write_parquet(draft))
+    schema = {"number": pl.UInt64, "key": pl.String}
+    table = pl.DataFrame({"number": numbers, "key": names}, schema=schema)
+    # By this a list is told from one of another file of the name.
+    table = table.with_columns(sha256=pl.lit(_digest(target)))
+    replace(_sidecar(target), lambda draft: table.write_parquet(draft))
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def named_numbers(path: Path, numbers: Array) -> list[str]:
@@ -109,6 +125,10 @@ def named_numbers(path: Path, numbers: Array) -> list[str]:
 
     try:
         table = pl.read_parquet(sidecar)
+        if "sha256" in table.columns and set(table["sha256"]) - {_digest(path)}:
+            raise ValueError(
+                f"{sidecar.name} names the rows of another file than {path.name} is now; remove it to import numbers"
+            )
         names = dict(zip(table["number"].to_list(), table["key"].to_list(), strict=True))
         return [names[number] for number in numbers.tolist()]
     except (pl.exceptions.PolarsError, KeyError):
@@ -116,18 +136,29 @@ def named_numbers(path: Path, numbers: Array) -> list[str]:
 
 
 def replace(target: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `target`, of mode 0600, then give it the name."""
+    """Let `write` fill a file beside `target`, which its owner alone can read, then give it the name, durably."""
     draft = target.with_name(f".{target.name}.{token_hex(8)}")
     try:
+        # Before there is anything in it to be read.
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         write(draft)
-        os.chmod(draft, 0o600)
+        _sync(draft)
         os.replace(draft, target)
+        _sync(target.parent)
     except OSError as error:
         raise Error(
             f"{target.name} could not be written; check the space and the rights there", code="write_failed"
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _sidecar(path: Path) -> Path:

@@ -21,10 +21,9 @@ from osler.collection.interchange import layers
 from osler.collection.interchange.files import (
     Metric,
     check_folder,
+    export,
     made_of_numbers,
     numbered,
-    replace,
-    write_names,
 )
 from osler.collection.interchange.reader import Reader, reading
 from osler.collection.rows import Array
@@ -169,8 +168,7 @@ def export_hnswlib(source: Collection | Index, path: str | os.PathLike[str]) -> 
                 stream.write(rows.tobytes())
             stream.write(_upper(graph).tobytes())
 
-    replace(target, write)
-    write_names(target, numbers, names)
+    export(target, write, numbers, names)
 
 
 def _header(reader: Reader) -> _Header:

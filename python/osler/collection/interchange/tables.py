@@ -1,12 +1,14 @@
 """NumPy and Parquet files: vectors as a matrix, and parts with their columns as a table that Lance and others read.
 
-In Parquet nothing is lost but where files lie, which is never exported, and what tells null from a value that was never
-set; a matrix has one vector an item and no columns.
+In Parquet the parts and columns of every item are kept. Where files lie is never exported, nor the secret of
+pseudonyms. Lost are which encoder made the vectors, which policy was in force, the digests of files, and what tells
+null from a value that was never set. A matrix has one vector an item and no columns.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,11 @@ from osler.collection.interchange.files import (
     Metric,
     check_folder,
     existing,
+    export,
     made,
     named_numbers,
     numbered,
     replace,
-    write_names,
 )
 from osler.items import Locator
 
@@ -34,6 +36,13 @@ __all__ = ["export_npy", "export_parquet", "import_npy", "import_parquet"]
 # Columns of the table that are not metadata.
 _OWN = ("key", "part", "kind", "frame", "box", "span", "vector")
 _PREFIX = "metadata."
+# What columns that say what a part is must hold.
+_SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "kind": ("text", lambda dtype: str(dtype) == "String"),
+    "frame": ("whole numbers", lambda dtype: bool(dtype.is_integer())),
+    "box": ("lists of whole numbers", lambda dtype: _is_list_of_whole_numbers(dtype)),
+    "span": ("lists of whole numbers", lambda dtype: _is_list_of_whole_numbers(dtype)),
+}
 
 
 def export_npy(cases: Collection, path: str | os.PathLike[str]) -> None:
@@ -60,8 +69,7 @@ def export_npy(cases: Collection, path: str | os.PathLike[str]) -> None:
         with open(draft, "wb") as stream:
             np.save(stream, vectors, allow_pickle=False)
 
-    replace(target, write)
-    write_names(target, numbers, names)
+    export(target, write, numbers, names)
 
 
 def import_npy(path: str | os.PathLike[str], out: str | os.PathLike[str], *, metric: Metric = "cosine") -> Collection:
@@ -149,7 +157,8 @@ def import_parquet(
     path : path
         A table with a column of keys, text or whole numbers, and one of vectors, lists or arrays of numbers. Rows of
         one key are the parts of one item. ``kind``, ``frame``, ``box`` and ``span``, where they are there, say what a
-        part is; every other column is metadata, of the first row of its key.
+        part is, and whole numbers in ``part`` are passed over, as is the index that pandas writes; every other column
+        is metadata, of the first row of its key.
     out : path
     key, vector : str
     metric : {"cosine", "dot", "l2"}
@@ -173,12 +182,18 @@ def import_parquet(
             raise ValueError(f"{file.name} has no column {name!r}; name the columns of keys and vectors")
     if not len(table) or table[key].has_nulls():
         raise ValueError(f"{file.name} has no row, or a row without a key")
+    if not (table.schema[key] == pl.String or table.schema[key].is_integer()):
+        raise ValueError(f"column {key!r} of {file.name} must hold text or whole numbers, to be keys")
+    for name, (what, fits) in _SHAPES.items():
+        if name in table.columns and not (table.schema[name] == pl.Null or fits(table.schema[name])):
+            raise ValueError(f"column {name!r} of {file.name} must hold {what}; rename it if it is something else")
     table = table.with_columns(pl.col(key).cast(pl.String))
     names = table[key].unique(maintain_order=True).to_list()
     number = {name: at for at, name in enumerate(names)}
     there = table.filter(table[vector].is_not_null())
     matrix = _matrix(there[vector], file.name)
-    own = {key, vector, *_OWN[1:]}
+    own = {key, vector, *_SHAPES, *(name for name in table.columns if name.startswith("__index_level_"))}
+    own |= {name for name in ("part",) if name in table.columns and table.schema[name].is_integer()}
     first = table.unique(key, keep="first", maintain_order=True)
     metadata = first.drop([name for name in first.columns if name in own])
     metadata = metadata.rename(
@@ -192,6 +207,11 @@ def import_parquet(
     vectors = matrix if len(there) else None
     dim = matrix.shape[1] if len(there) else 1
     return made(out, dim, metric, lambda cases: cases.add_vectors(names, vectors, **options))
+
+
+def _is_list_of_whole_numbers(dtype: Any) -> bool:
+    inner = getattr(dtype, "inner", None)
+    return inner is not None and (inner.is_integer() or str(inner) == "Null")
 
 
 def _matrix(column: pl.Series, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from osler.collection.interchange.files import check_folder, existing, made_of_numbers, numbered, replace, write_names
+from osler.collection.interchange.files import check_folder, existing, export, made_of_numbers, numbered
 from osler.collection.rows import Array
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def export_usearch(
     index = usearch(ndim=source.dim, metric=metric, dtype=dtype)
     for start in range(0, len(numbers), _BATCH):
         index.add(numbers[start : start + _BATCH], np.ascontiguousarray(vectors[start : start + _BATCH], np.float32))
-    replace(target, lambda draft: index.save(str(draft)))
-    write_names(target, numbers, names)
+    export(target, lambda draft: index.save(str(draft)), numbers, names)
 
 
 def read_usearch(path: str | os.PathLike[str]) -> tuple[Array, Array, Any]:
