@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,15 @@ def test_an_audit_looks_at_numbers_lists_former_versions_and_names_of_columns(ca
     assert found >= {("mrn", "digits", 2), ("numbers", "digits", 2), ("note", "person_name", 1)}
     assert ("tel jane@example.org", "email", 0) in found
     assert cases.audit().items == 2
+
+
+def test_a_snapshot_is_not_pickled_as_something_else(cases: osler.Collection) -> None:
+    with pytest.raises(TypeError, match="a snapshot is not pickled"):
+        pickle.dumps(cases.snapshot())
+    with pytest.raises(TypeError, match="the key of an item is a str"):
+        cases[["a", "b"]]
+    cases.add_vectors(["a"], None, metadata=[{"l": [1, 2]}])
+    with pytest.raises(ValueError, match="column 'l' holds lists"):
+        cases.minmax("l")
+    with pytest.raises(ValueError, match="number of a commit"):
+        osler.Collection.recover(cases.path, to=-1)

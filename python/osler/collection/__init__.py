@@ -499,6 +499,8 @@ class Collection:
 
     def minmax(self, column: str) -> tuple[Any, Any]:
         """Return the smallest and the largest value of a column; None where it has no value."""
+        if self.schema.get(column, "").startswith("list"):
+            raise ValueError(f"column {column!r} holds lists, which have no order")
         values = self._column(column).drop_nulls()
         return values.min(), values.max()
 
@@ -687,6 +689,8 @@ class Collection:
         self.close()
 
     def __reduce__(self) -> Any:
+        if self._handle.store.is_snapshot:
+            raise TypeError("a snapshot is not pickled or copied, as it lasts only here; pickle the collection")
         return (Collection.open, (str(self.path.absolute()),))
 
     def __repr__(self) -> str:

@@ -133,4 +133,5 @@ def _parts(
         Part(int(at - start), check_kind(kinds[row]), as_locator(places[row]))
         for at, (row, start) in enumerate(zip(order.tolist(), starts.tolist(), strict=True))
     ]
-    return owner, found[order], made
+    in_order = bool((order[1:] > order[:-1]).all())
+    return owner, found if in_order else found[order], made

@@ -238,6 +238,11 @@ class Table:
         """Return the columns that one item has set."""
         return {name: column.value(at) for name, column in self.columns.items() if column.states[at] != UNSET}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(array.nbytes for column in self.columns.values() for array in column.buffers())
+
     def take(self, rows: Array) -> Table:
         """Return the table of some items."""
         return Table(len(rows), {name: column.take(rows) for name, column in self.columns.items()})

@@ -165,7 +165,10 @@ def item_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any) -
     """Return one vector an item: the mean of its parts, NaN where it has none."""
     found = part_vectors(snapshot, chosen, where, None)
     sums = np.zeros((len(found.keys), snapshot.dim))
-    np.add.at(sums, found.owner, found.vectors.astype(np.float64))
+    # The parts of an item lie one after another.
+    starts = np.flatnonzero(np.diff(found.owner, prepend=-1))
+    if len(starts):
+        sums[found.owner[starts]] = np.add.reduceat(found.vectors, starts, axis=0, dtype=np.float64)
     counts = np.bincount(found.owner, minlength=len(found.keys))[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         sums /= counts

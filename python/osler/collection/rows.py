@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 KEY = "key"
+# Rows whose double-precision copies are in memory at a time.
+_BLOCK_ROWS = 8_192
 # Whole numbers beyond this have no place of their own among floating-point ones.
 _EXACT = 2**53
 _KINDS: tuple[Kind, ...] = ("image", "text")
@@ -189,25 +191,30 @@ def unit_rows(vectors: Any, dim: int, metric: str, what: str = "vectors") -> Arr
             f"{what} has {found.shape[1]} columns, this collection has dim {dim}; "
             "use vectors of the encoder that the collection was made with"
         )
+    units = np.empty(found.shape, np.float32)
+    for start in range(0, len(found), _BLOCK_ROWS):
+        _unit_rows(found[start : start + _BLOCK_ROWS], units[start : start + _BLOCK_ROWS], start, metric, what)
+    return units
+
+
+def _unit_rows(found: Array, units: Array, start: int, metric: str, what: str) -> None:
+    """Fill `units` with some rows, of which `start` is the first one's number."""
     wide = found.astype(np.float64)
     if not np.isfinite(wide).all():
-        raise ValueError(
-            f"row {int(np.argmax(~np.isfinite(wide).all(1)))} of {what} holds NaN or infinity; give finite numbers"
-        )
+        row = start + int(np.argmax(~np.isfinite(wide).all(1)))
+        raise ValueError(f"row {row} of {what} holds NaN or infinity; give finite numbers")
     if metric == "cosine":
         scale = np.abs(wide).max(1, initial=0.0)
         if (scale == 0).any():
-            raise ValueError(
-                f"row {int(np.argmax(scale == 0))} of {what} is zero, which has no direction under cosine; remove it"
-            )
+            row = start + int(np.argmax(scale == 0))
+            raise ValueError(f"row {row} of {what} is zero, which has no direction under cosine; remove it")
         wide /= scale[:, None]
         wide /= np.sqrt((wide * wide).sum(1))[:, None]
-    narrow = wide.astype(np.float32)
-    if not np.isfinite(narrow).all():
-        raise ValueError(
-            f"row {int(np.argmax(~np.isfinite(narrow).all(1)))} of {what} is too large for float32; scale it down"
-        )
-    return narrow
+    with np.errstate(over="ignore"):
+        units[:] = wide
+    if not np.isfinite(units).all():
+        row = start + int(np.argmax(~np.isfinite(units).all(1)))
+        raise ValueError(f"row {row} of {what} is too large for float32; scale it down")
 
 
 def check_keys(keys: Iterable[str]) -> list[str]:

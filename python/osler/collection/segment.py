@@ -33,10 +33,11 @@ __all__ = [
     "tombstones",
 ]
 
-# Items whose metadata is one Parquet table, the least that is read of it.
+# Items whose metadata is one table, the least that is read of it.
 TABLE_ITEMS = 4_096
 _NOWHERE = np.iinfo(np.int64).min
-_HELD_TABLES = 32
+# Of the tables that were read last.
+_HELD_BYTES = 64 << 20
 
 # The root of a source, and below it the file of an item, or the files of a series in order.
 Place = tuple[str, list[str]]
@@ -347,9 +348,10 @@ class Segment:
     def _table(self, number: int) -> Table:
         held = self._tables.get(number)
         if held is None:
-            if len(self._tables) >= _HELD_TABLES:
+            held = self._read_table(number)
+            if sum(table.nbytes for table in self._tables.values()) + held.nbytes > _HELD_BYTES:
                 self._tables = {}
-            held = self._tables[number] = self._read_table(number)
+            self._tables[number] = held
         return held
 
     def _read_table(self, number: int) -> Table:

@@ -95,6 +95,11 @@ class Store:
         other.writable, other._frozen = False, True
         return other
 
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether this stays at one state."""
+        return self._frozen
+
     def close(self) -> None:
         """Release the lock."""
         self.writable = False
