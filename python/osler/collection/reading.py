@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from osler.collection.rows import Array
 from osler.collection.snapshot import Snapshot
 from osler.items import Hit, Part
 
@@ -123,7 +124,12 @@ def keys(snapshot: Snapshot, where: Any) -> list[str]:
     """Return the keys of the items for which `where` holds."""
     if where is None:
         return list(snapshot.keys)
-    return [snapshot.keys[at] for at in np.flatnonzero(snapshot.condition(where).mask(snapshot.table))]
+    return [snapshot.keys[at] for at in _holding(snapshot, where).tolist()]
+
+
+def _holding(snapshot: Snapshot, where: Any) -> Array:
+    """Return the places among the live items of those for which a condition holds."""
+    return np.flatnonzero(snapshot.condition(where).mask(snapshot.table))
 
 
 def get(snapshot: Snapshot, names: str | Iterable[str], missing: str) -> list[Hit]:
@@ -144,12 +150,24 @@ def get(snapshot: Snapshot, names: str | Iterable[str], missing: str) -> list[Hi
 
 def part_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any, kind: str | None) -> PartVectors:
     """Return the vectors of items, part by part."""
+    names, rows, owner = _part_rows(snapshot, chosen, where, kind)
+    return PartVectors(names, snapshot.vectors(rows), owner, snapshot.parts(rows))
+
+
+def _part_rows(
+    snapshot: Snapshot, chosen: Iterable[str] | None, where: Any, kind: str | None
+) -> tuple[list[str], Array, Array]:
+    """Return the keys of items, their part rows in that order, and the place of each row's item among the keys."""
     if chosen is not None and where is not None:
         raise ValueError("give keys= or where=, not both")
-    names = keys(snapshot, where) if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
-    items = snapshot.find(names)
-    if (items < 0).any():
-        raise KeyError(f"there is no item {names[int(np.argmax(items < 0))]!r} in this collection")
+    if chosen is None:
+        at = np.arange(len(snapshot)) if where is None else _holding(snapshot, where)
+        names, items = [snapshot.keys[row] for row in at.tolist()], snapshot.live_rows[at]
+    else:
+        names = [chosen] if isinstance(chosen, str) else list(chosen)
+        items = snapshot.find(names)
+        if (items < 0).any():
+            raise KeyError(f"there is no item {names[int(np.argmax(items < 0))]!r} in this collection")
     wanted = snapshot.wanted_kind(kind)
     first = np.searchsorted(snapshot.part_items, items)
     sizes = np.searchsorted(snapshot.part_items, items + 1) - first
@@ -158,18 +176,18 @@ def part_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any, k
     if wanted is not None:
         right = snapshot.part_kinds[rows] == wanted
         rows, owner = rows[right], owner[right]
-    return PartVectors(names, snapshot.vectors(rows), owner, snapshot.parts(rows))
+    return names, rows, owner
 
 
 def item_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return one vector an item: the mean of its parts, NaN where it has none."""
-    found = part_vectors(snapshot, chosen, where, None)
-    sums = np.zeros((len(found.keys), snapshot.dim))
+    names, rows, owner = _part_rows(snapshot, chosen, where, None)
+    sums = np.zeros((len(names), snapshot.dim))
     # The parts of an item lie one after another.
-    starts = np.flatnonzero(np.diff(found.owner, prepend=-1))
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
     if len(starts):
-        sums[found.owner[starts]] = np.add.reduceat(found.vectors, starts, axis=0, dtype=np.float64)
-    counts = np.bincount(found.owner, minlength=len(found.keys))[:, None]
+        sums[owner[starts]] = np.add.reduceat(snapshot.vectors(rows), starts, axis=0, dtype=np.float64)
+    counts = np.bincount(owner, minlength=len(names))[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         sums /= counts
         several = counts[:, 0] > 1
