@@ -274,12 +274,18 @@ class _Parser:
             return _Typed(_balanced(equal, operator.or_), "bool")
         left, *coerced = self._common(left, *entries)
         values = [entry.literal for entry in coerced if entry.literal is not None]
-        if not values:
+        known = len(values)
+        if left.kind == "int":
+            # A fraction equals no whole number.
+            values = [int(value) for value in values if -(2**63) <= value < 2**63 and value == value // 1]
+        elif left.kind == "float":
+            values = [float(value) for value in values]
+        if not known:
             found = pl.lit(None, pl.Boolean)
         else:
-            members = left.expression.is_in(values)
+            members = left.expression.is_in(values) if values else pl.lit(False)
             found = pl.when(left.expression.is_null()).then(pl.lit(None, pl.Boolean)).otherwise(members)
-        if len(values) < len(entries):
+        if known < len(entries):
             found = found | pl.lit(None, pl.Boolean)
         return _Typed(found, "bool")
 
@@ -403,7 +409,8 @@ class _Parser:
             raise ValueError("where cannot cast a list")
         if value.kind == "text" and kind in ("date", "datetime"):
             return _Typed(value.expression.str.strptime(dtype(kind), strict=strict), kind)
-        return _Typed(value.expression.cast(dtype(kind), strict=strict), kind)
+        found = _rounded(value.expression) if (value.kind, kind) == ("float", "int") else value.expression
+        return _Typed(found.cast(dtype(kind), strict=strict), kind)
 
     def _column(self, name: str) -> _Typed:
         import polars as pl
@@ -524,6 +531,15 @@ def _regex(pattern: str, escape: str | None, ignore_case: bool) -> str:
         else:
             found.append({"%": ".*", "_": "."}.get(letter) or _quoted(letter))
     return f"(?s{'i' if ignore_case else ''})^{''.join(found)}$"
+
+
+def _rounded(number: pl.Expr) -> pl.Expr:
+    """Return the nearest whole number, of two the even one, as DuckDB casts; every large one is whole already."""
+    import polars as pl
+
+    up = (number + 0.5).floor()
+    nearest = up - ((number + 0.5 == up) & (up % 2 != 0)).cast(pl.Float64)
+    return pl.when(number.abs() < 2.0**52).then(nearest).otherwise(number)
 
 
 def _quoted(letter: str) -> str:
