@@ -10,7 +10,7 @@ use osler_core::join::{Join, Pair, Rows};
 use osler_core::metric::Metric;
 use osler_core::parts::{Score, rank};
 use osler_core::pool::Pool;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyImportError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -313,4 +313,20 @@ pub fn check_simd_setting() -> PyResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses an interpreter beside the first one, which Python 3.11 would let in: types and locks here are the process's.
+pub fn check_interpreter(py: Python<'_>) -> PyResult<()> {
+    // The module that knows them has another name in later versions, which refuse by themselves; some have neither.
+    let module = py.import("_xxsubinterpreters");
+    let Ok(known) = module.or_else(|_| py.import("_interpreters")) else {
+        return Ok(());
+    };
+    let current = known.call_method0("get_current")?;
+    if current.eq(known.call_method0("get_main")?)? {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "osler cannot be used in a sub-interpreter; use a thread or a process of its own",
+    ))
 }

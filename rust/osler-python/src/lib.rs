@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    functions::check_interpreter(module.py())?;
     functions::check_simd_setting()?;
     #[cfg(feature = "testing")]
     testing::add(module)?;
