@@ -150,16 +150,25 @@ LIBRARY: dict[str, tuple[str, Callable[[], Any]]] = {
 EVERY = [*ENGINE, *LIBRARY]
 
 
+def _said(piece: Callable[[int], Any], seed: int) -> str | None:
+    try:
+        piece(seed)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
 def seen(bug: str) -> str | None:
-    """What the bug's harness says of it; None if it says nothing within its time."""
+    """What the bug's harness says of it, where it says nothing without it; None if it says nothing within its time."""
     harness, plant = (ENGINE[bug], lambda: _in_engine(bug)) if bug in ENGINE else LIBRARY[bug]
     piece = import_module(f"reliability.{harness}").piece
     began, seed = time.monotonic(), 1
     while time.monotonic() - began < LIMIT_SECONDS:
         with plant():
-            try:
-                piece(seed)
-            except AssertionError as error:
-                return f"{type(error).__name__}: {error}"
+            said = _said(piece, seed)
+        if said is not None:
+            without = _said(piece, seed)
+            assert without is None, f"without the bug {bug}, seed {seed}: {without}"
+            return said
         seed += 1
     return None

@@ -63,6 +63,9 @@ impl Store {
     /// [`Error::Refused`] if there is a manifest that may not be kept, or a file that the others do not list, or if their
     /// removal may not last.
     pub(super) fn forgotten(&self) -> Result<()> {
+        if planted(Bug::OldStateKept) {
+            return Ok(());
+        }
         let storage = &*self.storage;
         let left = |what: &str| Error::Refused {
             code: "not_erased",
