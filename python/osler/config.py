@@ -34,6 +34,11 @@ class Limits:
         Bytes of the values of one row of metadata, text as UTF-8 and all else as 8 each.
     metadata_columns : int
         Columns of a collection.
+    decode_bytes, decode_seconds : int
+        Memory and processor time that decoding one file may take in a process of its own, beyond three times the
+        file's size and a second for each MiB of it.
+    decode_processes : int
+        How many of these processes there are at most; no more than there are processors.
     """
 
     pixels_per_frame: int = 200_000_000
@@ -45,6 +50,9 @@ class Limits:
     text_bytes: int = 1 << 20
     metadata_row_bytes: int = 64 << 10
     metadata_columns: int = 2_000
+    decode_bytes: int = 4 << 30
+    decode_seconds: int = 60
+    decode_processes: int = 4
 
 
 def _limits() -> Limits:
@@ -72,12 +80,16 @@ class Settings:
         ``OSLER_THREADS``; None means the CPU set and the cgroup's quota.
     debug : bool
         ``OSLER_DEBUG``: errors keep the exception that caused them, which may quote values of a file.
+    decode_in_process : bool
+        ``OSLER_DECODE_IN_PROCESS``: files are decoded in this process and not in others, which need a Python
+        interpreter that can be started.
     """
 
     home: Path
     offline: bool
     threads: int | None
     debug: bool
+    decode_in_process: bool
 
     def cache(self, *names: str) -> Path:
         """Return a folder below `home`, made with mode 0700 if it is missing."""
@@ -111,4 +123,5 @@ def settings() -> Settings:
         offline=_flag("OSLER_OFFLINE") or _flag("HF_HUB_OFFLINE"),
         threads=int(threads) if threads else None,
         debug=_flag("OSLER_DEBUG"),
+        decode_in_process=_flag("OSLER_DECODE_IN_PROCESS"),
     )

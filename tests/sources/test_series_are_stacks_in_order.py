@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from dicom_files import build, path_of
 from osler.errors import SourceError
-from osler.sources import dicom as dicom_source
 from osler.sources import open_source
+from osler.sources import series as series_source
 
 AXIAL = ["1", "0", "0", "0", "1", "0"]
 
@@ -119,7 +119,7 @@ def test_a_bad_slice_fails_its_series_and_says_so(tmp_path: Path) -> None:
 
 def test_a_series_too_large_to_hold_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(_stack(tmp_path), items="series")
-    monkeypatch.setattr(dicom_source, "KEPT_BYTES", 40)
+    monkeypatch.setattr(series_source, "KEPT_BYTES", 40)
     item = source.read(source.entries[0])
     assert not isinstance(item.values, tuple)
     assert [int(frame[0, 0]) for frame in item.values] == [0, 10, 20, 30, 40, 50]

@@ -1,4 +1,4 @@
-"""Files to rows: read in threads, encoded and committed in batches, one outcome a file.
+"""Files to rows: decoded in other processes, encoded and committed in batches, one outcome a file.
 
 Touches the source through `osler.sources`, the encoder, and the collection through its handle. Memory is bounded by the
 reads in flight and one batch. Failures name a file below the root that was given, never a value read from one.
@@ -26,10 +26,11 @@ from osler.errors import EncoderError, Error, SourceError
 from osler.items import Item
 from osler.progress import Callback, track
 from osler.sources import Entry, Source, open_source
+from osler.sources.decoder import Decoder
+from osler.sources.workers import contained
 
 __all__ = ["Plan", "add", "plan"]
 
-_READERS = 2
 _AHEAD = 8
 # Frames that are encoded together, and items that are committed together: a commit costs some milliseconds of syncs.
 _ENCODE_FRAMES = 64
@@ -300,28 +301,33 @@ def add(
             raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, allowed))}")
     handle.store.check_writable()
     _ = handle.encoder
-    opened = open_source(source, keep=keep, metadata=metadata, items=items)
-    entries = opened.entries if shard is None else _shard(opened.entries, *shard)
-    with handle.writing() as snapshot:
-        check_table(opened.table_cells(), snapshot.types, "the table")
-        kept = tuple(dict.fromkeys([*handle.keep, *keep]))
-        changes = {"policy": policy(kept)} if kept != handle.keep else {}
-        run = _Run(handle, opened, on_error, on_duplicate, handle.columns(), changes)
-        if handle.snapshot.manifest["secret_check"] is not None and entries:
-            run.secret = _known_secret(handle)
-        with track(progress, "encode", len(entries)) as step:
-            try:
-                for done, read in enumerate(_reads(opened, entries, run), 1):
-                    run.take(read)
-                    step(done, len(entries))
-                run.encode()
-            except KeyboardInterrupt:
-                # What is encoded already was the costly part, and is whole items.
-                run.commit()
-                raise
+    with contained() as decoder:
+        opened = open_source(source, keep=keep, metadata=metadata, items=items, decoder=decoder)
+        entries = opened.entries if shard is None else _shard(opened.entries, *shard)
+        with handle.writing() as snapshot:
+            check_table(opened.table_cells(), snapshot.types, "the table")
+            kept = tuple(dict.fromkeys([*handle.keep, *keep]))
+            changes = {"policy": policy(kept)} if kept != handle.keep else {}
+            run = _Run(handle, opened, on_error, on_duplicate, handle.columns(), changes)
+            if handle.snapshot.manifest["secret_check"] is not None and entries:
+                run.secret = _known_secret(handle)
+            _add(run, entries, decoder, progress)
+            return run.report()
+
+
+def _add(run: _Run, entries: Sequence[Entry], decoder: Decoder, progress: bool | Callback) -> None:
+    with track(progress, "encode", len(entries)) as step:
+        try:
+            for done, read in enumerate(_reads(run.source, entries, run, decoder), 1):
+                run.take(read)
+                step(done, len(entries))
+            run.encode()
+        except KeyboardInterrupt:
+            # What is encoded already was the costly part, and is whole items.
             run.commit()
-            handle.relocate({key: place for key, place in run.moved.items() if key not in run.replaced})
-        return run.report()
+            raise
+        run.commit()
+        run.handle.relocate({key: place for key, place in run.moved.items() if key not in run.replaced})
 
 
 def plan(source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: Any = "file") -> Plan:
@@ -334,7 +340,8 @@ def plan(source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: 
     >>> plan(get_testdata_file("CT_small.dcm", download=False)).kinds
     {'dicom': 1}
     """
-    opened = open_source(source, metadata=metadata, keep=keep, items=items)
+    with contained() as decoder:
+        opened = open_source(source, metadata=metadata, keep=keep, items=items, decoder=decoder)
     check_table(opened.table_cells(), {}, "the table")
     kinds: Counter[str] = Counter()
     files = 0
@@ -353,9 +360,10 @@ def _shard(entries: Sequence[Entry], number: int, count: int) -> Sequence[Entry]
     return [entry for entry in entries if int(content_digest(entry.locator.encode()), 16) % count == number - 1]
 
 
-def _reads(source: Source, wanted: Sequence[Entry], run: _Run) -> Iterator[_Read]:
+def _reads(source: Source, wanted: Sequence[Entry], run: _Run, decoder: Decoder) -> Iterator[_Read]:
     """Yield each entry read, in order, from a few threads that keep a few entries ahead."""
-    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="osler-read")
+    pool = ThreadPoolExecutor(decoder.threads, thread_name_prefix="osler-read")
+    whole = False
     try:
         ahead: deque[Future[_Read]] = deque()
         entries = iter(wanted)
@@ -368,7 +376,11 @@ def _reads(source: Source, wanted: Sequence[Entry], run: _Run) -> Iterator[_Read
             following = next(entries, None)
             if following is not None:
                 ahead.append(pool.submit(_read, source, following, run))
+        whole = True
     finally:
+        if not whole:
+            # What is being decoded is of no use any more, and may take long.
+            decoder.close()
         pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -1,7 +1,7 @@
 """A contact sheet: hits with their pictures as one HTML page that loads nothing.
 
-Decodes the files behind the hits and writes one file; everything that is shown is escaped. What people are
-shown is self-contained: storage.md, "Privacy".
+Decodes the files behind the hits, in other processes, and writes one file; everything that is shown is escaped. What
+people are shown is self-contained: storage.md, "Privacy".
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ import numpy as np
 from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array
 from osler.collection.segment import Place
+from osler.decode import read_bytes
 from osler.errors import SourceError
-from osler.items import Hit
+from osler.items import Hit, Locator
+from osler.sources.decoder import Decoder
+from osler.sources.workers import contained
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -108,12 +111,12 @@ class Sheet:
 
     def html(self) -> str:
         """Return the page."""
-        cards = "\n".join(
-            _card(
-                rank, hit, _bar(hit, self.hits), _thumbnail(place, size, hit.part.locator.frame, hit.part.locator.box)
+        with contained() as decoder:
+            heading = _heading(self.query, decoder)
+            cards = "\n".join(
+                _card(rank, hit, _bar(hit, self.hits), _thumbnail(place, size, hit.part.locator, decoder))
+                for rank, (hit, place, size) in enumerate(zip(self.hits, self.places, self.sizes, strict=True), 1)
             )
-            for rank, (hit, place, size) in enumerate(zip(self.hits, self.places, self.sizes, strict=True), 1)
-        )
         count = f"{len(self.hits):,} {'case' if len(self.hits) == 1 else 'cases'} of {self.searched:,} searched"
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -121,7 +124,7 @@ class Sheet:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="referrer" content="no-referrer">\n'
             f"<title>Osler: {len(self.hits)} cases</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-            f"<header>{_heading(self.query)}<p>{count}, nearest first</p></div></header>\n"
+            f"<header>{heading}<p>{count}, nearest first</p></div></header>\n"
             f"<main><ol>\n{cards}\n</ol></main>\n"
             "<footer>Made with Osler. It holds pictures of patients: keep it where the pictures are kept. Similarity "
             "is not a diagnosis.</footer>\n</body>\n</html>\n"
@@ -153,16 +156,18 @@ def write_sheet(path: str | os.PathLike[str], sheet: Sheet) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _heading(query: Any) -> str:
+def _heading(query: Any, decoder: Decoder) -> str:
     """Return the opening of the header: the query's picture or text, and a title; its block is closed by the page."""
     if isinstance(query, tuple):
         key, place, size = query
-        return f"{_query_picture(_thumbnail(place, size, None, None))}<div><h1>Cases like {html.escape(key)}</h1>"
+        return (
+            f"{_query_picture(_thumbnail(place, size, Locator(), decoder))}<div><h1>Cases like {html.escape(key)}</h1>"
+        )
     if isinstance(query, str) and not os.path.exists(query):
         return f"<div><blockquote>“{html.escape(query)}”</blockquote>"
     if query is None:
         return "<div><h1>Cases near the vector</h1>"
-    return f"{_query_picture(_picture_of(query))}<div><h1>Cases like this picture</h1>"
+    return f"{_query_picture(_picture_of(query, decoder))}<div><h1>Cases like this picture</h1>"
 
 
 def _query_picture(uri: str | None) -> str:
@@ -219,33 +224,31 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _thumbnail(place: Place | None, size: int, frame: int | None, box: Any) -> str | None:
+def _thumbnail(place: Place | None, size: int, part: Locator, decoder: Decoder) -> str | None:
     """Return one frame of the file at a place as a data URI; None where it cannot be shown."""
     if place is None:
         return None
     root, files = place
-    at = frame or 0
+    at = part.frame or 0
     if len(files) > 1:
         # A series: only where each file is one part is it known which file holds the frame.
         if len(files) != size or at >= len(files):
             return None
         files, at = [files[at]], 0
-    return _decoded(Path(root, files[0]), at, box)
+    return _decoded(Path(root, files[0]), at, part.box, decoder)
 
 
-def _decoded(path: Path, frame: int, box: Any) -> str | None:
-    from osler.decode import read_pixels
-
+def _decoded(path: Path, frame: int, box: Any, decoder: Decoder) -> str | None:
     try:
-        frames = read_pixels(path).frames
+        frames = decoder.decode(read_bytes(path)).frames
         return _uri(frames[frame], box) if frame < len(frames) else None
     except (SourceError, OSError):
         return None
 
 
-def _picture_of(query: Any) -> str | None:
+def _picture_of(query: Any, decoder: Decoder) -> str | None:
     if isinstance(query, str | os.PathLike):
-        return _decoded(Path(query), 0, None)
+        return _decoded(Path(query), 0, None, decoder)
     pixels = np.asarray(query)
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
         return _uri(pixels[..., :3] if pixels.ndim == 3 else pixels, None)

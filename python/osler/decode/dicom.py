@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,7 @@ class DicomFile:
 
     Examples
     --------
-    >>> from pathlib import Path
-    >>> from pydicom.data import get_testdata_file
+    >>>     >>> from pydicom.data import get_testdata_file
     >>> from osler.decode.dicom import DicomFile
     >>> file = DicomFile(Path(get_testdata_file("CT_small.dcm", download=False)).read_bytes())
     >>> file.encoding, file.frames()[0].shape, file.frames()[0].dtype
@@ -73,22 +71,23 @@ class DicomFile:
             self.encoding = self._encoding()
 
     @classmethod
-    def header(cls, path: Path, *, name: str = "the file") -> DicomFile | None:
-        """Parse a file up to its pixels, or return None where it is no DICOM file that states rows and columns."""
-        try:
-            with open(path, "rb") as stream:
-                head = stream.read(1024)
-                if format_of(head) != "dicom":
-                    return None
-                from pydicom import dcmread
+    def header(cls, head: bytes, *, name: str = "the file") -> DicomFile | None:
+        """Parse the beginning of a file up to its pixels; None where it is no DICOM file that states rows and columns.
 
-                stream.seek(0)
-                with quiet():
-                    file = cls.__new__(cls)
-                    file._name, file._cut = name, False
-                    file.dataset = dcmread(stream, stop_before_pixels=True, force=True)
-                    file.encoding = file._encoding()
-                    return file if file.value("Rows") and file.value("Columns") else None
+        It is walked over before it is parsed, as a whole file is.
+        """
+        try:
+            if format_of(head) != "dicom":
+                return None
+            from pydicom import dcmread
+
+            with quiet():
+                file = cls.__new__(cls)
+                file._name, file._cut = name, False
+                check_elements(file._inflated(head), name)
+                file.dataset = dcmread(BytesIO(head), stop_before_pixels=True, force=True)
+                file.encoding = file._encoding()
+                return file if file.value("Rows") and file.value("Columns") else None
         except Exception:
             return None
 

@@ -61,8 +61,16 @@ _NO_PICTURES = (
 _READ = "Osler reads PNG, JPEG, TIFF, BMP and DICOM"
 
 
-def read_bytes(path: str | os.PathLike[str], *, name: str = "the file") -> bytes:
+def read_bytes(path: str | os.PathLike[str], *, name: str = "the file", most: int | None = None) -> bytes:
     """Return a regular file's bytes if it is no larger than the limit.
+
+    Parameters
+    ----------
+    path : path
+    name : str
+        How messages call the file.
+    most : int, optional
+        Return no more than so many bytes of its beginning.
 
     Raises
     ------
@@ -90,7 +98,7 @@ def read_bytes(path: str | os.PathLike[str], *, name: str = "the file") -> bytes
                 f"{name} has {state.st_size} bytes, the limit is {LIMITS.bytes_per_file}; split it", code="too_large"
             )
         with open(handle, "rb", closefd=False) as stream:
-            return stream.read(LIMITS.bytes_per_file)
+            return stream.read(LIMITS.bytes_per_file if most is None else most)
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise SourceError(f"{name} is not there; check the path", code="missing") from cause(error)

@@ -17,9 +17,22 @@ from numpy.typing import NDArray
 
 from osler.errors import SourceError
 
-__all__ = ["SYNTAXES", "Layout", "Syntax", "decode_frame", "syntax_of"]
+__all__ = ["SYNTAXES", "Layout", "Syntax", "decode_frame", "load_decoders", "syntax_of"]
 
 Family = Literal["native", "raw", "deflated", "jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "jpeg-xl", "rle", "none"]
+
+# What imagecodecs loads when it is first used; its jpeg_decode chooses among several.
+_DECODERS = (
+    "packbits_decode",
+    "jpegxl_decode",
+    "jpeg2k_decode",
+    "jpegls_decode",
+    "jpeg_decode",
+    "jpeg8_decode",
+    "jpegsof3_decode",
+    "ljpeg_decode",
+    "mozjpeg_decode",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +184,22 @@ def decode_frame(data: bytes, syntax: Syntax, layout: Layout, *, name: str = "th
     if family == "jpeg2000":
         return _jpeg2000(data, syntax, layout, name)
     return _jpeg(data, syntax, layout, name)
+
+
+def load_decoders() -> None:
+    """Load all that `decode_frame` may call, where it is installed, for a process that can open no file afterwards.
+
+    Examples
+    --------
+    >>> from osler.decode.transfer import load_decoders
+    >>> load_decoders()
+    """
+    try:
+        library = importlib.import_module("imagecodecs")
+    except ImportError:
+        return
+    for name in _DECODERS:
+        getattr(library, name, None)
 
 
 def _codecs(syntax: Syntax) -> Any:

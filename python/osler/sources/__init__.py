@@ -1,6 +1,7 @@
 """What users have, as items: files, folders, lists of them, tables that name pictures, DICOM files and series.
 
-Reads files below the paths that it is given; knows no encoder and no collection.
+Reads files below the paths that it is given; knows no encoder and no collection. Files are decoded in this process
+unless another decoder is passed: `osler.sources.workers.contained` gives the one that collections use.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, Literal
 
 from osler.decode import format_of, read_bytes
 from osler.items import Item
-from osler.sources.images import Entry, agreed, check_link, is_collection, list_files, picture_item, relative, size_of
+from osler.sources.decoder import Decoder, Here
+from osler.sources.images import Entry, agreed, check_link, is_collection, list_files, parts_of, relative, size_of
 from osler.sources.tables import PSEUDONYMISED, Join, is_table, table_entries
 
 __all__ = ["Entry", "Source", "open_source"]
@@ -44,6 +46,7 @@ class Source:
         keys: Sequence[str | None] = (),
         rows: Sequence[dict[str, Any]] = (),
         join: Join | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self.root = root
         self.entries = tuple(entries)
@@ -53,6 +56,7 @@ class Source:
         self._keys = keys
         self._rows = rows
         self._join = join
+        self._decoder = decoder or Here()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -104,24 +108,33 @@ class Source:
         key = self._keys[entry.number] if entry.number < len(self._keys) else None
         uids: list[str] = []
         if entry.members:
-            from osler.sources.dicom import series_item
+            from osler.sources.series import series_item
 
-            item, uids = series_item(entry, self._keep, key=key)
+            item, uids = series_item(entry, self._decoder, self._keep, key=key)
         else:
-            check_link(entry.path, self._roots)
-            data = read_bytes(entry.path)
-            if format_of(data) == "dicom":
-                from osler.sources.dicom import dicom_item
-
-                item = dicom_item(data, entry, self._keep, key=key)
-            else:
-                item = picture_item(data, entry, key=key)
+            item = self._file(entry, key)
             uids = [item.identifiers["instance_id"]] if "instance_id" in item.identifiers else []
         numbers = entry.numbers or (entry.number,)
         cells = agreed([self._rows[number] for number in numbers]) if self._rows else {}
         if self._join:
             cells |= agreed(self._join.cells(entry, uids))
         return _with(item, cells) if cells else item
+
+    def _file(self, entry: Entry, key: str | None) -> Item:
+        check_link(entry.path, self._roots)
+        data = read_bytes(entry.path)
+        # What is no picture is told here, without a decoder.
+        dicom = format_of(data) == "dicom"
+        found = self._decoder.decode(data, self._keep)
+        return Item(
+            key=entry.locator if key is None and not dicom else key,
+            locator=entry.locator,
+            content=data,
+            values=found.frames,
+            parts=parts_of(len(found.frames)),
+            metadata=MappingProxyType(found.columns),
+            identifiers=MappingProxyType(found.identifiers),
+        )
 
 
 def _with(item: Item, cells: dict[str, Any]) -> Item:
@@ -148,6 +161,7 @@ def open_source(
     keep: Sequence[str] = (),
     metadata: Any = None,
     items: Literal["file", "series"] = "file",
+    decoder: Decoder | None = None,
 ) -> Source:
     """List what a source holds, without reading pixels.
 
@@ -164,6 +178,8 @@ def open_source(
         More columns, joined on key, path, file, filename or SOPInstanceUID: the first of these that is there.
     items : {"file", "series"}
         One item a file, or one item a DICOM series, its parts in the order of its slices.
+    decoder : Decoder, optional
+        What decodes the files; by default this process does.
 
     Returns
     -------
@@ -209,10 +225,10 @@ def open_source(
 
         tags = check_keep(keep, sorted(columns))
     if items == "series":
-        from osler.sources.dicom import group_series
+        from osler.sources.series import group_series
 
-        entries = group_series(entries)
-    return Source(root, entries, roots=roots, items=items, keep=tags, keys=keys, rows=rows, join=join)
+        entries = group_series(entries, decoder or Here())
+    return Source(root, entries, roots=roots, items=items, keep=tags, keys=keys, rows=rows, join=join, decoder=decoder)
 
 
 def _paths(source: Path_ | Sequence[Path_]) -> list[Path]:

@@ -1,34 +1,45 @@
-"""A DICOM file or series as an item: its pixels, the allow-listed columns, and raw identifiers to be pseudonymised.
+"""A DICOM file's pixels, the allow-listed columns of its header, and raw identifiers to be pseudonymised.
 
-Reads only the tags that are listed here or named in `keep`; every stored value is checked and brought to a fixed form.
-The list is that of the project's privacy rules; DICOM PS3.15, annex E, says why the rest stays behind.
+Reads only the tags that are listed here or named in `keep`; every value is checked and brought to a fixed form. The
+list is that of the project's privacy rules; DICOM PS3.15, annex E, says why the rest stays behind.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from difflib import get_close_matches
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from osler.decode import read_bytes
 from osler.decode.dicom import DicomFile
-from osler.decode.frames import KEPT_BYTES, Frames
 from osler.decode.quiet import quiet
 from osler.errors import SourceError
-from osler.items import Item
-from osler.sources.images import Entry, agreed, parts_of
 
-__all__ = ["age_in_years", "check_keep", "code", "dicom_item", "group_series", "series_item", "year_of"]
+__all__ = ["COLUMNS", "IDENTIFIERS", "age_in_years", "check_keep", "code", "read_dicom", "year_of"]
 
-_IDENTIFIERS = {
+# What is stored of a header without being named.
+COLUMNS = (
+    "modality",
+    "body_part",
+    "view",
+    "laterality",
+    "photometric",
+    "rows",
+    "columns",
+    "frames",
+    "spacing",
+    "slice_thickness",
+    "manufacturer",
+    "year",
+    "age",
+    "sex",
+    "encoding",
+    "pixel_phi",
+)
+IDENTIFIERS = {
     "patient_id": "PatientID",
     "study_id": "StudyInstanceUID",
     "series_id": "SeriesInstanceUID",
@@ -153,19 +164,13 @@ def check_keep(keep: Sequence[str], columns: Sequence[str] = ()) -> tuple[str, .
     return tuple(tags)
 
 
-def dicom_item(
-    data: bytes,
-    entry: Entry,
-    keep: Sequence[str] = (),
-    metadata: Mapping[str, Any] = MappingProxyType({}),
-    key: str | None = None,
-) -> Item:
-    """Return a DICOM file as an item: key None, the allow-listed columns, the tags of `keep` under their keywords.
+def read_dicom(data: bytes, keep: Sequence[str] = ()) -> tuple[Sequence[NDArray[Any]], dict[str, Any], dict[str, str]]:
+    """Return a DICOM file's frames, its columns, and its raw identifiers.
 
     Columns, each absent where the header lacks it or it does not have the right form: modality, body_part, view,
     laterality, photometric, rows, columns, frames, spacing (of rows, mm), slice_thickness (mm), manufacturer, year
     (of the study), age (years, 90 for 90 or more), sex (M, F or O), encoding (name of the transfer syntax), and
-    pixel_phi, "possible" where the pixels may hold text.
+    pixel_phi, "possible" where the pixels may hold text; and the tags of `keep` under their keywords.
 
     Raises
     ------
@@ -174,17 +179,9 @@ def dicom_item(
     """
     file = DicomFile(data)
     frames = file.frames()
-    own = _columns(file, frames[0].shape, len(frames))
-    own.update(_kept(file, keep))
-    return Item(
-        key=key,
-        locator=entry.locator,
-        content=data,
-        values=frames,
-        parts=parts_of(len(frames)),
-        metadata=MappingProxyType({**own, **metadata}),
-        identifiers=MappingProxyType(_identifiers(file)),
-    )
+    columns = _columns(file, frames[0].shape, len(frames))
+    columns.update(_kept(file, keep))
+    return frames, columns, _identifiers(file)
 
 
 def _columns(file: DicomFile, shape: Sequence[int], frames: int) -> dict[str, Any]:
@@ -245,7 +242,7 @@ def _positive(value: Any) -> float | None:
 
 
 def _identifiers(file: DicomFile) -> dict[str, str]:
-    texts = {name: str(file.value(keyword) or "").strip() for name, keyword in _IDENTIFIERS.items()}
+    texts = {name: str(file.value(keyword) or "").strip() for name, keyword in IDENTIFIERS.items()}
     return {name: text for name, text in texts.items() if text}
 
 
@@ -262,104 +259,3 @@ def _kept(file: DicomFile, keep: Sequence[str]) -> dict[str, Any]:
         else:
             kept[keyword] = str(value)
     return kept
-
-
-def group_series(entries: Sequence[Entry]) -> list[Entry]:
-    """Join the entries of each DICOM series; what is no DICOM file with pixels stays an entry of its own."""
-    series: dict[str, list[tuple[Any, Entry]]] = {}
-    alone: list[Entry] = []
-    for entry in entries:
-        file = None if entry.path.is_symlink() else DicomFile.header(entry.path)
-        uid = str(file.value("SeriesInstanceUID") or "").strip() if file else ""
-        if file is None or not uid:
-            alone.append(entry)
-        else:
-            series.setdefault(uid, []).append((_place(file), entry))
-    joined = [_join(members) for members in series.values()]
-    return sorted([*alone, *joined], key=lambda entry: entry.locator)
-
-
-def _place(file: DicomFile) -> tuple[tuple[float, ...], float | None, float]:
-    """Return a slice's orientation, its position along the normal, and its instance number."""
-    number = _float(file.value("InstanceNumber"))
-    try:
-        orientation = tuple(round(float(x), 3) for x in file.value("ImageOrientationPatient"))
-        position = np.array([float(x) for x in file.value("ImagePositionPatient")])
-        normal = np.cross(orientation[:3], orientation[3:])
-        return orientation, float(normal @ position), number
-    except (TypeError, ValueError):
-        return (), None, number
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("inf")
-
-
-def _join(members: list[tuple[Any, Entry]]) -> Entry:
-    stack = len({place[0] for place, _ in members}) == 1 and all(place[1] is not None for place, _ in members)
-    ordered = sorted(members, key=lambda member: (member[0][1] if stack else 0.0, member[0][2], member[1].locator))
-    head = min((entry for _, entry in members), key=lambda entry: entry.locator)
-    return Entry(
-        head.locator,
-        head.path,
-        sum(entry.size for _, entry in members),
-        head.number,
-        tuple(entry.path for _, entry in ordered),
-        tuple(entry.number for _, entry in ordered),
-    )
-
-
-def series_item(entry: Entry, keep: Sequence[str] = (), key: str | None = None) -> tuple[Item, list[str]]:
-    """Return a series as one item, and the SOPInstanceUIDs of its files.
-
-    Its parts are the frames of its files by position along the normal, else by instance number. Its content is the
-    sorted digests of its files, its columns those on which all files agree, with frames in total. Equal files count
-    once.
-
-    Raises
-    ------
-    SourceError
-        A file of it cannot be read: the code is that file's, the message says how many of how many.
-    """
-    digests: list[bytes] = []
-    frames: list[NDArray[Any]] = []
-    places: list[tuple[Path, int]] = []
-    columns: list[dict[str, Any]] = []
-    identifiers: list[dict[str, str]] = []
-    held = 0
-    for number, path in enumerate(entry.members, start=1):
-        try:
-            data = read_bytes(path)
-            digest = hashlib.sha256(data).digest()
-            if digest in digests:
-                continue
-            file = DicomFile(data)
-            own = file.frames()
-        except SourceError as error:
-            raise SourceError(
-                f"file {number} of the {len(entry.members)} files of a series fails: {error}", code=error.code
-            ) from None
-        digests.append(digest)
-        columns.append({**_columns(file, own[0].shape, 0), **_kept(file, keep)})
-        identifiers.append(_identifiers(file))
-        places.extend((path, i) for i in range(len(own)))
-        held += len(own) * own[0].nbytes
-        if held <= KEPT_BYTES:
-            frames.extend(own)
-    values: Sequence[NDArray[Any]] = tuple(frames)
-    if len(frames) < len(places):
-        frames.clear()
-        values = Frames(len(places), lambda i: np.array(DicomFile(read_bytes(places[i][0])).frames()[places[i][1]]))
-    item = Item(
-        key=key,
-        locator=entry.locator,
-        content=b"".join(sorted(digests)),
-        values=values,
-        parts=parts_of(len(places)),
-        metadata=MappingProxyType({**agreed(columns), "frames": len(places)}),
-        identifiers=MappingProxyType({k: v for k, v in agreed(identifiers).items() if k != "instance_id"}),
-    )
-    return item, [row["instance_id"] for row in identifiers if "instance_id" in row]

@@ -1,6 +1,6 @@
-"""Folders and lists of files: what is there, in a fixed order, and a plain picture as an item.
+"""Folders and lists of files: what is there, in a fixed order.
 
-Lists directories below the paths that it is given and follows no link out of them; reads a file only to make its item.
+Lists directories below the paths that it is given and follows no link out of them; reads no file.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from osler.decode import read_pixels
 from osler.errors import SourceError
-from osler.items import Item, Locator, Part
+from osler.items import Locator, Part
 
 __all__ = [
     "Entry",
@@ -23,7 +21,6 @@ __all__ = [
     "is_collection",
     "list_files",
     "parts_of",
-    "picture_item",
     "relative",
     "size_of",
 ]
@@ -168,29 +165,6 @@ def parts_of(count: int) -> tuple[Part, ...]:
     if count == 1:
         return (Part(),)
     return tuple(Part(position=i, locator=Locator(frame=i)) for i in range(count))
-
-
-def picture_item(
-    data: bytes, entry: Entry, metadata: Mapping[str, Any] = MappingProxyType({}), key: str | None = None
-) -> Item:
-    """Return a plain picture as an item, with the columns format, rows, columns and frames.
-
-    Raises
-    ------
-    SourceError
-        As `osler.decode.read_pixels`.
-    """
-    pixels = read_pixels(data)
-    rows, columns = pixels.frames[0].shape[:2]
-    own = {"format": pixels.format, "rows": rows, "columns": columns, "frames": len(pixels.frames)}
-    return Item(
-        key=entry.locator if key is None else key,
-        locator=entry.locator,
-        content=data,
-        values=pixels.frames,
-        parts=parts_of(len(pixels.frames)),
-        metadata=MappingProxyType({**own, **metadata}),
-    )
 
 
 def agreed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

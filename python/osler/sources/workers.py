@@ -1,0 +1,483 @@
+"""Processes that decode files, so that a fault of a decoder costs one file and not the program.
+
+Starts Python interpreters that run `osler.sources.worker` and speaks with them over pipes: JSON of bounded length and
+plain arrays whose shape, type and size are checked here. What such a process says is believed no more than a file is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osler.config import LIMITS, settings
+from osler.decode import format_of
+from osler.decode.frames import KEPT_BYTES, Frames
+from osler.errors import Error, SourceError
+from osler.sources.decoder import PICTURE_COLUMNS, Decoded, Decoder, Here, SliceHeader
+from osler.sources.worker import HEAD, HEADER_BYTES, PROGRAM, seconds_for
+
+__all__ = ["Workers", "contained"]
+
+_START_SECONDS = 120
+# Other programs may have the processors: on the clock a file has this many times its processor time.
+_PATIENCE = 10
+_PIPE_BYTES, _SET_PIPE_SIZE = 1 << 20, 1031
+_TYPES = ("|u1", "<u2", "<f4")
+_MESSAGE_LENGTH = 1_000
+# The rest of the environment may hold secrets, and settings that are the caller's own.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+_NO_WORKER = (
+    "no Python process can be started to decode files in; name an interpreter with "
+    "multiprocessing.set_executable, or set OSLER_DECODE_IN_PROCESS=1 to decode in this process"
+)
+
+
+class _Broken(Exception):
+    """A process ended, was too slow, or said what it must not; `code` is the file's outcome."""
+
+    def __init__(self, message: str, code: str = "crashed") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Process:
+    """One process that decodes.
+
+    Attributes
+    ----------
+    dicom : bool
+        It has loaded what DICOM needs.
+    rests : bool
+        Its last answer was whole and right, and it takes another file.
+    peak : int
+        Most resident memory that it says it had.
+    """
+
+    def __init__(self, dicom: bool) -> None:
+        self.dicom = dicom
+        self.rests = True
+        self.peak = 0
+        self._ready = False
+        try:
+            self._process = subprocess.Popen(
+                _command(dicom),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                cwd=os.sep,
+                env=_environment(),
+                # Ctrl-C at a terminal is for the program, which then ends this one.
+                process_group=0,
+            )
+        except OSError:
+            raise Error(_NO_WORKER, code="no_worker") from None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for pipe in (self._to, self._from):
+            os.set_blocking(pipe, False)
+            _widen(pipe)
+
+    def ask(self, request: dict[str, Any], data: bytes, size: int) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """Send a request, and return its answer and the arrays that follow it.
+
+        Raises
+        ------
+        SourceError
+            The file's outcome, as the process says.
+        _Broken
+            There is no right answer.
+        """
+        self.rests = False
+        self._greet()
+        self.rests = False
+        try:
+            end = time.monotonic() + _PATIENCE * seconds_for(size)
+            header = json.dumps(request).encode()
+            try:
+                for piece in (HEAD.pack(len(header), len(data)), header, data):
+                    self._send(piece, end)
+            except _Broken:
+                # It may have said why it would not read on.
+                if self._process.poll() is None:
+                    raise
+            return self._answer(end)
+        except TimeoutError:
+            raise _Broken(
+                f"the file was not decoded after {_PATIENCE * seconds_for(size)} seconds; set "
+                "OSLER_LIMIT_DECODE_SECONDS to raise that",
+                "too_slow",
+            ) from None
+
+    def stop(self) -> None:
+        """End the process, and wait until it is gone; whoever is asking it is told."""
+        self._process.kill()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """End the process and close its pipes: for the one who asks it, or where nobody does."""
+        self.rests = False
+        self.stop()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def _greet(self) -> None:
+        if self._ready:
+            return
+        try:
+            self._answer(time.monotonic() + _START_SECONDS)
+        except (TimeoutError, _Broken):
+            raise Error(_NO_WORKER, code="no_worker") from None
+        self._ready = True
+
+    def _send(self, piece: bytes, end: float) -> None:
+        rest = memoryview(piece)
+        while rest:
+            self._wait(self._to, select.POLLOUT, end)
+            try:
+                rest = rest[os.write(self._to, rest[:_PIPE_BYTES]) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise self._ended(end) from None
+
+    def _answer(self, end: float) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        header_length, length = HEAD.unpack(self._receive(np.empty(HEAD.size, np.uint8), end).data)
+        if header_length > HEADER_BYTES:
+            raise _wrong()
+        try:
+            reply = json.loads(self._receive(np.empty(header_length, np.uint8), end).tobytes())
+            shapes = [_shape(described) for described in reply.pop("frames")]
+            code, message, self.peak = reply.get("code"), reply.get("message"), int(reply.pop("peak"))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise _wrong() from None
+        sizes = [np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64)) for kind, shape in shapes]
+        if sum(sizes) != length or (length > KEPT_BYTES and len(sizes) > 1) or len(sizes) > LIMITS.frames:
+            raise _wrong()
+        frames = [np.empty(shape, kind) for kind, shape in shapes]
+        for frame in frames:
+            self._receive(frame, end)
+            frame.setflags(write=False)
+        self.rests = not reply.pop("last", False)
+        if code is not None:
+            if not (isinstance(code, str) and code.isidentifier() and isinstance(message, str)):
+                raise _wrong()
+            raise SourceError(message.replace("\n", " ")[:_MESSAGE_LENGTH], code=code)
+        return reply, frames
+
+    def _receive(self, into: NDArray[Any], end: float) -> NDArray[Any]:
+        rest = into.data.cast("B")
+        while rest:
+            self._wait(self._from, select.POLLIN, end)
+            try:
+                count = os.readv(self._from, [rest])
+            except BlockingIOError:
+                continue
+            if count == 0:
+                raise self._ended(end)
+            rest = rest[count:]
+        return into
+
+    def _wait(self, pipe: int, event: int, end: float) -> None:
+        poll = select.poll()
+        poll.register(pipe, event)
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1_000):
+            raise TimeoutError
+
+    def _ended(self, end: float) -> _Broken:
+        """Say why the process is no more."""
+        try:
+            status = self._process.wait(max(0.1, min(10.0, end - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            return _wrong()
+        if status == -signal.SIGXCPU:
+            return _Broken(
+                "the file takes more processor time to decode than one file may; set OSLER_LIMIT_DECODE_SECONDS to "
+                "raise that",
+                "too_slow",
+            )
+        if status == -signal.SIGKILL:
+            return _Broken(
+                "the process that decoded the file was killed, as systems do when memory runs out; free some, or set "
+                "OSLER_LIMIT_DECODE_PROCESSES lower"
+            )
+        how = f"with {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        return _Broken(f"the process that decoded the file ended {how}; a decoder has a fault that the file reaches")
+
+
+class Workers:
+    """A few processes that decode: a `Decoder` that a hostile file cannot reach out of.
+
+    A process is started when there is work for it. One that crashes, takes too much memory or too long costs the file
+    that it had: a `SourceError` with the code ``crashed``, ``too_large`` or ``too_slow``. Frames that are too large to
+    be kept are decoded again when they are asked for, in a process of their own.
+
+    Parameters
+    ----------
+    count : int, optional
+        Processes at most; by default one a processor, within the limit.
+
+    Attributes
+    ----------
+    threads : int
+        How many callers can be served at once.
+    peak : int
+        Most resident memory, in bytes, that one of the processes ever had.
+    broken : int
+        Processes that ended before they had answered.
+
+    Raises
+    ------
+    Error
+        Code ``no_worker``, from the methods: no process can be started.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> from osler.sources.workers import Workers
+    >>> workers = Workers(1)
+    >>> found = workers.decode(Path(get_testdata_file("CT_small.dcm", download=False)).read_bytes())
+    >>> workers.close()
+    >>> found.columns["modality"], found.frames[0].shape
+    ('CT', (128, 128))
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        processors = settings().threads or len(os.sched_getaffinity(0))
+        self.threads = count or min(LIMITS.decode_processes, processors)
+        self.peak = 0
+        self.broken = 0
+        # The last one to work is the next one to: a single caller starts a single process.
+        self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
+        for _ in range(self.threads):
+            self._idle.put(None)
+        self._lock = threading.Lock()
+        self._running: set[_Process] = set()
+        self._closed = False
+        # A process ends with the thread that started it, so one thread, which lives as long as this, starts them all.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="osler-decode")
+        self._large: _Process | None = None
+        self._large_data: bytes | None = None
+        self._large_lock = threading.Lock()
+
+    def decode(self, data: bytes, keep: Sequence[str] = ()) -> Decoded:
+        """Decode a whole file; see `Decoder`."""
+        kind = format_of(data)
+        with self._taken(kind == "dicom") as process:
+            reply, frames = process.ask({"op": "decode", "fresh": True, "keep": list(keep)}, data, len(data))
+            columns, identifiers, count = _checked(reply, frames, kind, keep)
+        if frames:
+            return Decoded(kind, tuple(frames), columns, identifiers)
+        return Decoded(kind, Frames(count, lambda i: self._frame(data, i, kind == "dicom")), columns, identifiers)
+
+    def header(self, head: bytes) -> SliceHeader | None:
+        """Read the beginning of a file; see `Decoder`."""
+        try:
+            if format_of(head) != "dicom":
+                return None
+            with self._taken(True) as process:
+                reply, _ = process.ask({"op": "header", "fresh": True}, head, len(head))
+                return _slice_header(reply.get("header"))
+        except SourceError:
+            return None
+
+    def close(self) -> None:
+        """End all processes; what is under way fails. Nothing is left running when this returns."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for process in running:
+            process.stop()
+        # Pipes of a process that is asked are closed by the thread that asks it.
+        with suppress(queue.Empty):
+            while True:
+                idle = self._idle.get_nowait()
+                self._fit(idle, False)
+        for _ in range(self.threads):
+            self._idle.put(None)
+        with self._large_lock:
+            self._large = self._fit(self._large, False)
+        self._starter.shutdown()
+
+    @contextmanager
+    def _taken(self, dicom: bool) -> Iterator[_Process]:
+        """Take an idle process, or start one, and give it back if it is fit for another file."""
+        process = self._idle.get()
+        try:
+            process = self._fit(process, dicom) or self._started(dicom)
+            with self._told(process):
+                yield process
+        finally:
+            self._idle.put(self._fit(process, False))
+
+    @contextmanager
+    def _told(self, process: _Process) -> Iterator[None]:
+        """Make what is wrong with a process the outcome of its file."""
+        try:
+            yield
+        except _Broken as error:
+            process.rests = False
+            self.broken += 1
+            raise SourceError(str(error), code=error.code) from None
+        finally:
+            self.peak = max(self.peak, process.peak)
+
+    def _fit(self, process: _Process | None, dicom: bool) -> _Process | None:
+        """Return a process that can take another file, or end it."""
+        if process is None or (process.rests and not self._closed and (process.dicom or not dicom)):
+            return process
+        self._gone(process)
+        return None
+
+    def _started(self, dicom: bool) -> _Process:
+        with self._lock:
+            if self._closed:
+                raise Error("the processes that decode were ended", code="closed")
+            return self._starter.submit(self._start, dicom).result()
+
+    def _start(self, dicom: bool) -> _Process:
+        process = _Process(dicom)
+        self._running.add(process)
+        return process
+
+    def _gone(self, process: _Process) -> None:
+        with self._lock:
+            self._running.discard(process)
+        process.kill()
+
+    def _frame(self, data: bytes, at: int, dicom: bool) -> NDArray[Any]:
+        """Decode one frame of a file that is too large to be kept; the last such file stays open."""
+        with self._large_lock:
+            process = self._fit(self._large, dicom)
+            fresh = process is None or self._large_data is not data
+            process = self._large = process or self._started(dicom)
+            self._large_data = None
+            try:
+                with self._told(process):
+                    request = {"op": "frame", "fresh": fresh, "at": at}
+                    _, frames = process.ask(request, data if fresh else b"", len(data))
+                    if len(frames) != 1:
+                        raise _wrong()
+            finally:
+                self._large = self._fit(process, False)
+            self._large_data = data
+            return frames[0]
+
+
+@contextmanager
+def contained() -> Iterator[Decoder]:
+    """Give a decoder that runs in processes of its own, unless the settings say that it must be this one.
+
+    Examples
+    --------
+    >>> from osler.sources.workers import contained
+    >>> with contained() as decoder:
+    ...     decoder.header(b"no file")
+    """
+    decoder: Decoder = Here() if settings().decode_in_process else Workers()
+    try:
+        yield decoder
+    finally:
+        decoder.close()
+
+
+def _command(dicom: bool) -> list[str]:
+    from multiprocessing import spawn
+
+    executable = spawn.get_executable()
+    if not executable or getattr(sys, "frozen", False):
+        raise Error(_NO_WORKER, code="no_worker")
+    here = Path(__file__).parents[2]
+    path = [os.path.abspath(entry or os.curdir) for entry in [*sys.path, str(here)]]
+    # Isolated and without site: no module and no setting but those that are named here.
+    flags = ["-I", "-S", "-c", PROGRAM, json.dumps(path), str(os.getpid()), "dicom" if dicom else "picture"]
+    return [os.fsdecode(executable), *flags]
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    limits = {f"OSLER_LIMIT_{name.upper()}": str(getattr(LIMITS, name)) for name in LIMITS.__slots__}
+    # Threads and arenas would take address space, and nothing here uses them.
+    return kept | limits | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+
+def _widen(pipe: int) -> None:
+    if sys.platform == "linux":
+        import fcntl
+
+        try:
+            fcntl.fcntl(pipe, _SET_PIPE_SIZE, _PIPE_BYTES)
+        except OSError:
+            return
+
+
+def _wrong() -> _Broken:
+    return _Broken(
+        "the process that decoded the file gave no right answer; a decoder has a fault that the file reaches"
+    )
+
+
+def _shape(described: Any) -> tuple[str, tuple[int, ...]]:
+    """Return the type and shape of an array, if they are those of a frame within the limits."""
+    kind, shape = described
+    if kind not in _TYPES or not all(type(side) is int and side > 0 for side in shape) or len(shape) not in (2, 3):
+        raise ValueError
+    if shape[2:] not in ([], [3]) or shape[0] * shape[1] > LIMITS.pixels_per_frame:
+        raise ValueError
+    return kind, tuple(shape)
+
+
+def _checked(
+    reply: dict[str, Any], frames: Sequence[NDArray[Any]], kind: str, keep: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str], int]:
+    """Return the columns, identifiers and number of frames of an answer, if they are what they may be."""
+    columns, identifiers, count = reply.get("columns"), reply.get("identifiers"), reply.get("count")
+    allowed: set[str] = set(PICTURE_COLUMNS)
+    known: set[str] = set()
+    if kind == "dicom":
+        from osler.sources.dicom import COLUMNS, IDENTIFIERS
+
+        allowed, known = {*COLUMNS, *keep}, set(IDENTIFIERS)
+    right = (
+        isinstance(columns, dict)
+        and isinstance(identifiers, dict)
+        and reply.get("format") == kind
+        and allowed >= columns.keys() >= {"rows", "columns", "frames"}
+        and known >= identifiers.keys()
+        and all(isinstance(value, str | int | float) for value in columns.values())
+        and all(isinstance(value, str) for value in identifiers.values())
+        and type(count) is int
+        and 0 < count <= LIMITS.frames
+        and len(frames) in (0, count)
+    )
+    if not right:
+        raise _wrong()
+    return reply["columns"], reply["identifiers"], reply["count"]
+
+
+def _slice_header(found: Any) -> SliceHeader | None:
+    if found is None:
+        return None
+    try:
+        series, orientation, position, number = found
+        place = None if position is None else float(position)
+        return SliceHeader(str(series), tuple(map(float, orientation)), place, float(number))
+    except (TypeError, ValueError):
+        raise _wrong() from None
