@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -356,3 +357,13 @@ def test_where_no_process_can_be_started_that_is_said(
         assert len(cases) == 0
     monkeypatch.setenv("OSLER_DECODE_IN_PROCESS", "1")
     assert cases.add(folder, progress=False).added == 2
+
+
+def test_a_source_whose_path_is_no_text_is_refused_before_it_is_read(tmp_path: Path, tiny: Any) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/pictures-\xff"))
+    root.mkdir()
+    (root / "a.png").write_bytes(evil_decoder.picture())
+    with osler.Collection.create(tmp_path / "cases.osler", encoder=tiny) as cases:
+        with pytest.raises(ValueError, match="is not UTF-8"):
+            cases.add(root, progress=False)
+        assert tiny.pictures == 0

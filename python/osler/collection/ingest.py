@@ -18,7 +18,7 @@ import numpy as np
 from osler.collection.handle import Handle
 from osler.collection.outcome import AddReport, Failure
 from osler.collection.privacy import Secret, content_digest, policy, stored_columns
-from osler.collection.rows import Array, Columns, check_table, unit_rows
+from osler.collection.rows import Array, Columns, check_table, is_unicode, unit_rows
 from osler.collection.segment import Batch, Place
 from osler.config import LIMITS
 from osler.decode import format_of, read_bytes
@@ -303,6 +303,10 @@ def add(
     _ = handle.encoder
     with contained() as decoder:
         opened = open_source(source, keep=keep, metadata=metadata, items=items, decoder=decoder)
+        if not is_unicode(str(opened.root)):
+            raise ValueError(
+                "the path of the source is not UTF-8, so it cannot be stored; give its folder another name"
+            )
         entries = opened.entries if shard is None else _shard(opened.entries, *shard)
         with handle.writing() as snapshot:
             check_table(opened.table_cells(), snapshot.types, "the table")

@@ -26,6 +26,7 @@ __all__ = [
     "check_keys",
     "check_table",
     "dtype",
+    "is_unicode",
     "merge_types",
     "table_rows",
     "unit_rows",
@@ -227,7 +228,7 @@ def check_keys(keys: Iterable[str]) -> list[str]:
             raise TypeError(f"key {position} is a {type(key).__name__}; keys of a collection are str")
         if not key or "\0" in key:
             raise ValueError(f"key {position} is empty or holds a NUL")
-        if not _is_unicode(key):
+        if not is_unicode(key):
             raise ValueError(f"key {position} holds half of a surrogate pair, which is no text; decode it as UTF-8")
     seen: set[str] = set()
     for key in found:
@@ -237,7 +238,8 @@ def check_keys(keys: Iterable[str]) -> list[str]:
     return found
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -251,7 +253,7 @@ def check_column(name: Any) -> None:
         raise ValueError("a metadata column needs a name of type str")
     if name == KEY or name.startswith("__"):
         raise ValueError(f"a metadata column cannot be named {name!r}; rename it")
-    if not _is_unicode(name):
+    if not is_unicode(name):
         raise ValueError("the name of a metadata column holds half of a surrogate pair, which is no text; rename it")
 
 
@@ -353,7 +355,7 @@ def _type_of(name: str, value: Any) -> str:
     if isinstance(value, float):
         return "float"
     if isinstance(value, str):
-        if not _is_unicode(value):
+        if not is_unicode(value):
             raise ValueError(
                 f"column {name!r} holds half of a surrogate pair, which is no text; decode its source as UTF-8"
             )

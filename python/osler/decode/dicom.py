@@ -56,7 +56,8 @@ class DicomFile:
 
     Examples
     --------
-    >>>     >>> from pydicom.data import get_testdata_file
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
     >>> from osler.decode.dicom import DicomFile
     >>> file = DicomFile(Path(get_testdata_file("CT_small.dcm", download=False)).read_bytes())
     >>> file.encoding, file.frames()[0].shape, file.frames()[0].dtype
