@@ -146,3 +146,16 @@ def recall(
             rows_found = row_of[returned[returned != NO_KEY].astype(np.int64)]
             shares[start + at] = (table[at, rows_found] >= kth[at] - epsilon).sum() / possible
     return shares
+
+
+def check_rows_find_themselves(index: Any, vectors: np.ndarray[Any, Any], keys: np.ndarray[Any, Any]) -> None:
+    """Assert that nearly every row finds itself in a search for 3, and that each other one is reached by a wide walk.
+
+    The recall that is asked for allows a miss here and there; a row that no walk reaches is lost.
+    """
+    missed = np.flatnonzero((index.search(vectors, 3).keys != keys[:, None]).all(axis=1))
+    assert len(missed) <= 1 + len(keys) // 500, f"{len(missed)} of {len(keys)} live rows do not find themselves"
+    if len(missed):
+        wide = index.search(vectors[missed], 3, recall=0.999)
+        lost = (wide.keys != keys[missed][:, None]).all(axis=1)
+        assert not lost.any(), f"{int(lost.sum())} of {len(keys)} live rows are lost"

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import oracle
 import osler
 
 NAME, UNIT = "churn", "rounds"
@@ -46,9 +47,10 @@ def piece(seed: int) -> Counter[str]:
         wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
         off = np.abs(index.get(keys) - wanted).max()
         assert off <= (1e-3 if codes == "f16" else 1e-6), f"{where}: a row is {off:.2g} off"
-        own = index.search(wanted, 3)
-        lost = (own.keys != keys[:, None]).all(axis=1)
-        assert not lost.any(), f"{where}: {int(lost.sum())} of {len(keys)} live rows are lost"
+        try:
+            oracle.check_rows_find_themselves(index, wanted, keys)
+        except AssertionError as error:
+            raise AssertionError(f"{where}: {error}") from None
         counts += Counter({UNIT: 1, "rows that found themselves": len(keys)})
     queries = made(QUERIES)
     exact = keys[np.argsort(-queries @ wanted.T, axis=1, kind="stable")[:, :K]]

@@ -118,10 +118,11 @@ class _Model:
         self.counts["searches"] += EXACT_QUERIES
         if self.form.error > 0.1 or self.metric == "dot":
             return
-        own = self.index.search(stored, 3)
-        lost = (own.keys != keys[:, None]).all(axis=1)
         self.counts["searches"] += len(keys)
-        assert not lost.any(), f"{where}: {int(lost.sum())} of {len(keys)} live rows do not find themselves"
+        try:
+            oracle.check_rows_find_themselves(self.index, stored, keys)
+        except AssertionError as error:
+            raise AssertionError(f"{where}: {error}") from None
 
 
 def _collection(seed: int) -> Counter[str]:
