@@ -1,7 +1,8 @@
 """A collection of a million vectors: what a commit, a deletion, compaction and opening again take.
 
-Each step is a process of its own, so that its peak memory is its own: seconds, bytes of the files it wrote, peak memory
-beside what importing takes. Run as `collection.py VECTORS.npy FOLDER`; writes `results/collection.md`.
+Each step is a process of its own, so that its peak memory is its own: seconds, bytes of the files it wrote, and the
+process's peak memory, mapped pages that were touched among it. Run as `collection.py VECTORS.npy
+FOLDER`; writes `results/collection.md`.
 """
 
 from __future__ import annotations
