@@ -136,24 +136,6 @@ def _locks_of_the_parent() -> Any:
     return _replaced("osler.collection.handle.Handle.check", lambda real: lambda self: None)
 
 
-def _files_quoted() -> Any:
-    """A message about a file quotes it, as those of libraries do."""
-    from osler.sources import workers
-
-    quoting = """
-import osler.sources.worker as worker
-class Quoting(worker.Here):
-    def decode(self, data, keep=()):
-        try:
-            return super().decode(data, keep)
-        except worker.SourceError as error:
-            raise worker.SourceError(f"{error} ({data!r})"[:900], code=error.code) from None
-worker.Here = Quoting
-"""
-    start = "import json, sys; sys.path[:] = json.loads(sys.argv[1])"
-    return mock.patch.object(workers, "PROGRAM", workers.PROGRAM.replace(start + "; ", start + quoting))
-
-
 LIBRARY: dict[str, tuple[str, Callable[[], Any]]] = {
     "TombstonesForgotten": ("model", _tombstones_forgotten),
     "DeletedKeptByCompaction": ("model", _deleted_kept_by_compaction),
@@ -164,7 +146,6 @@ LIBRARY: dict[str, tuple[str, Callable[[], Any]]] = {
     "FormerVersionsNotErased": ("erasing", _former_versions_not_erased),
     "FailureHidden": ("io_errors", _failure_hidden),
     "LocksOfTheParent": ("forks", _locks_of_the_parent),
-    "FilesQuoted": ("hostile", _files_quoted),
 }
 EVERY = [*ENGINE, *LIBRARY]
 

@@ -36,7 +36,6 @@ NAMES = (
     "determinism",
     "forks",
     "fuzz",
-    "hostile",
 )
 # Those that look at a clock, which no test may.
 TIMED = ("responsive",)
