@@ -414,10 +414,10 @@ def _command(dicom: bool) -> list[str]:
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     limits = {f"OSLER_LIMIT_{name.upper()}": str(getattr(LIMITS, name)) for name in LIMITS.__slots__}
-    # Threads and arenas would take address space, and nothing here uses them. No folder of settings is read.
-    return (
-        kept | limits | {"HOME": os.sep, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    )
+    # Threads and arenas would take address space, and nothing here uses them.
+    less = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    # Settings ask for a home, which cannot be looked up where no file can be opened.
+    return kept | limits | less | {"HOME": os.sep}
 
 
 def _widen(pipe: int) -> None:
