@@ -24,6 +24,8 @@ class Limits:
         Rows times columns of one picture or frame.
     frames : int
         Frames of one file.
+    pixels_per_file : int
+        Pixels of all of them.
     bytes_per_file : int
         Size of one source file.
     elements, sequence_depth, element_bytes : int
@@ -43,6 +45,7 @@ class Limits:
 
     pixels_per_frame: int = 200_000_000
     frames: int = 10_000
+    pixels_per_file: int = 10_000_000_000
     bytes_per_file: int = 4 << 30
     elements: int = 50_000
     sequence_depth: int = 32

@@ -291,6 +291,12 @@ class DicomFile:
             raise SourceError(
                 f"{self._name} states {layout.frames} frames, the limit is {LIMITS.frames}", code="too_large"
             )
+        if layout.rows * layout.columns * layout.frames > LIMITS.pixels_per_file:
+            raise SourceError(
+                f"{self._name} states {layout.frames} frames of {layout.rows} x {layout.columns} pixels, the limit is "
+                f"{LIMITS.pixels_per_file} pixels",
+                code="too_large",
+            )
 
     def _stored(self, keyword: str, layout: Layout) -> Callable[[int], tuple[NDArray[Any], str]]:
         uid = str(getattr(getattr(self.dataset, "file_meta", None), "TransferSyntaxUID", ""))

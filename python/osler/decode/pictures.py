@@ -160,17 +160,29 @@ def _check_size(image: ImageFile, name: str) -> None:
 def _pages(image: Any, name: str) -> Sequence[NDArray[Any]]:
     tags = image.tag_v2
     slide = _HAMAMATSU in tags or str(tags.get(_DESCRIPTION, "")).startswith("Aperio")
-    pages = [0]
+    pages: list[int] = []
 
-    def list_pages() -> int:
-        count = 1 if slide else int(image.n_frames)
-        if count > LIMITS.frames:
-            raise SourceError(f"{name} has {count} pages, the limit is {LIMITS.frames}; split it", code="too_large")
-        for page in range(1, count):
-            image.seek(page)
-            if not int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & 5:
+    def list_pages() -> None:
+        """Find the full pages, and check their sizes before any is decoded."""
+        pixels = 0
+        for page in range(LIMITS.frames + 1):
+            try:
+                image.seek(page)
+            except EOFError:
+                return
+            if page == LIMITS.frames:
+                raise SourceError(f"{name} has more than {LIMITS.frames} pages, the limit; split it", code="too_large")
+            if page == 0 or not int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & 5:
+                _check_size(image, name)
                 pages.append(page)
-        return count
+                pixels += image.size[0] * image.size[1]
+            if pixels > LIMITS.pixels_per_file:
+                raise SourceError(
+                    f"{name} has pages of more than {LIMITS.pixels_per_file} pixels, the limit; split it",
+                    code="too_large",
+                )
+            if slide:
+                return
 
     _guarded(list_pages, "tiff", name)
 
