@@ -136,6 +136,27 @@ def _locks_of_the_parent() -> Any:
     return _replaced("osler.collection.handle.Handle.check", lambda real: lambda self: None)
 
 
+def _fault_not_contained() -> Any:
+    """The end of a process that decodes is not made the outcome of its file."""
+
+    def make(real: Any) -> Any:
+        @contextmanager
+        def told(self: Any, process: Any) -> Iterator[None]:
+            yield
+
+        return told
+
+    return _replaced("osler.sources.workers.Workers._told", make)
+
+
+def _outcome_lost() -> Any:
+    """A file that was cut is passed over."""
+    return _replaced(
+        "osler.collection.ingest._Run.fail",
+        lambda real: lambda self, entry, code, *rest: None if code == "truncated" else real(self, entry, code, *rest),
+    )
+
+
 LIBRARY: dict[str, tuple[str, Callable[[], Any]]] = {
     "TombstonesForgotten": ("model", _tombstones_forgotten),
     "DeletedKeptByCompaction": ("model", _deleted_kept_by_compaction),
@@ -146,6 +167,8 @@ LIBRARY: dict[str, tuple[str, Callable[[], Any]]] = {
     "FormerVersionsNotErased": ("erasing", _former_versions_not_erased),
     "FailureHidden": ("io_errors", _failure_hidden),
     "LocksOfTheParent": ("forks", _locks_of_the_parent),
+    "FaultNotContained": ("hostile", _fault_not_contained),
+    "OutcomeLost": ("hostile", _outcome_lost),
 }
 EVERY = [*ENGINE, *LIBRARY]
 

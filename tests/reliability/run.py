@@ -36,6 +36,7 @@ NAMES = (
     "determinism",
     "forks",
     "fuzz",
+    "hostile",
 )
 # Those that look at a clock, which no test may.
 TIMED = ("responsive",)
