@@ -29,7 +29,7 @@ from osler.sources.workers import Workers
 from PIL import Image
 
 PLANTED = """
-import ctypes, json, os, socket, sys, time
+import ctypes, json, os, resource, socket, sys, time
 sys.path[:] = json.loads(sys.argv[1])
 from osler.sources import worker
 real = worker.Here.decode
@@ -56,8 +56,25 @@ def decode(self, data, keep=()):
         open("/dev/null")
     elif fault == b"SOCKET":
         socket.socket()
-    elif fault == b"FORK":
+    elif fault == b"PRINT":
         os.write(1, b"PRINTED" * 1000)
+    elif fault == b"RAISED":
+        for kind in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_CORE):
+            try:
+                resource.setrlimit(kind, (1 << 50, 1 << 50))
+            except (ValueError, OSError):
+                continue
+            os.abort()
+    elif fault == b"ROWS":
+        found.columns["rows"] = "abc"
+    elif fault == b"ROWSTRUE":
+        found.columns["rows"] = True
+    elif fault == b"OTHER":
+        found.columns["rows"] += 1
+    elif fault == b"PEAK":
+        worker._Worker._peak = lambda self: float("inf")
+    elif fault == b"ESCAPES":
+        raise worker.SourceError("a \\x1b]0;owned\\x07 \\ud800 word", code="decode_failed")
     elif fault == b"NOISE":
         os.write(3, b"\\xff" * 4096)
     elif fault == b"LONG":
@@ -83,8 +100,8 @@ FAULTS = {
     "ABORT": ("crashed", "ended with SIGABRT"),
     "KILL": ("crashed", "was killed, as systems do when memory runs out"),
     "EXIT": ("crashed", "ended with status 3"),
-    "SPIN": ("too_slow", "OSLER_LIMIT_DECODE_SECONDS"),
-    "SLEEP": ("too_slow", "OSLER_LIMIT_DECODE_SECONDS"),
+    "SPIN": ("too_slow", "more processor time"),
+    "SLEEP": ("too_slow", "was not decoded after"),
     "MEMORY": ("too_large", "OSLER_LIMIT_DECODE_BYTES"),
     "OPEN": ("decode_failed", "check that it opens elsewhere"),
     "SOCKET": ("decode_failed", "check that it opens elsewhere"),
@@ -92,6 +109,11 @@ FAULTS = {
     "LONG": ("crashed", "gave no right answer"),
     "NAMES": ("crashed", "gave no right answer"),
     "SHAPE": ("crashed", "gave no right answer"),
+    "ROWS": ("crashed", "gave no right answer"),
+    "ROWSTRUE": ("crashed", "gave no right answer"),
+    "OTHER": ("crashed", "gave no right answer"),
+    "PEAK": ("crashed", "gave no right answer"),
+    "ESCAPES": ("decode_failed", "owned"),
 }
 
 
@@ -108,7 +130,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (workers, worker):
         monkeypatch.setattr(module, "LIMITS", small)
     monkeypatch.setattr(workers, "PROGRAM", PLANTED)
-    monkeypatch.setattr(workers, "_PATIENCE", 2)
+    monkeypatch.setattr(workers, "_PATIENCE", 120)
 
 
 @pytest.fixture
@@ -169,13 +191,14 @@ def test_answers_are_those_of_this_process(decoder: Workers) -> None:
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_fault_costs_one_file(tmp_path: Path, decoder: Workers) -> None:
+def test_a_fault_costs_one_file(decoder: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     for fault, (code, words) in FAULTS.items():
+        # Only the one that uses no processor time is stopped by the clock.
+        monkeypatch.setattr(workers, "_PATIENCE", 2 if fault == "SLEEP" else 120)
         with pytest.raises(SourceError, match=words) as caught:
             decoder.decode(png(1, fault))
         assert caught.value.code == code, fault
         assert decoder.decode(png(2)).frames[0][0, 0] == 2
-    assert decoder.decode(png(3, "FORK")).frames[0][0, 0] == 3
     assert decoder.broken == sum(code != "decode_failed" and code != "too_large" for code, _ in FAULTS.values())
 
 
@@ -369,3 +392,77 @@ def test_a_pipe_in_a_folder_of_series_stops_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "a.dcm").write_bytes(build(np.zeros((4, 4), np.uint8), SeriesInstanceUID="1.2"))
     assert len(open_source(tmp_path, items="series")) == 2
+
+
+@pytest.mark.usefixtures("planted")
+def test_limits_cannot_be_raised_and_nothing_printed_is_heard(decoder: Workers) -> None:
+    for fault in ("RAISED", "PRINT"):
+        assert decoder.decode(png(fault=fault)).frames[0][0, 0] == 7
+    assert decoder.broken == 0
+
+
+@pytest.mark.usefixtures("planted")
+def test_messages_can_be_printed(decoder: Workers) -> None:
+    with pytest.raises(SourceError) as failure:
+        decoder.decode(png(fault="ESCAPES"))
+    assert str(failure.value).isprintable() and str(failure.value).encode()
+
+
+GREETING = b'{"frames": [], "peak": 1}'
+# Says that it is ready, and is gone before it has read anything.
+GONE = f"import os, struct; os.write(1, struct.pack('<QQ', {len(GREETING)}, 0) + {GREETING!r})"
+
+
+def test_a_program_that_broken_pipes_end_is_not_ended() -> None:
+    script = f"""
+import signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+from osler.errors import SourceError
+from osler.sources import workers
+workers.PROGRAM = {GONE!r}
+try:
+    workers.Workers(1).decode({png()!r} + bytes(30 << 20))
+except SourceError as error:
+    print(error.code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "crashed\n"), done.stderr
+
+
+def test_a_forked_program_is_told_that_the_processes_are_not_its_own(decoder: Workers) -> None:
+    decoder.decode(png())
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            decoder.decode(png())
+        except osler.Error as error:
+            os.write(writing, error.code.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        assert stream.read() == b"closed"
+    os.waitpid(child, 0)
+    assert decoder.decode(png(9)).frames[0][0, 0] == 9
+
+
+def test_frames_of_one_large_file_of_a_series_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from osler.sources import series
+    from osler.sources.decoder import Here
+    from pydicom.data import get_testdata_file
+
+    monkeypatch.setattr(series, "KEPT_BYTES", 9)
+    source = tmp_path / "a.dcm"
+    source.write_bytes(Path(str(get_testdata_file("color3d_jpeg_baseline.dcm", download=False))).read_bytes())
+    decoded = []
+
+    class Counting(Here):
+        def decode(self, data: bytes, keep: Any = ()) -> Any:
+            decoded.append(1)
+            return super().decode(data, keep)
+
+    opened = open_source(tmp_path, items="series", decoder=Counting())
+    item = opened.read(opened.entries[0])
+    assert [item.values[at].shape for at in range(5)]
+    assert len(decoded) == 2

@@ -6,7 +6,7 @@ Reads the files that it is given, and leaves what is in them to a decoder.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -66,6 +66,19 @@ def _join(members: list[tuple[SliceHeader, Entry]]) -> Entry:
     )
 
 
+def _opened(places: Sequence[tuple[Path, int]], decoder: Decoder) -> Callable[[int], NDArray[Any]]:
+    """Return what decodes the frame of a place; the file of the last one stays open."""
+    last: list[tuple[Path, Sequence[NDArray[Any]]]] = []
+
+    def frame(at: int) -> NDArray[Any]:
+        path, number = places[at]
+        if not last or last[0][0] != path:
+            last[:] = [(path, decoder.decode(read_bytes(path)).frames)]
+        return np.array(last[0][1][number])
+
+    return frame
+
+
 def series_item(
     entry: Entry, decoder: Decoder, keep: Sequence[str] = (), key: str | None = None
 ) -> tuple[Item, list[str]]:
@@ -109,7 +122,7 @@ def series_item(
     values: Sequence[NDArray[Any]] = tuple(frames)
     if len(frames) < len(places):
         frames.clear()
-        values = Frames(len(places), lambda i: np.array(decoder.decode(read_bytes(places[i][0])).frames[places[i][1]]))
+        values = Frames(len(places), _opened(places, decoder))
     item = Item(
         key=key,
         locator=entry.locator,

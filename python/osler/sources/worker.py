@@ -120,11 +120,21 @@ def _load(dicom: bool) -> None:
             load_decoders()
 
 
+def _known(limits: tuple[int, int]) -> list[int]:
+    """Return a soft and a hard limit with a number for none."""
+    return [limit if limit != resource.RLIM_INFINITY else 2**62 for limit in limits]
+
+
 class _Worker:
     def __init__(self, requests: int, replies: int) -> None:
         self._requests, self._replies = requests, replies
-        self._memory = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else None
+        self._memory = self._status = None
+        with suppress(OSError):
+            self._memory = os.open("/proc/self/statm", os.O_RDONLY)
+            self._status = os.open("/proc/self/status", os.O_RDONLY)
         self._base = self._size()
+        # What the program itself was limited to holds here too.
+        self._most = {kind: min(_known(resource.getrlimit(kind))) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU)}
         self._open: Sequence[NDArray[Any]] | None = None
         self._open_bytes = 0
 
@@ -132,6 +142,11 @@ class _Worker:
         """Give up what decoding does not need: core dumps, files, sockets."""
         for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
             resource.setrlimit(kind, (0, 0))
+        if self._memory is not None:
+            # The limit of a file is below this, which cannot be raised again.
+            most = min(self._most[resource.RLIMIT_AS], self._base + LIMITS.decode_bytes + 3 * LIMITS.bytes_per_file)
+            soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), most))
 
     def turn(self) -> bool:
         """Answer one request; False after the last one."""
@@ -179,7 +194,7 @@ class _Worker:
     def answer(self, reply: dict[str, Any], frames: Sequence[NDArray[Any]] = ()) -> None:
         """Send one message."""
         reply["frames"] = [[frame.dtype.str, frame.shape] for frame in frames]
-        reply["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        reply["peak"] = self._peak()
         header = json.dumps(reply).encode()
         if len(header) > HEADER_BYTES:
             message = "the tags to keep hold more than a row of metadata can"
@@ -204,13 +219,21 @@ class _Worker:
         return bytes(found)
 
     def _limit(self, size: int) -> None:
-        soft = math.ceil(time.process_time()) + seconds_for(size)
-        _, most = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (soft if most == resource.RLIM_INFINITY else min(soft, most), most))
+        limits = {resource.RLIMIT_CPU: math.ceil(time.process_time()) + seconds_for(size)}
         if self._memory is not None:
-            soft = self._base + LIMITS.decode_bytes + 3 * size
-            _, most = resource.getrlimit(resource.RLIMIT_AS)
-            resource.setrlimit(resource.RLIMIT_AS, (soft if most == resource.RLIM_INFINITY else min(soft, most), most))
+            limits[resource.RLIMIT_AS] = self._base + LIMITS.decode_bytes + 3 * size
+        for kind, soft in limits.items():
+            _, most = resource.getrlimit(kind)
+            resource.setrlimit(kind, (min(soft, self._most[kind]), most))
+
+    def _peak(self) -> int:
+        """Return the most resident memory that this process had; what its parent had before it counts elsewhere."""
+        if self._status is None:
+            return 0
+        for line in os.pread(self._status, 1 << 16, 0).splitlines():
+            if line.startswith(b"VmHWM"):
+                return int(line.split()[1]) << 10
+        return 0
 
     def _size(self) -> int:
         """Return the bytes of address space in use."""

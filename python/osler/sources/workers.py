@@ -7,6 +7,7 @@ plain arrays whose shape, type and size are checked here. What such a process sa
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import select
@@ -39,6 +40,9 @@ _PATIENCE = 10
 _PIPE_BYTES, _SET_PIPE_SIZE = 1 << 20, 1031
 _TYPES = ("|u1", "<u2", "<f4")
 _MESSAGE_LENGTH = 1_000
+# Columns that hold numbers; all others that are stored without being named hold text.
+_WHOLE = ("rows", "columns", "frames", "year", "age")
+_FRACTIONS = ("spacing", "slice_thickness")
 # The rest of the environment may hold secrets, and settings that are the caller's own.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 _NO_WORKER = (
@@ -72,7 +76,6 @@ class _Process:
         self.dicom = dicom
         self.rests = True
         self.peak = 0
-        self._ready = False
         try:
             self._process = subprocess.Popen(
                 _command(dicom),
@@ -104,8 +107,6 @@ class _Process:
             There is no right answer.
         """
         self.rests = False
-        self._greet()
-        self.rests = False
         try:
             end = time.monotonic() + _PATIENCE * seconds_for(size)
             header = json.dumps(request).encode()
@@ -125,7 +126,11 @@ class _Process:
             ) from None
 
     def stop(self) -> None:
-        """End the process, and wait until it is gone; whoever is asking it is told."""
+        """End the process, and what it may have started, and wait until it is gone; whoever is asking it is told."""
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                # It leads a group of its own.
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 
@@ -137,25 +142,24 @@ class _Process:
             assert pipe is not None
             pipe.close()
 
-    def _greet(self) -> None:
-        if self._ready:
-            return
+    def greet(self) -> None:
+        """Wait until the process has loaded the decoders."""
         try:
             self._answer(time.monotonic() + _START_SECONDS)
         except (TimeoutError, _Broken):
             raise Error(_NO_WORKER, code="no_worker") from None
-        self._ready = True
 
     def _send(self, piece: bytes, end: float) -> None:
         rest = memoryview(piece)
-        while rest:
-            self._wait(self._to, select.POLLOUT, end)
-            try:
-                rest = rest[os.write(self._to, rest[:_PIPE_BYTES]) :]
-            except BlockingIOError:
-                continue
-            except OSError:
-                raise self._ended(end) from None
+        with _without_pipe_signal():
+            while rest:
+                self._wait(self._to, select.POLLOUT, end)
+                try:
+                    rest = rest[os.write(self._to, rest[:_PIPE_BYTES]) :]
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    raise self._ended(end) from None
 
     def _answer(self, end: float) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         header_length, length = HEAD.unpack(self._receive(np.empty(HEAD.size, np.uint8), end).data)
@@ -164,9 +168,12 @@ class _Process:
         try:
             reply = json.loads(self._receive(np.empty(header_length, np.uint8), end).tobytes())
             shapes = [_shape(described) for described in reply.pop("frames")]
-            code, message, self.peak = reply.get("code"), reply.get("message"), int(reply.pop("peak"))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            code, message, peak = reply.get("code"), reply.get("message"), reply.pop("peak")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise _wrong() from None
+        if type(peak) is not int or not 0 <= peak < 2**63:
+            raise _wrong()
+        self.peak = peak
         sizes = [np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64)) for kind, shape in shapes]
         if sum(sizes) != length or (length > KEPT_BYTES and len(sizes) > 1) or len(sizes) > LIMITS.frames:
             raise _wrong()
@@ -178,7 +185,8 @@ class _Process:
         if code is not None:
             if not (isinstance(code, str) and code.isidentifier() and isinstance(message, str)):
                 raise _wrong()
-            raise SourceError(message.replace("\n", " ")[:_MESSAGE_LENGTH], code=code)
+            plain = "".join(letter if letter.isprintable() else " " for letter in message[:_MESSAGE_LENGTH])
+            raise SourceError(plain, code=code)
         return reply, frames
 
     def _receive(self, into: NDArray[Any], end: float) -> NDArray[Any]:
@@ -214,15 +222,18 @@ class _Process:
             )
         if status == -signal.SIGKILL:
             return _Broken(
-                "the process that decoded the file was killed, as systems do when memory runs out; free some, or set "
-                "OSLER_LIMIT_DECODE_PROCESSES lower"
+                "the process that decoded the file was killed, as systems do when memory runs out or a limit on "
+                "processor time is reached; free some memory, or set OSLER_LIMIT_DECODE_PROCESSES lower"
             )
         how = f"with {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         return _Broken(f"the process that decoded the file ended {how}; a decoder has a fault that the file reaches")
 
 
 class Workers:
-    """A few processes that decode: a `Decoder` that a hostile file cannot reach out of.
+    """A few processes that decode: a `Decoder` whose crashes, memory and time cost a file and not the program.
+
+    It is no sandbox: code that a file brings to run in such a process can open nothing, and has the rights of the user
+    otherwise. What it answers is checked, and can be false.
 
     A process is started when there is work for it. One that crashes, takes too much memory or too long costs the file
     that it had: a `SourceError` with the code ``crashed``, ``too_large`` or ``too_slow``. Frames that are too large to
@@ -260,7 +271,9 @@ class Workers:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        processors = settings().threads or len(os.sched_getaffinity(0))
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processors = settings().threads or available
+        self._program = os.getpid()
         self.threads = count or min(LIMITS.decode_processes, processors)
         self.peak = 0
         self.broken = 0
@@ -319,6 +332,9 @@ class Workers:
     @contextmanager
     def _taken(self, dicom: bool) -> Iterator[_Process]:
         """Take an idle process, or start one, and give it back if it is fit for another file."""
+        if os.getpid() != self._program:
+            # The thread that starts processes was not forked with this one.
+            raise Error("the processes that decode belong to the program that this one was forked from", code="closed")
         process = self._idle.get()
         try:
             process = self._fit(process, dicom) or self._started(dicom)
@@ -347,10 +363,23 @@ class Workers:
         return None
 
     def _started(self, dicom: bool) -> _Process:
-        with self._lock:
-            if self._closed:
-                raise Error("the processes that decode were ended", code="closed")
-            return self._starter.submit(self._start, dicom).result()
+        for last in (False, False, True):
+            with self._lock:
+                if self._closed:
+                    raise Error("the processes that decode were ended", code="closed")
+                process = self._starter.submit(self._start, dicom).result()
+            try:
+                process.greet()
+                return process
+            except Error:
+                self._gone(process)
+                # One that is killed while it starts, as when memory is short, says nothing of the next.
+                if last and not self._closed:
+                    raise
+            except BaseException:
+                self._gone(process)
+                raise
+        raise Error("the processes that decode were ended", code="closed")
 
     def _start(self, dicom: bool) -> _Process:
         process = _Process(dicom)
@@ -405,7 +434,8 @@ def _command(dicom: bool) -> list[str]:
     if not executable or getattr(sys, "frozen", False):
         raise Error(_NO_WORKER, code="no_worker")
     here = Path(__file__).parents[2]
-    path = [os.path.abspath(entry or os.curdir) for entry in [*sys.path, str(here)]]
+    # Not the folder that the program is in, which may hold the files that are decoded.
+    path = [entry for entry in [*sys.path, str(here)] if os.path.isabs(entry)]
     # Isolated and without site: no module and no setting but those that are named here.
     flags = ["-I", "-S", "-c", PROGRAM, json.dumps(path), str(os.getpid()), "dicom" if dicom else "picture"]
     return [os.fsdecode(executable), *flags]
@@ -428,6 +458,20 @@ def _widen(pipe: int) -> None:
             fcntl.fcntl(pipe, _SET_PIPE_SIZE, _PIPE_BYTES)
         except OSError:
             return
+
+
+@contextmanager
+def _without_pipe_signal() -> Iterator[None]:
+    """Let writing to a process that ended be an error, also where the program lets that signal end it."""
+    held = {signal.SIGPIPE}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        if not before & held:
+            if hasattr(signal, "sigtimedwait"):
+                signal.sigtimedwait(held, 0)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
 
 def _wrong() -> _Broken:
@@ -463,7 +507,8 @@ def _checked(
         and reply.get("format") == kind
         and allowed >= columns.keys() >= {"rows", "columns", "frames"}
         and known >= identifiers.keys()
-        and all(isinstance(value, str | int | float) for value in columns.values())
+        and all(_fits(name, value) for name, value in columns.items())
+        and all((columns["rows"], columns["columns"]) == frame.shape[:2] for frame in frames[:1])
         and all(isinstance(value, str) for value in identifiers.values())
         and type(count) is int
         and 0 < count <= LIMITS.frames
@@ -474,6 +519,17 @@ def _checked(
     return reply["columns"], reply["identifiers"], reply["count"]
 
 
+def _fits(name: str, value: Any) -> bool:
+    """Say whether a column may hold a value; of tags that are kept any plain one."""
+    if name in _WHOLE:
+        return type(value) is int and 0 <= value < 2**31
+    if name in _FRACTIONS:
+        return type(value) in (int, float) and math.isfinite(value)
+    if name in PICTURE_COLUMNS or name.islower():
+        return type(value) is str
+    return type(value) in (str, int, float) and (type(value) is not float or math.isfinite(value))
+
+
 def _slice_header(found: Any) -> SliceHeader | None:
     if found is None:
         return None
@@ -481,5 +537,5 @@ def _slice_header(found: Any) -> SliceHeader | None:
         series, orientation, position, number = found
         place = None if position is None else float(position)
         return SliceHeader(str(series), tuple(map(float, orientation)), place, float(number))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _wrong() from None
