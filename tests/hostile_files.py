@@ -19,10 +19,24 @@ import pydicom
 from dicom_files import package_files
 from PIL import Image, PngImagePlugin
 
-__all__ = ["CANARIES", "generate"]
+__all__ = ["CANARIES", "CODES", "generate"]
 
 Rng = np.random.Generator
 CANARIES = ("QUINCEBLOSSOM", "LARKSPURMEADOW", "7744110099887", "JUNIPERCOAST")
+# Outcomes that a decoder may give a file.
+CODES = {
+    "bad_header",
+    "decode_failed",
+    "empty",
+    "no_pixels",
+    "not_an_image",
+    "too_large",
+    "truncated",
+    "unknown_format",
+    "unsupported_format",
+    "unsupported_photometric",
+    "unsupported_transfer_syntax",
+}
 _MOST = 150_000
 _VRS = (
     b"AE",

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from osler.collection.columns import Column, Table
+from osler.collection.rows import Columns
 from osler.items import Locator, Part
 
 ROWS: list[dict[str, Any]] = [
@@ -276,6 +277,11 @@ def test_whole_numbers_that_no_fraction_stands_beside_are_refused(cases: osler.C
     cases.add_vectors(["c"], None, metadata=[{"f": 0.5}])
     with pytest.raises(ValueError, match="column 'f'"):
         cases.add_vectors(["d"], None, metadata=[{"f": 2**60}])
+    # A row that is refused leaves nothing behind, not even how large its numbers were.
+    columns = Columns({"n": "int"})
+    with pytest.raises(ValueError, match="several types"):
+        columns.accept("bad", {"n": 2**60, "l": [1, "x"]})
+    columns.accept("good", {"n": 0.5})
     assert cases.count(f"id = {2**53 + 1}") == 1
     assert len(cases) == 2
 

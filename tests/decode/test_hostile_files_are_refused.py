@@ -14,6 +14,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from dicom_files import build, path_of
+from hostile_files import CODES
 from hypothesis import given
 from hypothesis import strategies as st
 from osler.config import LIMITS
@@ -25,19 +26,6 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
-CODES = {
-    "bad_header",
-    "decode_failed",
-    "empty",
-    "no_pixels",
-    "not_an_image",
-    "too_large",
-    "truncated",
-    "unknown_format",
-    "unsupported_format",
-    "unsupported_photometric",
-    "unsupported_transfer_syntax",
-}
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 
 

@@ -47,10 +47,7 @@ def piece(seed: int) -> Counter[str]:
         wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
         off = np.abs(index.get(keys) - wanted).max()
         assert off <= (1e-3 if codes == "f16" else 1e-6), f"{where}: a row is {off:.2g} off"
-        try:
-            oracle.check_rows_find_themselves(index, wanted, keys)
-        except AssertionError as error:
-            raise AssertionError(f"{where}: {error}") from None
+        oracle.check_rows_find_themselves(index, wanted, keys, where)
         counts += Counter({UNIT: 1, "rows that found themselves": len(keys)})
     queries = made(QUERIES)
     exact = keys[np.argsort(-queries @ wanted.T, axis=1, kind="stable")[:, :K]]

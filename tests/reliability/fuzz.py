@@ -1,6 +1,6 @@
 """R6. Fuzzing: files of an index, a manifest and a segment with anything changed, in more than half of them under
 right checksums; every one is refused or read, without a panic, a hang or more memory than it is worth. And the parts
-that are read in Python: segments with a changed section, conditions, manifests of encoders."""
+that are read in Python: segments with a changed section, conditions, manifests of encoders, headers of DICOM files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import numpy as np
 import osler
 import polars as pl
 from forms import EVERY
+from hostile_files import generate
 from osler.collection.where import Condition
+from osler.decode.prewalk import check_elements
 from osler.encoders.manifest import read_manifest
 
 from reliability import testing, workload
@@ -26,7 +28,7 @@ NAME, UNIT = "fuzzing", "files as index"
 SIZES = {"quick": 100_000, "ci": 2_000_000, "full": 20_000_000}
 # Of each sort in one piece.
 FILES = {"index": 3_000, "manifest": 200, "segment": 200}
-CONDITIONS, MANIFESTS, SEGMENTS = 100, 20, 20
+CONDITIONS, MANIFESTS, SEGMENTS, WALKS = 100, 20, 20, 40
 # So few files at a time that one which takes much too long is seen among them.
 SLICE, SLOWEST_SECONDS = 100, 2.0
 COLLECTION, INDEX = "/data/cases.osler", "/data/a.index"
@@ -45,7 +47,19 @@ def piece(seed: int) -> Counter[str]:
                 spent = time.monotonic() - began
                 assert spent < SLOWEST_SECONDS, f"{target}, seed {seed}, from file {at}: one takes too long"
                 counts += Counter({f"files as {target}": files, "that were sound": read})
-    return counts + _conditions(rng) + _manifests(rng) + _segments(seed, rng)
+    return counts + _conditions(rng) + _manifests(rng) + _segments(seed, rng) + _walks(rng)
+
+
+def _walks(rng: np.random.Generator) -> Counter[str]:
+    """DICOM files with anything changed: the walk over their elements ends, or refuses them by its limits."""
+    refused = 0
+    for _ in range(WALKS):
+        try:
+            check_elements(generate(rng))
+        except osler.SourceError as error:
+            assert error.code == "too_large", str(error)
+            refused += 1
+    return Counter({"headers walked over": WALKS, "that were refused": refused})
 
 
 TYPES = {"n": "int", "f": "float", "s": "text", "b": "bool", "d": "date", "l": "list of text"}

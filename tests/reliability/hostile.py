@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 import osler
-from hostile_files import CANARIES, generate
+from hostile_files import CANARIES, CODES, generate
 from osler.config import LIMITS
 from osler.sources import open_source, worker, workers
 
@@ -28,21 +28,8 @@ PATIENCE = 300
 SMALL = dataclasses.replace(LIMITS, decode_bytes=512 << 20, decode_seconds=10, decode_processes=1)
 # What the interpreter and the decoders take before they have seen a file.
 LOADED = 128 << 20
-CODES = {
-    "bad_header",
-    "crashed",
-    "decode_failed",
-    "empty",
-    "metadata",
-    "no_pixels",
-    "not_an_image",
-    "too_large",
-    "truncated",
-    "unknown_format",
-    "unsupported_format",
-    "unsupported_photometric",
-    "unsupported_transfer_syntax",
-}
+# Besides the outcomes of a decoder those of a process, and of the columns.
+OUTCOMES = CODES | {"crashed", "metadata"}
 # What a process says of an exception that nothing in the library expects.
 LAST_RESORT, LAST = "the file cannot be decoded; check", " of no known cause"
 # At the end of a file at which the process is to end, as if a decoder had a fault.
@@ -93,7 +80,7 @@ def piece(seed: int) -> Counter[str]:
 
 def _check(failure: Any, what: str) -> None:
     words = failure.message
-    assert failure.code in CODES, what
+    assert failure.code in OUTCOMES, what
     assert 10 < len(words) < 300 and "\n" not in words and not words.endswith("."), what
     assert not any(canary in words for canary in CANARIES), what
 

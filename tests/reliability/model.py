@@ -119,10 +119,7 @@ class _Model:
         if self.form.error > 0.1 or self.metric == "dot":
             return
         self.counts["searches"] += len(keys)
-        try:
-            oracle.check_rows_find_themselves(self.index, stored, keys)
-        except AssertionError as error:
-            raise AssertionError(f"{where}: {error}") from None
+        oracle.check_rows_find_themselves(self.index, stored, keys, where)
 
 
 def _collection(seed: int) -> Counter[str]:

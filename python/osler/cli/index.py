@@ -202,7 +202,7 @@ def info(collection: str, style: str) -> None:
 @click.option(
     "--metric",
     type=click.Choice(["cosine", "dot", "l2"]),
-    help="How vectors are compared; by default as a faiss or usearch index says, which has no choice, else cosine.",
+    help="How vectors are compared; by default as a faiss index says, else cosine. A usearch index alone says it.",
 )
 @style_options
 def import_(source: str, out: str, metric: Literal["cosine", "dot", "l2"] | None, style: str) -> None:

@@ -40,7 +40,7 @@ def erase(collection: str, keys: tuple[str, ...], where: str | None, dry_run: bo
             return
         report = cases.erase(list(keys) or None, where)
     if keys and report.items < len(set(keys)):
-        output.say(f"{len(set(keys)) - report.items} of the keys were not there; nothing of them was")
+        output.say(f"{len(set(keys)) - report.items} of the keys are not in the collection and left nothing in it")
     document = report.to_dict()
     output.show(style, document, list(document), [list(document.values())])
 

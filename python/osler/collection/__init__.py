@@ -424,7 +424,8 @@ class Collection:
         keys : str or iterable of str, optional
         where : str or Polars expression, optional
             As in ``"patient_id = '...'"``. Deleted items, and former versions of an item, for which it holds are erased
-            too.
+            too. A Polars expression, which may depend on all rows together, is asked of the live items only, as for
+            `delete`; those that it selects go with all their versions.
 
         Returns
         -------

@@ -7,7 +7,8 @@ Reads a snapshot; says where something is and how often, and never what.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,24 +74,23 @@ class Audit:
 
 def audit(snapshot: Snapshot) -> Audit:
     """Look through the keys and all metadata of a snapshot."""
-    findings = []
-    for name, values in _columns(snapshot):
-        for pattern, count in _counted(values).items():
-            findings.append({"column": name, "pattern": pattern, "items": count})
+    # Each table is read once, whatever columns it has.
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("key", *snapshot.types)}
+    for segment in snapshot.segments:
+        counts["key"] += _counted(segment.keys)
+        for table in segment.tables():
+            for name, column in table.columns.items():
+                counts[name] += _counted(_text(value) for value in column.to_list() if value is not None)
+    findings = [
+        {"column": name, "pattern": pattern, "items": found}
+        for name, patterns in counts.items()
+        for pattern, found in sorted(patterns.items())
+    ]
     known = {*ALLOWED, *IDENTIFIERS, "format"}
     unknown = tuple(name for name in snapshot.types if name not in known)
     for name in snapshot.types:
         findings += [{"column": name, "pattern": pattern, "items": 0} for pattern in _counted([name])]
     return Audit(len(snapshot.live), tuple(findings), tuple(snapshot.manifest["policy"]["keep"]), unknown)
-
-
-def _columns(snapshot: Snapshot) -> Iterator[tuple[str, Iterator[str]]]:
-    """Yield each column with its values as text, a version of an item at a time, deleted ones too."""
-    yield "key", (key for segment in snapshot.segments for key in segment.keys)
-    for name in snapshot.types:
-        tables = (table for segment in snapshot.segments for table in segment.tables())
-        columns = (table.columns[name] for table in tables if name in table.columns)
-        yield name, (_text(value) for column in columns for value in column.to_list() if value is not None)
 
 
 def _text(value: Any) -> str:
@@ -100,12 +100,11 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _counted(values: Iterable[Any]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for value in values:
-        if _PSEUDONYM.fullmatch(value):
-            continue
-        for name, pattern in _PATTERNS.items():
-            if pattern.search(value):
-                counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items()))
+def _counted(values: Iterable[str]) -> Counter[str]:
+    return Counter(
+        name
+        for value in values
+        if not _PSEUDONYM.fullmatch(value)
+        for name, pattern in _PATTERNS.items()
+        if pattern.search(value)
+    )

@@ -114,6 +114,12 @@ class Column:
             found[row] = None
         return found
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        parts = self.values if isinstance(self.values, tuple) else () if self.values is None else (self.values,)
+        return int(self.states.nbytes) + sum(int(part.nbytes) for part in parts)
+
     def take(self, rows: Array) -> Column:
         """Return the column of some rows."""
         if self.kind == "null":
@@ -241,7 +247,7 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        return sum(array.nbytes for column in self.columns.values() for array in column.buffers())
+        return sum(column.nbytes for column in self.columns.values())
 
     def take(self, rows: Array) -> Table:
         """Return the table of some items."""

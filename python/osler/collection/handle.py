@@ -74,7 +74,6 @@ class Handle:
         if own and self.store.writable and self.write_lock.acquire(blocking=False):
             try:
                 if self._open:
-                    self.store.follow()
                     self._take_up()
             finally:
                 self.write_lock.release()
@@ -89,12 +88,12 @@ class Handle:
         with self.write_lock:
             self.check()
             self.store.check_writable()
-            self.store.follow()
             self._take_up()
             yield self.snapshot
 
     def _take_up(self) -> None:
         # An interrupt may have come between a commit and this handle's notice of it.
+        self.store.follow()
         if self.snapshot.state is not self.store.state:
             self.snapshot = Snapshot(self.store, self.snapshot)
             self.graphs.follow(self.snapshot)
@@ -122,7 +121,6 @@ class Handle:
 
     def _save_worthwhile(self) -> None:
         try:
-            self.store.follow()
             self._take_up()
             if self.graphs.outside(self.snapshot) >= _WORTH_SAVING:
                 self.save_graphs()

@@ -92,6 +92,7 @@ class Columns:
         """
         plain: dict[str, Any] = {}
         widened: dict[str, str] = {}
+        largest: dict[str, int] = {}
         size = 0
         for name, value in row.items():
             check_column(name)
@@ -109,10 +110,10 @@ class Columns:
             widened[name] = merged
             size += _size(value)
             if found == "int":
-                self._largest[name] = max(self._largest.get(name, 0), abs(value))
-            if {known, merged} == {"int", "float"} and stored is not None:
-                self._largest[name] = max(self._largest.get(name, 0), stored.largest(name))
-            if merged == "float" and self._largest.get(name, 0) > _EXACT:
+                largest[name] = max(self._largest.get(name, 0), abs(value))
+            if (known, merged) == ("int", "float") and stored is not None:
+                largest[name] = max(self._largest.get(name, 0), stored.largest(name))
+            if merged == "float" and largest.get(name, self._largest.get(name, 0)) > _EXACT:
                 raise ValueError(
                     f"column {name!r} holds a whole number beyond 2**53 and, in this row or another, a fraction; no "
                     "type holds both exactly, so store it as text"
@@ -130,6 +131,7 @@ class Columns:
             if self.types.get(name, "null") == "null" and kind != "null":
                 self._first.setdefault(name, key)
         self.types.update(widened)
+        self._largest.update(largest)
         return plain
 
 

@@ -196,6 +196,7 @@ class Segment:
         self._dim = dim
         self.state = state
         self._tables: dict[int, Table] = {}
+        self._held_bytes = 0
 
     @cached_property
     def file(self) -> _native.File:
@@ -349,8 +350,9 @@ class Segment:
         held = self._tables.get(number)
         if held is None:
             held = self._read_table(number)
-            if sum(table.nbytes for table in self._tables.values()) + held.nbytes > _HELD_BYTES:
-                self._tables = {}
+            self._held_bytes += held.nbytes
+            if self._held_bytes > _HELD_BYTES:
+                self._tables, self._held_bytes = {}, held.nbytes
             self._tables[number] = held
         return held
 
