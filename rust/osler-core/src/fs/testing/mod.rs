@@ -1,14 +1,14 @@
 //! A file system in memory for tests: it fails at the call that it is told to, and it loses power.
-//!
-//! What is durable follows POSIX: bytes by syncing the file, names by syncing the folder. Of what was done since, a power
-//! cut keeps any part: of bytes any sectors of 512, of names any, but never neither of the two of a rename.
+
+mod dying;
+mod power_cut;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::real::Real;
+pub use self::dying::Dying;
 use super::{Entry, Lock, LockKind, Opened, Sink, Storage, folder_of};
 
 /// Bytes that a disk writes in one piece.
@@ -171,79 +171,6 @@ impl Memory {
             disk.contents[inode] = Arc::new(bytes);
         }
     }
-
-    /// What is left after a power cut when `steps` steps were done; `choose(n)` gives a number below n.
-    pub fn after_power_cut(&self, steps: usize, choose: &mut dyn FnMut(usize) -> usize) -> Memory {
-        let disk = self.disk();
-        let start = disk.durable.as_deref();
-        let mut left = Disk {
-            files: start.map(|d| d.files.clone()).unwrap_or_default(),
-            folders: start.map(|d| d.folders.clone()).unwrap_or_default(),
-            contents: start.map(|d| d.contents.clone()).unwrap_or_default(),
-            random: disk.random ^ choose(usize::MAX) as u64,
-            ..Disk::default()
-        };
-        left.contents.resize(disk.contents.len(), Arc::default());
-        let log = &disk.log[..steps.min(disk.log.len())];
-        let (mut bytes, mut names) = (BTreeMap::<Inode, Vec<usize>>::new(), Vec::<Step>::new());
-        for (at, step) in log.iter().enumerate() {
-            match step {
-                Step::Write(inode, ..) => bytes.entry(*inode).or_default().push(at),
-                Step::Sync(inode) => {
-                    for at in bytes.remove(inode).unwrap_or_default() {
-                        left.write(&log[at], &mut |_| true);
-                    }
-                }
-                Step::Unsynced(inode) => drop(bytes.remove(inode)),
-                Step::SyncFolder(folder) => {
-                    for step in std::mem::take(&mut names) {
-                        names.extend(left.synced(step, folder));
-                    }
-                }
-                _ => names.push(step.clone()),
-            }
-        }
-        // Nothing, everything and any part are all worth trying.
-        let mut lands = |mode: usize| match mode {
-            0 => false,
-            1 => true,
-            _ => choose(2) == 1,
-        };
-        let modes = [choose_mode(&mut lands), choose_mode(&mut lands)];
-        for at in bytes.into_values().flatten() {
-            left.write(&log[at], &mut |_| lands(modes[0]));
-        }
-        for step in &names {
-            // A rename is seen in full, or its new name alone is, or nothing of it.
-            let (new, old) = (lands(modes[1]), lands(modes[1]));
-            left.name(step, &|path| match step {
-                Step::Rename(_, to, _) if path == to => new,
-                Step::Rename(..) => new && old,
-                _ => new,
-            });
-        }
-        // What lies in a folder that did not last is gone.
-        let folders = left.folders.clone();
-        let reachable = |path: &Path| {
-            path.ancestors()
-                .skip(1)
-                .all(|above| folders.contains(above))
-        };
-        left.files.retain(|path, _| reachable(path));
-        left.folders.retain(|path| reachable(path));
-        drop(disk);
-        let left = Memory(Arc::new(Mutex::new(left)));
-        left.settle();
-        left
-    }
-}
-
-fn choose_mode(lands: &mut dyn FnMut(usize) -> bool) -> usize {
-    match (lands(2), lands(2)) {
-        (false, false) => 0,
-        (true, true) => 1,
-        _ => 2,
-    }
 }
 
 impl Disk {
@@ -263,20 +190,6 @@ impl Disk {
                 content[place..place + count].copy_from_slice(&bytes[at..at + count]);
             }
             at += count;
-        }
-    }
-
-    /// Makes durable what of a step a folder's names say, and returns what is left of it. A rename is one thing: its old name
-    /// stays until the new one lasts.
-    fn synced(&mut self, step: Step, folder: &Path) -> Option<Step> {
-        let own = |path: &Path| folder_of(path) == folder;
-        match &step {
-            Step::Rename(from, to, _) if own(to) && !own(from) => {
-                self.name(&step, &|path| path == to);
-                Some(Step::Unname(from.clone()))
-            }
-            Step::Rename(_, to, _) if !own(to) => Some(step),
-            _ => self.name(&step, &own).then_some(step),
         }
     }
 
@@ -609,109 +522,5 @@ impl Drop for MemoryLock {
         if let Some(held) = self.memory.disk().locks.get_mut(&self.path) {
             held.1 -= 1;
         }
-    }
-}
-
-/// The real file system, in a process that ends without warning before the nth call.
-pub struct Dying {
-    left: Arc<std::sync::atomic::AtomicU64>,
-}
-
-impl Dying {
-    /// A storage that `calls` calls reach.
-    pub fn after(calls: u64) -> Self {
-        Dying {
-            left: Arc::new(calls.into()),
-        }
-    }
-
-    fn call(&self) -> &'static Real {
-        tick(&self.left);
-        &Real
-    }
-}
-
-fn tick(left: &std::sync::atomic::AtomicU64) {
-    let order = std::sync::atomic::Ordering::SeqCst;
-    if left
-        .fetch_update(order, order, |n| n.checked_sub(1))
-        .is_err()
-    {
-        // As a kill does: nothing is flushed, unwound or dropped.
-        std::process::abort();
-    }
-}
-
-struct DyingFile {
-    file: Box<dyn Sink>,
-    left: Arc<std::sync::atomic::AtomicU64>,
-}
-
-impl Sink for DyingFile {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        tick(&self.left);
-        self.file.write_at(offset, bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        tick(&self.left);
-        self.file.sync()
-    }
-}
-
-impl Storage for Dying {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
-        Ok(Box::new(DyingFile {
-            file: self.call().create(path)?,
-            left: self.left.clone(),
-        }))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Opened> {
-        self.call().open(path)
-    }
-
-    fn length(&self, path: &Path) -> io::Result<u64> {
-        self.call().length(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call().rename(from, to)
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call().link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call().remove(path)
-    }
-
-    fn make_folder(&self, path: &Path) -> io::Result<()> {
-        self.call().make_folder(path)
-    }
-
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        self.call().remove_folder(path)
-    }
-
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.call().sync_folder(path)
-    }
-
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        self.call().sync_file(path)
-    }
-
-    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
-        self.call().list(folder)
-    }
-
-    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn Lock>> {
-        self.call().lock(path, kind)
-    }
-
-    fn random(&self) -> io::Result<u128> {
-        self.call().random()
     }
 }
