@@ -156,9 +156,7 @@ def check_rows_find_themselves(
     The recall that is asked for allows a miss here and there; a row that no walk reaches is lost.
     """
     missed = np.flatnonzero((index.search(vectors, 3).keys != keys[:, None]).all(axis=1))
-    assert len(missed) <= 1 + len(keys) // 2_000, (
-        f"{where}: {len(missed)} of {len(keys)} rows miss themselves"
-    )
+    assert len(missed) <= 1 + len(keys) // 2_000, f"{where}: {len(missed)} of {len(keys)} rows miss themselves"
     if len(missed):
         wide = index.search(vectors[missed], 3, recall=0.999)
         lost = (wide.keys != keys[missed][:, None]).all(axis=1)
