@@ -36,11 +36,11 @@ LAST_RESORT, LAST = "the file cannot be decoded; check", " of no known cause"
 FAULT = b"ENDSHERE"
 PROGRAM = """
 import json, os, sys
-sys.path[:] = json.loads(sys.argv[1])
+sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from osler.sources import worker
 real = worker.Here.decode
 worker.Here.decode = lambda self, data, keep=(): os.abort() if data[-8:] == b"ENDSHERE" else real(self, data, keep)
-worker.main(int(sys.argv[2]), sys.argv[3] == "dicom")
+worker.main(int(sys.argv[1]), sys.argv[2] == "dicom")
 """
 
 

@@ -30,7 +30,7 @@ from PIL import Image
 
 PLANTED = """
 import ctypes, json, os, resource, socket, sys, time
-sys.path[:] = json.loads(sys.argv[1])
+sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from osler.sources import worker
 real = worker.Here.decode
 
@@ -93,12 +93,12 @@ def pipes(descriptor, dup=os.dup):
 
 os.dup = pipes
 worker.Here.decode = decode
-worker.main(int(sys.argv[2]), sys.argv[3] == "dicom")
+worker.main(int(sys.argv[1]), sys.argv[2] == "dicom")
 """
 FAULTS = {
     "SEGV": ("crashed", "ended with SIGSEGV"),
     "ABORT": ("crashed", "ended with SIGABRT"),
-    "KILL": ("crashed", "was killed, as systems do when memory runs out"),
+    "KILL": ("decode_failed", "check that it opens elsewhere"),
     "EXIT": ("crashed", "ended with status 3"),
     "SPIN": ("too_slow", "more processor time"),
     "SLEEP": ("too_slow", "was not decoded after"),
@@ -331,14 +331,14 @@ def alive(process: int) -> bool:
 def test_a_process_holds_what_decoding_needs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     told = """
 import json, os, resource, sys
-sys.path[:] = json.loads(sys.argv[1])
+sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from osler.sources import worker
 real = worker.Here.decode
 def decode(self, data, keep=()):
     limits = {name: resource.getrlimit(getattr(resource, name))[0] for name in dir(resource) if name[:6] == "RLIMIT"}
     raise worker.SourceError(json.dumps([sorted(sys.modules), sorted(os.environ), limits]), code="told")
 worker.Here.decode = decode
-worker.main(int(sys.argv[2]), sys.argv[3] == "dicom")
+worker.main(int(sys.argv[1]), sys.argv[2] == "dicom")
 """
     import json
 

@@ -1,7 +1,8 @@
 """The program of a process that decodes files for another: bytes in, arrays out.
 
 Started by `osler.sources.workers` and by nothing else. Once it has loaded the decoders it can open no file and no
-socket; memory and processor time are limited for each file, it leaves no core dump, and it ends with its parent.
+socket, and makes no system call that decoding does not need; memory and processor time are limited for each file, it
+leaves no core dump, and it ends with its parent.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from osler.config import LIMITS
 from osler.decode.frames import KEPT_BYTES
 from osler.errors import SourceError
 from osler.sources.decoder import Here
+from osler.sources.system_calls import only_decoding
 
 __all__ = ["HEAD", "HEADER_BYTES", "PROGRAM", "main", "seconds_for"]
 
-# What a caller runs with -c: the caller's own module path first, since the interpreter is started without one.
+# What a caller runs with -c, and sends its own module path as a first line: the interpreter is started without one, and
+# arguments have a length.
 PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from osler.sources.worker import main; "
-    "main(int(sys.argv[2]), sys.argv[3] == 'dicom')"
+    "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); from osler.sources.worker import main; "
+    "main(int(sys.argv[1]), sys.argv[2] == 'dicom')"
 )
 # Before each message: bytes of its header, which is JSON, and of what follows.
 HEAD = struct.Struct("<QQ")
@@ -74,8 +77,7 @@ def main(parent: int, dicom: bool) -> None:
         os.dup2(nowhere, stream)
     _load(dicom)
     worker = _Worker(requests, replies)
-    worker.contain()
-    worker.answer({})
+    worker.answer({"filtered": worker.contain()})
     while worker.turn():
         pass
     os._exit(0)
@@ -138,8 +140,8 @@ class _Worker:
         self._open: Sequence[NDArray[Any]] | None = None
         self._open_bytes = 0
 
-    def contain(self) -> None:
-        """Give up what decoding does not need: core dumps, files, sockets."""
+    def contain(self) -> bool:
+        """Give up what decoding does not need: core dumps, files, sockets; and other system calls, if this says so."""
         for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
             resource.setrlimit(kind, (0, 0))
         if self._memory is not None:
@@ -147,6 +149,7 @@ class _Worker:
             most = min(self._most[resource.RLIMIT_AS], self._base + LIMITS.decode_bytes + 3 * LIMITS.bytes_per_file)
             soft, _ = resource.getrlimit(resource.RLIMIT_AS)
             resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), most))
+        return only_decoding()
 
     def turn(self) -> bool:
         """Answer one request; False after the last one."""

@@ -68,6 +68,8 @@ class _Process:
         It has loaded what DICOM needs.
     rests : bool
         Its last answer was whole and right, and it takes another file.
+    filtered : bool
+        Once it has greeted, whether it can make no system call but those that decoding needs.
     peak : int
         Most resident memory that it says it had.
     """
@@ -75,6 +77,7 @@ class _Process:
     def __init__(self, dicom: bool) -> None:
         self.dicom = dicom
         self.rests = True
+        self.filtered = False
         self.peak = 0
         try:
             self._process = subprocess.Popen(
@@ -145,7 +148,10 @@ class _Process:
     def greet(self) -> None:
         """Wait until the process has loaded the decoders."""
         try:
-            self._answer(time.monotonic() + _START_SECONDS)
+            end = time.monotonic() + _START_SECONDS
+            self._send(json.dumps(_module_path()).encode() + b"\n", end)
+            reply, _ = self._answer(end)
+            self.filtered = reply.get("filtered") is True
         except (TimeoutError, _Broken):
             raise Error(_NO_WORKER, code="no_worker") from None
 
@@ -232,8 +238,9 @@ class _Process:
 class Workers:
     """A few processes that decode: a `Decoder` whose crashes, memory and time cost a file and not the program.
 
-    It is no sandbox: code that a file brings to run in such a process can open nothing, and has the rights of the user
-    otherwise. What it answers is checked, and can be false.
+    On Linux (x86-64, aarch64) code that a file brings to run in such a process can make no system call but those of
+    `osler.sources.system_calls`; elsewhere it can open nothing, and has the rights of the user otherwise. What it
+    answers is checked, and can be false.
 
     A process is started when there is work for it. One that crashes, takes too much memory or too long costs the file
     that it had: a `SourceError` with the code ``crashed``, ``too_large`` or ``too_slow``. Frames that are too large to
@@ -433,12 +440,14 @@ def _command(dicom: bool) -> list[str]:
     executable = spawn.get_executable()
     if not executable or getattr(sys, "frozen", False):
         raise Error(_NO_WORKER, code="no_worker")
-    here = Path(__file__).parents[2]
-    # Not the folder that the program is in, which may hold the files that are decoded.
-    path = [entry for entry in [*sys.path, str(here)] if os.path.isabs(entry)]
     # Isolated and without site: no module and no setting but those that are named here.
-    flags = ["-I", "-S", "-c", PROGRAM, json.dumps(path), str(os.getpid()), "dicom" if dicom else "picture"]
+    flags = ["-I", "-S", "-c", PROGRAM, str(os.getpid()), "dicom" if dicom else "picture"]
     return [os.fsdecode(executable), *flags]
+
+
+def _module_path() -> list[str]:
+    # Not the folder that the program is in, which may hold the files that are decoded.
+    return [entry for entry in [*sys.path, str(Path(__file__).parents[2])] if os.path.isabs(entry)]
 
 
 def _environment() -> dict[str, str]:
