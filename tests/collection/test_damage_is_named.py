@@ -159,3 +159,26 @@ def test_an_older_state_never_takes_the_place_of_a_damaged_one(path: Path) -> No
     manifests[-1].write_bytes(manifests[-2].read_bytes())
     with pytest.raises(osler.CorruptIndexError, match=manifests[-1].name):
         osler.Collection.open(path)
+
+
+@pytest.mark.parametrize(("value", "problem"), [(np.nan, "not finite"), (np.inf, "not finite"), (1e25, "scored")])
+def test_vectors_that_are_no_numbers_under_right_checksums_are_named(
+    value: float, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody made them: what is added is checked before."""
+    from osler.collection import changes
+
+    path = tmp_path / "cases.osler"
+    monkeypatch.setattr(changes, "unit_rows", lambda vectors, *_: np.asarray(vectors, np.float32))
+    with osler.Collection.create(path, dim=4, metric="dot") as cases:
+        vectors = np.eye(4)
+        vectors[2, 3] = value
+        cases.add_vectors(list("abcd"), vectors)
+        uses = [lambda: cases.search(vector=np.full(4, 1e18))]
+        if problem == "not finite":
+            uses += [cases.vectors, cases.part_vectors, lambda: cases.search(like="a")]
+        for use in uses:
+            with pytest.raises(osler.CorruptIndexError, match=rf"section vectors at byte \d+: .*{problem}") as caught:
+                use()
+            assert caught.value.findings[0]["section"] == "vectors"
+        assert cases.keys() == list("abcd")

@@ -34,6 +34,7 @@ __all__ = [
 
 KEY = "key"
 # Rows whose double-precision copies are in memory at a time.
+_LARGEST_SQUARES = float(np.finfo(np.float32).max) / 16.0 * (1 - 1e-6)
 _BLOCK_ROWS = 8_192
 # Whole numbers beyond this have no place of their own among floating-point ones.
 _EXACT = 2**53
@@ -213,11 +214,14 @@ def _unit_rows(found: Array, units: Array, start: int, metric: str, what: str) -
             raise ValueError(f"row {row} of {what} is zero, which has no direction under cosine; remove it")
         wide /= scale[:, None]
         wide /= np.sqrt((wide * wide).sum(1))[:, None]
-    with np.errstate(over="ignore"):
-        units[:] = wide
-    if not np.isfinite(units).all():
-        row = start + int(np.argmax(~np.isfinite(units).all(1)))
-        raise ValueError(f"row {row} of {what} is too large for float32; scale it down")
+    else:
+        # As in an index: the sum of squares bounds every score, and one that is not finite ranks nothing.
+        with np.errstate(over="ignore"):
+            too_large = (wide * wide).sum(1) > _LARGEST_SQUARES
+        if too_large.any():
+            row = start + int(np.argmax(too_large))
+            raise ValueError(f"row {row} of {what} is too large to score in float32; scale the vectors down")
+    units[:] = wide
 
 
 def check_keys(keys: Iterable[str]) -> list[str]:

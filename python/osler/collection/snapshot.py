@@ -258,6 +258,9 @@ class Snapshot:
             if self.metric == "l2":
                 dots = 2 * dots - (wide * wide).sum(1)[:, None] - (block * block).sum(1)
             found[:, start : start + step] = dots
+            if not np.isfinite(found[:, start : start + step]).all():
+                at = start + int(np.argmax(~np.isfinite(found[:, start : start + step]).all(0)))
+                raise self.damage(int(part_rows[at]), "vectors", "some cannot be scored")
         return found
 
     def searchable(self, wanted: int | None) -> Array:

@@ -175,7 +175,7 @@ impl Column {
             Element::U8 => Values::U8(of(&blocks, start, end)?),
             Element::U32 => Values::U32(of(&blocks, start, end)?),
             Element::U64 => Values::U64(of(&blocks, start, end)?),
-            Element::F32 => Values::F32(of(&blocks, start, end)?),
+            Element::F32 => Values::F32(self.finite(reader, of(&blocks, start, end)?)?),
         })
     }
 
@@ -201,8 +201,17 @@ impl Column {
             Element::U8 => Values::U8(of(&blocks, wanted)?),
             Element::U32 => Values::U32(of(&blocks, wanted)?),
             Element::U64 => Values::U64(of(&blocks, wanted)?),
-            Element::F32 => Values::F32(of(&blocks, wanted)?),
+            Element::F32 => Values::F32(self.finite(reader, of(&blocks, wanted)?)?),
         })
+    }
+
+    /// The same values, if they are numbers: checksums that are right do not say so.
+    fn finite(self, reader: &Reader, values: Vec<f32>) -> Result<Vec<f32>> {
+        if osler_kernels::all_finite(&values) {
+            Ok(values)
+        } else {
+            Err(reader.damage(self.kind, "a value is not finite"))
+        }
     }
 }
 
