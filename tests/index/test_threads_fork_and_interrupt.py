@@ -88,6 +88,38 @@ def test_two_writers_lose_nothing(rng: np.random.Generator) -> None:
     assert (found.scores > 1 - 1e-5).all()
 
 
+@pytest.mark.parametrize("form", ["float32", "float16", "columns", "every other", "list"])
+def test_other_threads_run_while_an_array_is_copied(form: str) -> None:
+    """Each call is refused once it has copied what it was given: nothing else that it does gives others a turn."""
+    index = osler.Index.build(np.eye(4, dtype=np.float32))
+    rows = np.zeros((1 << 19, 32), np.float16 if form == "float16" else np.float32)
+    rows = {"columns": rows.T, "every other": rows[::2]}.get(form, rows)
+    wrong = [2**63] * (1 << 22) + [-1]
+    turns, done = [0], threading.Event()
+
+    def tick() -> None:
+        while not done.is_set():
+            turns[0] += 1
+            time.sleep(1e-4)
+
+    thread, interval = threading.Thread(target=tick), sys.getswitchinterval()
+    thread.start()
+    try:
+        sys.setswitchinterval(1e-6)
+        found = 0
+        for _ in range(5):
+            before = turns[0]
+            with pytest.raises(ValueError, match=r"columns, this index has dim 4|keys must be"):
+                index.delete(wrong) if form == "list" else index.add(rows)
+            found = max(found, turns[0] - before)
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        thread.join()
+    # 128 pieces are 127 turns, where the processors are free.
+    assert found > 12
+
+
 def test_other_threads_run_during_a_build(rng: np.random.Generator) -> None:
     """With the interpreter held the count could not rise; its rate does not matter."""
     ticks, done = [0], threading.Event()

@@ -5,6 +5,7 @@ Pure functions of one snapshot.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,6 +18,8 @@ from osler.collection.snapshot import Snapshot
 from osler.items import Hit, Part
 
 __all__ = ["Info", "PartVectors", "State", "get", "info", "item_vectors", "keys", "part_vectors", "states"]
+
+_BLOCK_ROWS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +185,32 @@ def _part_rows(
 def item_vectors(snapshot: Snapshot, chosen: Iterable[str] | None, where: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return one vector an item: the mean of its parts, NaN where it has none."""
     names, rows, owner = _part_rows(snapshot, chosen, where, None)
-    sums = np.zeros((len(names), snapshot.dim))
-    # The parts of an item lie one after another.
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    if len(starts):
-        sums[owner[starts]] = np.add.reduceat(snapshot.vectors(rows), starts, axis=0, dtype=np.float64)
-    counts = np.bincount(owner, minlength=len(names))[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sums /= counts
-        several = counts[:, 0] > 1
-        if snapshot.metric == "cosine" and several.any():
+    counts = np.bincount(owner, minlength=len(names))
+    firsts = np.cumsum(counts) - counts
+    found = np.full((len(names), snapshot.dim), np.nan, np.float32)
+    # Items with so many parts together at a time: memory beyond the answer is bounded by them.
+    edges = np.searchsorted(firsts, np.arange(0, len(rows), _BLOCK_ROWS))
+    for start, stop in itertools.pairwise(sorted({*edges.tolist(), len(names)})):
+        first = int(firsts[start])
+        parts = snapshot.vectors(rows[first : first + int(counts[start:stop].sum())])
+        found[start:stop] = _means(parts, firsts[start:stop] - first, counts[start:stop], snapshot.metric)
+    return found
+
+
+def _means(parts: Array, firsts: Array, counts: Array, metric: str) -> Array:
+    """Return the mean of each item's parts, which lie together from the first one on, in float64; NaN for none."""
+    sums = np.zeros((len(counts), parts.shape[1]))
+    sums[counts == 0] = np.nan
+    # One part of every item at a time: sums along rows would keep other threads waiting.
+    for at in range(int(counts.max(initial=0))):
+        more = np.flatnonzero(counts > at)
+        sums[more] += parts[firsts[more] + at]
+    sums /= np.maximum(counts, 1)[:, None]
+    several = counts > 1
+    if metric == "cosine" and several.any():
+        with np.errstate(invalid="ignore"):
             sums[several] /= np.linalg.norm(sums[several], axis=1, keepdims=True)
-    return sums.astype(np.float32)
+    return sums
 
 
 def info(snapshot: Snapshot, stats: Mapping[str, Any] | None) -> Info:

@@ -35,6 +35,7 @@ __all__ = [
 
 # Items whose metadata is one table, the least that is read of it.
 TABLE_ITEMS = 4_096
+_BLOCK_ROWS = 8_192
 _NOWHERE = np.iinfo(np.int64).min
 # Of the tables that were read last.
 _HELD_BYTES = 64 << 20
@@ -371,9 +372,13 @@ class Segment:
 
     def parts_at(self, rows: Array) -> list[Part]:
         """Return the parts of several rows of the vectors."""
-        kinds = self.part_kinds[rows].tolist()
-        places = self.all_places(rows).tolist()
-        return [_part(kind, place) for kind, place in zip(kinds, places, strict=True)]
+        found: list[Part] = []
+        # Lists of numbers are made in one go, in which no other thread runs.
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            some = rows[start : start + _BLOCK_ROWS]
+            kinds, places = self.part_kinds[some].tolist(), self.all_places(some).tolist()
+            found.extend(_part(kind, place) for kind, place in zip(kinds, places, strict=True))
+        return found
 
     @property
     def has_places(self) -> bool:

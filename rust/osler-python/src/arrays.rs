@@ -1,11 +1,14 @@
 //! NumPy arrays in, copied and checked, with errors that name the argument; and how many threads a call may use.
 
 use half::f16;
-use numpy::ndarray::Dimension;
+use numpy::ndarray::{Axis, Dimension, Slice};
 use numpy::{PyArray, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use osler_core::error::Error;
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList, PyTuple};
+
+use crate::errors;
 
 /// Vectors of one call, row-major.
 pub struct Matrix {
@@ -64,18 +67,52 @@ fn in_step<'py, T: numpy::Element, D: Dimension>(
     Ok(copy.cast_into::<PyArray<T, D>>()?)
 }
 
-/// The numbers of an array in order, whatever its layout.
-pub fn copied<T: numpy::Element + Copy, R>(
-    array: &Bound<'_, PyArrayDyn<T>>,
+/// Numbers that are copied before other Python threads get their turn: well below a millisecond.
+const TURN: usize = 1 << 17;
+
+/// The numbers of an array in order, whatever its layout. Other Python threads run in between; what they write into the
+/// array is found or not.
+pub fn copied<T: numpy::Element + Copy, D: Dimension, R>(
+    array: &Bound<'_, PyArray<T, D>>,
     convert: impl Fn(T) -> R,
 ) -> PyResult<Vec<R>> {
-    let array = in_step(array)?;
-    let in_order = array.is_c_contiguous();
-    let array = array.readonly();
-    Ok(match array.as_slice() {
-        Ok(slice) if in_order => slice.iter().map(|&x| convert(x)).collect(),
-        _ => array.as_array().iter().map(|&x| convert(x)).collect(),
-    })
+    let array = in_step(array)?.to_dyn().clone();
+    let py = array.py();
+    let shape = array.shape().to_vec();
+    let mut found = Vec::new();
+    found.try_reserve_exact(array.len()).map_err(|_| {
+        let bytes = array.len().saturating_mul(size_of::<R>());
+        errors::exception(py, Error::Memory(bytes))
+    })?;
+    let (rows, width) = match shape[..] {
+        [] => {
+            found.extend(array.readonly().as_array().iter().map(|&x| convert(x)));
+            return Ok(found);
+        }
+        [rows, ref rest @ ..] => (rows, rest.iter().product::<usize>()),
+    };
+    let step = (TURN / width.max(1)).max(1);
+    let mut start = 0;
+    while start < rows {
+        if start > 0 {
+            py.detach(|| ());
+        }
+        if array.shape() != shape {
+            return Err(invalid(
+                "an array changed its shape while it was read; give each thread its own".to_owned(),
+            ));
+        }
+        let end = rows.min(start + step);
+        let held = array.readonly();
+        let all = held.as_array();
+        let part = all.slice_axis(Axis(0), Slice::from(start..end));
+        match part.as_slice() {
+            Some(slice) => found.extend(slice.iter().map(|&x| convert(x))),
+            None => found.extend(part.iter().map(|&x| convert(x))),
+        }
+        start = end;
+    }
+    Ok(found)
 }
 
 /// Vectors of `dim` numbers (any, if None) from anything that NumPy takes; one vector only where `allow_single`.
@@ -145,29 +182,43 @@ fn not_whole(name: &str, dtype: &str) -> PyErr {
     ))
 }
 
+/// The numbers of a list or tuple of Python's own whole numbers, or None for anything else. NumPy would make float64 of
+/// one with numbers on both sides of 2**63.
+fn listed<T: for<'a, 'py> FromPyObject<'a, 'py>>(
+    value: &Bound<'_, PyAny>,
+    wrong: impl Fn() -> PyErr,
+) -> PyResult<Option<Vec<T>>> {
+    if !value.is_instance_of::<PyList>() && !value.is_instance_of::<PyTuple>() {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for item in value.try_iter()? {
+        let item = item?;
+        if !item.is_instance_of::<PyInt>() || item.is_instance_of::<PyBool>() {
+            return Ok(None);
+        }
+        found.push(item.extract::<T>().map_err(|_| wrong())?);
+        if found.len().is_multiple_of(TURN / 4) {
+            value.py().detach(|| ());
+        }
+    }
+    Ok(Some(found))
+}
+
 /// Whole numbers from anything that NumPy takes.
-fn integers<T: numpy::Element + Copy>(
+fn integers<T: numpy::Element + Copy + for<'a, 'py> FromPyObject<'a, 'py>>(
     value: &Bound<'_, PyAny>,
     name: &str,
     dtype: &str,
 ) -> PyResult<Vec<T>> {
     if let Ok(array) = value.cast::<PyArray1<T>>() {
-        return Ok(in_step(array)?.readonly().as_array().to_vec());
+        return copied(array, |x| x);
     }
-    let py = value.py();
-    let numpy = py.import("numpy")?;
-    // NumPy makes float64 of a list with numbers on both sides of 2**63, unless it is told what they are.
-    let listed = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
-    let whole = |item: PyResult<Bound<'_, PyAny>>| {
-        item.is_ok_and(|item| item.is_instance_of::<PyInt>() && !item.is_instance_of::<PyBool>())
-    };
-    let array = if listed && value.try_iter()?.all(whole) {
-        numpy
-            .call_method1("asarray", (value, dtype))
-            .map_err(|_| not_whole(name, dtype))?
-    } else {
-        asarray(value, name)?
-    };
+    if let Some(found) = listed(value, || not_whole(name, dtype))? {
+        return Ok(found);
+    }
+    let numpy = value.py().import("numpy")?;
+    let array = asarray(value, name)?;
     let array = numpy.call_method1("atleast_1d", (array,))?;
     let size: usize = array.getattr("size")?.extract()?;
     let wrong = || not_whole(name, dtype);
@@ -194,7 +245,7 @@ fn integers<T: numpy::Element + Copy>(
         .call_method1("astype", (dtype,))
         .map_err(|_| wrong())?;
     let array = array.cast_into::<PyArray1<T>>().map_err(|_| wrong())?;
-    Ok(in_step(&array)?.readonly().as_array().to_vec())
+    copied(&array, |x| x)
 }
 
 /// Keys.
@@ -230,13 +281,7 @@ pub fn mask(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Vec<bool>>>
     // A view of other bytes as booleans can hold values that are neither; any but 0 is true to NumPy.
     let bytes = array.call_method1("view", ("uint8",))?;
     let bytes = bytes.cast_into::<PyArray1<u8>>()?;
-    let mask = bytes
-        .readonly()
-        .as_array()
-        .iter()
-        .map(|&byte| byte != 0)
-        .collect();
-    Ok(Some(mask))
+    Ok(Some(copied(&bytes, |byte| byte != 0)?))
 }
 
 /// A whole number of a keyword, of which a value beyond 64 bits is as good as the nearest.

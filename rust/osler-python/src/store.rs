@@ -342,7 +342,9 @@ fn table(py: Python<'_>, section: &str, value: &Bound<'_, PyAny>) -> PyResult<Ta
         });
     }
     let (values, width) = if let Ok(bytes) = value.cast::<PyBytes>() {
-        (Values::U8(bytes.as_bytes().to_vec()), 1)
+        // They do not change, so other threads may run meanwhile.
+        let bytes = bytes.as_bytes();
+        (Values::U8(enter::quick(py, || Ok(bytes.to_vec()))?), 1)
     } else {
         match column(section)?.element {
             Element::U8 => numbers(section, value, Values::U8)?,
