@@ -201,3 +201,30 @@ def test_pairs_of_equal_rows_score_at_most_one() -> None:
     scores = join(np.vstack([rows, rows]), 0.99)[2]
     assert len(scores) == 40
     assert scores.max() <= 1.0
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+@pytest.mark.parametrize("form", ["f32-ram", "f32-none", "sq8-ram", "sq5-none", "rabitq-ram"])
+@pytest.mark.parametrize(("size", "far"), [(1e-22, 1.0), (1e-12, 1e9), (1.0, 1e17)])
+def test_queries_and_rows_far_beyond_the_others_have_finite_scores(
+    metric: str, form: str, size: float, far: float, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """In a graph's frame they would overflow float32; such rows had made the file that was saved a damaged one."""
+    codes, keep = form.split("-")
+    rows = (size * rng.standard_normal((2_500, 16))).astype(np.float32)
+    distant = (far * rng.standard_normal((3, 16))).astype(np.float32)
+    index = osler.Index.build(rows, metric=metric, codes=codes, keep_vectors=keep)
+    found = index.search(distant, 5)
+    assert np.isfinite(found.scores).all() and (found.counts == 5).all()
+    keys = [10**6, 10**6 + 1, 10**6 + 2]
+    index.add(distant, keys=keys)
+    path = tmp_path / "a.index"
+    index.save(path)
+    for each in (index, osler.Index.open(path)):
+        found = each.search(distant, 5)
+        assert np.isfinite(found.scores).all()
+        expected = distant @ distant.T if metric == "dot" else -((distant[:, None] - distant) ** 2).sum(-1)
+        np.testing.assert_array_equal(found.keys[:, 0], np.array(keys)[expected.argmax(1)])
+        if keep == "ram":
+            np.testing.assert_allclose(found.scores[:, 0], expected.max(1), rtol=1e-4)
+        each.verify()

@@ -166,7 +166,12 @@ fn coded(
 fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Result<State> {
     let have = state.graph.as_ref().map_or(0, Graph::rows);
     let new = state.rows() - have;
-    if state.bare > 0 && new >= REMEMBER * have {
+    let rows: Vec<u32> = (have as u32..state.rows() as u32).collect();
+    let reached = match &state.graph {
+        Some(graph) => graph.reaches(&state, &rows)?,
+        None => true,
+    };
+    if state.bare > 0 && (new >= REMEMBER * have || !reached) {
         state.vectors = state.remembered(|_| true)?;
         state.bare = 0;
     }
@@ -176,7 +181,7 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
         .is_none_or(|c| state.live() >= 2 * c.rows);
     let wanted = held_out(state.live());
     control.expect(new);
-    if new >= have && state.bare == 0 {
+    if (new >= have || !reached) && state.bare == 0 {
         // Cutting all rows into leaves costs less than walking the graph for as many rows as it has.
         state.graph = None;
         if state.dead > 0 {
@@ -192,7 +197,7 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
         state.graph = Some(graph);
         return measured_and_inserted(state, &held, scratches, control);
     }
-    let mut rows: Vec<u32> = (have as u32..state.rows() as u32).collect();
+    let mut rows = rows;
     if rows.len() >= SHUFFLE_FROM {
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
     }

@@ -380,7 +380,7 @@ impl State {
             Metric::Dot => {
                 let length = osler_kernels::sum_of_squares(query).sqrt();
                 let scale = if length > 0.0 {
-                    self.radius / length
+                    (self.radius / length).min(f32::MAX)
                 } else {
                     1.0
                 };

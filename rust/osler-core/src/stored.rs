@@ -355,12 +355,15 @@ fn graph(reader: &Reader, params: Params, rows: usize) -> Result<Graph> {
     let numbers = table::<f32>(reader, kind::FRAME, 0)?;
     let mut centre = numbers.to_vec()?;
     let per_unit = centre.pop().unwrap_or(0.0);
-    let whole = centre.len() == dim && centre.iter().all(|x| x.is_finite()) && per_unit.is_normal();
-    if !whole {
-        return Err(reader.damage(kind::FRAME, "it is no centre and unit of vectors"));
+    let bad = || reader.damage(kind::FRAME, "it is no centre and unit of vectors");
+    if centre.len() != dim {
+        return Err(bad());
     }
     let blocks = params.codes.blocks().unwrap_or(Blocks::Fused);
     let frame = Frame::new(centre, per_unit, blocks, params.seed);
+    if !frame.is_sound() {
+        return Err(bad());
+    }
     let sized = |kind: u32| -> Result<[Rows<u32>; SIZES]> {
         Ok([table(reader, kind, 0)?, table(reader, kind, 1)?])
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::bytes::ByteRows;
-use super::frame::{Coded, CodedRows, Frame};
+use super::frame::{Coded, CodedRows, Frame, REACH};
 use super::insert::Source;
 use super::node::{Blocks, Encoder, Layout, NONE, SIZES, index_of_name, name, size_of_name, slots};
 use super::prune::Rule;
@@ -30,7 +30,29 @@ const AHEAD: usize = 4;
 /// Rows that are coded before the next check for a stop.
 const CODED_TOGETHER: usize = 1024;
 
+/// How far the farthest of some rows lies from the centre of a frame, in its units.
+fn farthest(source: &impl Source, rows: &[u32], frame: &Frame) -> Read<f64> {
+    rows.par_chunks(CODED_TOGETHER)
+        .map(|rows| {
+            let (mut vector, mut most) = (vec![0.0; source.dim()], 0.0f64);
+            for &row in rows {
+                source.read(row, &mut vector)?;
+                most = most.max(frame.distance(&vector));
+            }
+            Ok(most)
+        })
+        .try_reduce(|| 0.0, |a, b| Ok(a.max(b)))
+}
+
 impl Graph {
+    /// Whether rows of the source can be put in: what lies too far from the rest needs a frame of its own.
+    ///
+    /// # Errors
+    /// The damage, where a row lies in a damaged block of a file.
+    pub fn reaches(&self, source: &impl Source, rows: &[u32]) -> Read<bool> {
+        Ok(farthest(source, rows, &self.frame)? <= REACH)
+    }
+
     /// The graph over `rows` of the source, ascending, of `total` that there are.
     ///
     /// # Errors
@@ -47,6 +69,11 @@ impl Graph {
         let frame = Frame::fit(rows.len(), dim, blocks, seed, |at, out| {
             source.read(rows[at as usize], out)
         })?;
+        let frame = {
+            let every: Vec<u32> = (0..total as u32).collect();
+            let farthest = farthest(source, &every, &frame)?;
+            frame.reaching(farthest)
+        };
         let padded = frame.padded();
         let mut coded = CodedRows::zeroed(padded, rows.len());
         coded

@@ -13,6 +13,10 @@ use crate::quantize::rotation::Rotation;
 /// Rows that centre and spread are taken from.
 const SAMPLE: usize = 20_000;
 
+/// How far from the centre a row or query of the frame may lie, in units of spread: products and squares of such, and sums
+/// of them, stay well within f32.
+pub const REACH: f64 = 1e15;
+
 /// Purpose of the rotation's random stream.
 const ROTATION: u64 = 4;
 
@@ -130,6 +134,34 @@ impl Frame {
         }
     }
 
+    /// How far from the centre a vector lies, in units of spread.
+    pub fn distance(&self, vector: &[f32]) -> f64 {
+        let apart = vector
+            .iter()
+            .zip(&self.centre)
+            .map(|(&x, &centre)| f64::from(x) - f64::from(centre));
+        apart.map(|x| x * x).sum::<f64>().sqrt() * f64::from(self.per_unit)
+    }
+
+    /// The same frame with a unit so large that what lies `distance` from the centre is within reach.
+    pub fn reaching(self, distance: f64) -> Self {
+        if distance <= REACH {
+            return self;
+        }
+        let per_unit = (f64::from(self.per_unit) * (0.5 * REACH / distance)) as f32;
+        Frame { per_unit, ..self }
+    }
+
+    /// Whether centre and unit are such as vectors that can be scored have.
+    pub fn is_sound(&self) -> bool {
+        let length: f64 = self
+            .centre
+            .iter()
+            .map(|&x| f64::from(x) * f64::from(x))
+            .sum();
+        length <= f64::from(f32::MAX) / 4.0 && (1e-20..=1e30).contains(&self.per_unit)
+    }
+
     /// A frame of known centre and unit.
     pub fn new(centre: Vec<f32>, per_unit: f32, blocks: Blocks, seed: u64) -> Self {
         Frame {
@@ -175,6 +207,25 @@ impl Frame {
             *x = (*x - centre) * self.per_unit;
         }
         self.rotation.apply(vector, out);
+    }
+
+    /// Turns `vector` as [`Frame::turn`] does, shortened so that it is within reach, and returns how many times longer it
+    /// is. `scale` is what it is multiplied with first.
+    pub fn turn_within_reach(&self, vector: &mut [f32], scale: f64, out: &mut [f32]) -> f64 {
+        let apart: Vec<f64> = vector
+            .iter()
+            .zip(&self.centre)
+            .map(|(&x, &centre)| {
+                (f64::from(x) * scale - f64::from(centre)) * f64::from(self.per_unit)
+            })
+            .collect();
+        let length = apart.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let times = (length / REACH).max(1.0);
+        for (x, apart) in vector.iter_mut().zip(&apart) {
+            *x = (apart / times) as f32;
+        }
+        self.rotation.apply(vector, out);
+        times
     }
 
     /// Writes the vector of which `turned` is the turned form; `turned` is used as working space.

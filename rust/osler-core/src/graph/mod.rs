@@ -273,9 +273,7 @@ impl Graph {
                 && list.iter().all(|&l| self.exists(l) && l != name)
                 && (1..list.len()).all(|i| !list[..i].contains(&list[i]))
                 && node.count() <= list.len()
-                && node.scale().is_finite()
-                && node.square().is_finite()
-                && node.worth().is_finite()
+                && node.is_within_reach()
                 && node.row() == self.row_of(name)?
                 && (node.row() as usize) < self.rows()
                 && self.node_of(node.row())? == name;

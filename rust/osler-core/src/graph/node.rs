@@ -8,7 +8,7 @@
 use half::f16;
 use osler_kernels::{MOST_OF_FIVE, PLANE, Terms};
 
-use super::frame::{Coded, Frame};
+use super::frame::{Coded, Frame, REACH};
 use super::query::Query;
 
 /// Ends a list of neighbours, and fills empty places.
@@ -248,6 +248,15 @@ impl<'a> Node<'a> {
     /// What the signs' inner product with a query is worth; nothing in a fused block.
     pub fn worth(&self) -> f32 {
         f32::from_bits(self.header(3) & !COUNT)
+    }
+
+    /// Whether the row's numbers are such as a row within the frame's reach has, and no product with them overflows.
+    pub fn is_within_reach(&self) -> bool {
+        let most = 10.0 * REACH as f32;
+        self.square() <= most * most
+            && self.square() >= 0.0
+            && self.scale().abs() <= most
+            && self.worth().abs() <= most
     }
 
     /// The row's numbers, of 8 bits.

@@ -5,7 +5,7 @@
 
 use osler_kernels::TableScale;
 
-use super::frame::{Coded, Frame};
+use super::frame::{Coded, Frame, REACH};
 use super::node::Blocks;
 
 /// A prepared query.
@@ -20,6 +20,8 @@ pub struct Query {
     pub(super) small: Vec<i8>,
     pub(super) small_sum: i32,
     pub(super) small_unit: f32,
+    /// How many times longer the vector is than what blocks are scored with: more than once only beyond [`REACH`].
+    pub(super) times: f64,
     turned: Vec<f32>,
     vector: Vec<f32>,
 }
@@ -27,18 +29,30 @@ pub struct Query {
 impl Query {
     /// Prepares `vector` for a graph. It is multiplied with `scale` and gets the coordinate `lift` where rows have one.
     pub fn prepare(&mut self, frame: &Frame, vector: &[f32], scale: f32, lift: Option<f32>) {
+        self.take(vector, scale, lift);
+        self.turned.resize(frame.padded(), 0.0);
+        frame.turn(&mut self.vector, &mut self.turned);
+        self.times = 1.0;
+        let square = osler_kernels::sum_of_squares(&self.turned);
+        if square.is_nan() || f64::from(square) > REACH * REACH {
+            self.take(vector, 1.0, lift.map(|lift| lift / scale));
+            self.times =
+                frame.turn_within_reach(&mut self.vector, f64::from(scale), &mut self.turned);
+        }
+        self.set(frame.blocks());
+    }
+
+    fn take(&mut self, vector: &[f32], scale: f32, lift: Option<f32>) {
         self.vector.clear();
         self.vector.extend(vector.iter().map(|x| x * scale));
         self.vector.extend(lift);
-        self.turned.resize(frame.padded(), 0.0);
-        frame.turn(&mut self.vector, &mut self.turned);
-        self.set(frame.blocks());
     }
 
     /// Makes a row of the graph the query.
     pub fn set_row(&mut self, row: Coded<'_>, blocks: Blocks) {
         self.turned.resize(row.codes.len(), 0.0);
         row.decode(&mut self.turned);
+        self.times = 1.0;
         self.set(blocks);
     }
 

@@ -17,13 +17,13 @@ pub struct RowQuery {
     /// Under dot: the inner product with the centre, and what one of `wide` is worth.
     at_centre: f32,
     /// Worth of a squared distance of the frame, or of an inner product there, in the user's space.
-    worth: f32,
+    worth: f64,
 }
 
 impl RowQuery {
     /// A query that `metric` has prepared.
     pub fn new(frame: &Frame, metric: Metric, query: &[f32]) -> Self {
-        let per_unit = frame.per_unit();
+        let per_unit = f64::from(frame.per_unit());
         let mut prepared = Query::default();
         match metric {
             Metric::Cosine | Metric::L2 => {
@@ -67,10 +67,19 @@ impl Graph {
             at_centre,
             worth,
         } = query;
+        let product = || query.times * f64::from(node.product(query));
+        let distance = || {
+            if query.times > 1.0 {
+                query.times.powi(2) * f64::from(query.square) + f64::from(node.square())
+                    - 2.0 * product()
+            } else {
+                f64::from(node.distance(query))
+            }
+        };
         Ok(match metric {
-            Metric::Cosine => 1.0 - node.distance(query) * worth / 2.0,
-            Metric::L2 => -(node.distance(query) * worth).max(0.0),
-            Metric::Dot => at_centre + node.product(query) * worth,
+            Metric::Cosine => (1.0 - distance() * worth / 2.0) as f32,
+            Metric::L2 => -(distance() * worth).max(0.0) as f32,
+            Metric::Dot => (f64::from(*at_centre) + product() * worth) as f32,
         })
     }
 
