@@ -40,6 +40,19 @@ def piece(seed: int) -> Counter[str]:
             "verify": lambda: osler.Index.open(path).verify(),
             "join": lambda: osler.curate.near_duplicates(vectors[:6_000], threshold=0.9),
         }
+        names = [f"k{row}" for row in range(ROWS)]
+        cases = osler.Collection.create(f"{folder}/cases.osler", dim=DIM)
+        # In this order: each makes what the next one reads.
+        calls |= {
+            "add_vectors": lambda: cases.add_vectors(names, vectors, on_duplicate="replace"),
+            "vectors": cases.vectors,
+            "part_vectors": cases.part_vectors,
+            "keys": lambda: osler.Collection.open(cases.path).keys(),
+            "search of a collection": lambda: cases.search(vector=vectors[0]),
+            "delete": lambda: cases.delete(names[:300]),
+            "verify of a collection": cases.verify,
+            "compact": cases.compact,
+        }
         for name, call in calls.items():
             # The least of a few: what is the machine's doing is not the same each time.
             gap = min(_longest_gap(call) for _ in range(TRIES))
