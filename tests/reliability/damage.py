@@ -5,12 +5,13 @@ refused and named, and no answer is wrong."""
 from __future__ import annotations
 
 from collections import Counter
-from itertools import count
 from typing import Any
 
 import numpy as np
 import osler
 from forms import EVERY
+from osler.collection.segment import Batch
+from osler.items import Part
 
 from reliability import testing, workload
 
@@ -49,12 +50,12 @@ def every(part: int) -> Counter[str]:
 
 def _collection_of_all_kinds() -> tuple[Any, list[str]]:
     """A collection that has files of every kind."""
-    for seed in count(1):
+    for seed in range(1, 100):
         disk = _collection(seed)
         files = _files(disk)
         if {file.rpartition("/")[0] for file in files} >= {"graphs", "locators", "segments", "tombstones"}:
             return disk, files
-    raise AssertionError
+    raise AssertionError("no collection of the first hundred has files of every kind")
 
 
 def _every_length() -> Counter[str]:
@@ -83,9 +84,19 @@ def _collection(seed: int, changes: int = 9) -> Any:
         cases = workload.create(COLLECTION)
         for change, _ in workload.history(seed, changes):
             cases = workload.apply(cases, change)
-        cases.add_vectors(["last"], workload.unit(np.random.default_rng(0), 1))
+        _add_from_a_file(cases, "last")
         cases.close()
     return disk
+
+
+def _add_from_a_file(cases: osler.Collection, key: str) -> None:
+    """Add an item as if a file had been decoded, whose place is kept apart: no file can be decoded on this disk."""
+    with cases._handle.writing() as snapshot:
+        batch = Batch(snapshot.dim)
+        vectors = workload.unit(np.random.default_rng(0), 1)
+        batch.append(key, {}, [Part()], vectors, "0" * 32, ("/pictures", ["last.dcm"]))
+        cases._handle.publish(batch)
+        cases._handle.tidy()
 
 
 def _files(disk: Any) -> list[str]:
