@@ -228,3 +228,13 @@ def test_queries_and_rows_far_beyond_the_others_have_finite_scores(
         if keep == "ram":
             np.testing.assert_allclose(found.scores[:, 0], expected.max(1), rtol=1e-4)
         each.verify()
+
+
+def test_a_row_far_from_many_others_is_found_and_so_are_they(rng: np.random.Generator) -> None:
+    index = osler.Index.build(rng.standard_normal((3_000, 64), dtype=np.float32), metric="l2")
+    plain = index.search(np.ones((1, 64)), 3)
+    index.add(np.full((1, 64), 1e17, np.float32), keys=[10**6])
+    assert index.stats()["deleted"] == 0 and len(index) == 3_001
+    np.testing.assert_array_equal(index.search(np.full((1, 64), 1e17), 1).keys, [[10**6]])
+    assert np.isfinite(index.search(np.ones((1, 64)), 3, exact=True).scores).all()
+    np.testing.assert_array_equal(index.search(np.ones((1, 64)), 3, exact=True).keys[0, :1], plain.keys[0, :1])

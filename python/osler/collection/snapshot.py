@@ -257,9 +257,11 @@ class Snapshot:
             dots = wide @ block.T
             if self.metric == "l2":
                 dots = 2 * dots - (wide * wide).sum(1)[:, None] - (block * block).sum(1)
-            found[:, start : start + step] = dots
+            with np.errstate(over="ignore"):
+                found[:, start : start + step] = dots
             if not np.isfinite(found[:, start : start + step]).all():
-                at = start + int(np.argmax(~np.isfinite(found[:, start : start + step]).all(0)))
+                # The longest one: a query may be a stored vector, too.
+                at = start + int(np.argmax((block * block).sum(1)))
                 raise self.damage(int(part_rows[at]), "vectors", "some cannot be scored")
         return found
 

@@ -231,7 +231,8 @@ class _Process:
                 "the process that decoded the file was killed, as systems do when memory runs out or a limit on "
                 "processor time is reached; free some memory, or set OSLER_LIMIT_DECODE_PROCESSES lower"
             )
-        how = f"with {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        names = {one.value: one.name for one in signal.Signals}
+        how = f"with {names.get(-status, f'signal {-status}')}" if status < 0 else f"with status {status}"
         return _Broken(f"the process that decoded the file ended {how}; a decoder has a fault that the file reaches")
 
 

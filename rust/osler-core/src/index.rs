@@ -29,6 +29,9 @@ use crate::stored;
 /// Deleted rows are dropped when they are more than one in this many.
 const COMPACT_SHARE: usize = 5;
 
+/// Numbers of vectors that are looked at one by one before they are added.
+const FEW: usize = 1 << 16;
+
 /// About as many multiplications of a row's length go into linking a row, or a walk.
 const ROWS_PER_LINKED: usize = 1000;
 
@@ -226,10 +229,19 @@ impl Index {
         })
     }
 
-    /// About how many multiplications an add of `count` rows takes.
-    pub fn cost_of_add(&self, count: usize) -> usize {
+    /// About how many multiplications an add of some vectors takes.
+    pub fn cost_of_add(&self, vectors: &[f32]) -> usize {
         let state = self.state.load();
+        let count = vectors.len() / state.params.dim;
+        let apart = match &state.graph {
+            // Many vectors take long in any case.
+            Some(graph) if vectors.len() < FEW => vectors
+                .chunks_exact(state.params.dim)
+                .any(|vector| !graph.frame().reaches(vector)),
+            _ => false,
+        };
         let linked = match state.is_linked() {
+            true if apart => state.live() + count,
             true => count,
             false if state.live() + count < exact_below() => 0,
             false => state.live() + count,

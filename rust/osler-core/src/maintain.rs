@@ -168,8 +168,8 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
     let new = state.rows() - have;
     let rows: Vec<u32> = (have as u32..state.rows() as u32).collect();
     let reached = match &state.graph {
-        Some(graph) => graph.reaches(&state, &rows)?,
-        None => true,
+        Some(graph) if new < have || state.bare > 0 => graph.reaches(&state, &rows)?,
+        _ => true,
     };
     if state.bare > 0 && (new >= REMEMBER * have || !reached) {
         state.vectors = state.remembered(|_| true)?;
@@ -183,6 +183,7 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
     control.expect(new);
     if (new >= have || !reached) && state.bare == 0 {
         // Cutting all rows into leaves costs less than walking the graph for as many rows as it has.
+        control.expect(state.rows());
         state.graph = None;
         if state.dead > 0 {
             state = compacted(&state, scratches, control)?;

@@ -299,7 +299,7 @@ impl State {
             let squares = osler_kernels::sum_of_squares(&vector);
             let sound = match self.params.metric {
                 Metric::Cosine => (squares - 1.0).abs() < 0.01,
-                Metric::Dot | Metric::L2 => squares.is_finite(),
+                Metric::Dot | Metric::L2 => squares <= f32::MAX / 15.0,
             };
             if !sound {
                 return Err(self.vectors.damage(row, "a vector cannot be scored"));

@@ -2,7 +2,9 @@
 
 use half::f16;
 use numpy::ndarray::{Axis, Dimension, Slice};
-use numpy::{PyArray, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{
+    PyArray, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods,
+};
 use osler_core::error::Error;
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
@@ -78,7 +80,12 @@ pub fn copied<T: numpy::Element + Copy, D: Dimension, R>(
 ) -> PyResult<Vec<R>> {
     let array = in_step(array)?.to_dyn().clone();
     let py = array.py();
-    let shape = array.shape().to_vec();
+    let layout = |array: &Bound<'_, PyArrayDyn<T>>| {
+        let (shape, strides) = (array.shape().to_vec(), array.strides().to_vec());
+        (array.data() as usize, shape, strides)
+    };
+    let before = layout(&array);
+    let shape = before.1.clone();
     let mut found = Vec::new();
     found.try_reserve_exact(array.len()).map_err(|_| {
         let bytes = array.len().saturating_mul(size_of::<R>());
@@ -97,7 +104,7 @@ pub fn copied<T: numpy::Element + Copy, D: Dimension, R>(
         if start > 0 {
             py.detach(|| ());
         }
-        if array.shape() != shape {
+        if layout(&array) != before || !array.dtype().is_equiv_to(&numpy::dtype::<T>(py)) {
             return Err(invalid(
                 "an array changed its shape while it was read; give each thread its own".to_owned(),
             ));

@@ -143,6 +143,11 @@ impl Frame {
         apart.map(|x| x * x).sum::<f64>().sqrt() * f64::from(self.per_unit)
     }
 
+    /// Whether a vector is within reach.
+    pub fn reaches(&self, vector: &[f32]) -> bool {
+        self.distance(vector) <= REACH
+    }
+
     /// The same frame with a unit so large that what lies `distance` from the centre is within reach.
     pub fn reaching(self, distance: f64) -> Self {
         if distance <= REACH {

@@ -252,7 +252,8 @@ impl<'a> Node<'a> {
 
     /// Whether the row's numbers are such as a row within the frame's reach has, and no product with them overflows.
     pub fn is_within_reach(&self) -> bool {
-        let most = 10.0 * REACH as f32;
+        // Rows of files made before reach was kept may lie farther; this far, sums of squares still fit.
+        let most = 4e3 * REACH as f32;
         self.square() <= most * most
             && self.square() >= 0.0
             && self.scale().abs() <= most

@@ -76,11 +76,13 @@ impl Graph {
                 f64::from(node.distance(query))
             }
         };
-        Ok(match metric {
-            Metric::Cosine => (1.0 - distance() * worth / 2.0) as f32,
-            Metric::L2 => -(distance() * worth).max(0.0) as f32,
-            Metric::Dot => (f64::from(*at_centre) + product() * worth) as f32,
-        })
+        let score = match metric {
+            Metric::Cosine => 1.0 - distance() * worth / 2.0,
+            Metric::L2 => -(distance() * worth).max(0.0),
+            Metric::Dot => f64::from(*at_centre) + product() * worth,
+        };
+        // Only a file made to do harm says of its rows that they lie farther.
+        Ok(score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32)
     }
 
     /// Writes out the vector that a linked row's 8-bit form stands for, without its lift.

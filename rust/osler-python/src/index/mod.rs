@@ -198,7 +198,7 @@ impl Index {
         let engine = index.cast::<Index>()?.get().engine.clone();
         let none = py.None().into_bound(py);
         options::with_progress(py, progress.unwrap_or(&none), "index", |callback| {
-            let size = engine.cost_of_add(matrix.rows);
+            let size = engine.cost_of_add(&matrix.values);
             options::run(py, size, callback, |control| {
                 engine.add(matrix.values, keys.as_deref(), threads, control)
             })

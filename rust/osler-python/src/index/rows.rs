@@ -51,7 +51,7 @@ impl Index {
         let matrix = arrays::matrix(vectors, "vectors", Some(self.engine.params().dim), false)?;
         let keys = keys.map(|keys| arrays::keys(keys, "keys")).transpose()?;
         let threads = arrays::threads(threads)?;
-        let size = self.engine.cost_of_add(matrix.rows);
+        let size = self.engine.cost_of_add(&matrix.values);
         let keys = options::run(py, size, None, |control| {
             self.engine
                 .add(matrix.values, keys.as_deref(), threads, control)
