@@ -238,3 +238,18 @@ def test_a_row_far_from_many_others_is_found_and_so_are_they(rng: np.random.Gene
     np.testing.assert_array_equal(index.search(np.full((1, 64), 1e17), 1).keys, [[10**6]])
     assert np.isfinite(index.search(np.ones((1, 64)), 3, exact=True).scores).all()
     np.testing.assert_array_equal(index.search(np.ones((1, 64)), 3, exact=True).keys[0, :1], plain.keys[0, :1])
+
+
+@pytest.mark.parametrize("codes", ["f32", "rabitq"])
+def test_an_index_that_lost_most_of_its_rows_bit_by_bit_is_saved_whole(
+    codes: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Recall was measured with all of them: the file had been refused as one that could not be."""
+    rows = rng.standard_normal((12_000, 16), dtype=np.float32)
+    index = osler.Index.build(rows, codes=codes)
+    for start in range(0, 9_500, 500):
+        index.delete(np.arange(start, start + 500))
+    index.save(tmp_path / "a.index")
+    again = osler.Index.open(tmp_path / "a.index", mmap=False)
+    again.verify()
+    np.testing.assert_array_equal(again.search(rows[9_500:9_600], 1).keys[:, 0], np.arange(9_500, 9_600))

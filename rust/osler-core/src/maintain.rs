@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::calibrate::Calibration;
 use crate::codes::CodeTable;
 use crate::error::{Error, Result};
 use crate::graph::scratch::Scratches;
@@ -287,7 +288,9 @@ pub(crate) fn compacted(state: &State, scratches: &Scratches, control: &Control)
             graph.connect(scratches)?;
             next.graph = Some(graph);
         }
-        next.calibration = state.calibration.clone();
+        // What was measured with many more rows says little of these; it is measured again when it is asked for.
+        let near = |c: &Arc<Calibration>| c.rows <= 2 * next.rows();
+        next.calibration = state.calibration.clone().filter(near);
     }
     next.numbering = state.numbering + 1;
     next.renumberings = state.renumberings.clone();
