@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import platform
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 from dicom_files import package_files
 from osler.errors import SourceError
 from osler.sources import system_calls, worker, workers
-from osler.sources.decoder import Here
+from osler.sources.decoder import Decoded, Here
 from osler.sources.workers import Workers
 from PIL import Image
 
@@ -92,8 +94,6 @@ def decoder() -> Iterator[Workers]:
 def test_a_decoder_that_is_taken_over_is_refused_every_call(
     decoder: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import json
-
     victim = tmp_path / "victim"
     victim.write_text("kept")
     victim.chmod(0o600)
@@ -114,23 +114,12 @@ def test_a_decoder_that_is_taken_over_is_refused_every_call(
     for dangerous in ("kill itself", "fork", "clone", "exec", "ptrace", "priority of the parent", "dumps again"):
         bare = re.sub(rf'    "{dangerous}": .*\n', "", bare)
     monkeypatch.setattr(workers, "PROGRAM", bare)
-    with Bare() as other, pytest.raises(SourceError) as caught:
+    with closing(Workers(1)) as other, pytest.raises(SourceError) as caught:
         other.decode(png())
     got = json.loads(str(caught.value))
     assert {"unlink", "chmod", "kill the parent", "code", "data made code"} <= {
         name for name, answer in got.items() if answer != [-1, 1]
     }
-
-
-class Bare(Workers):
-    def __init__(self) -> None:
-        super().__init__(1)
-
-    def __enter__(self) -> Bare:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @pytest.mark.skipif(not FILTERS, reason="filters of system calls are those of Linux on x86-64 and aarch64")
@@ -149,10 +138,10 @@ def test_every_format_is_decoded_under_the_filter(decoder: Workers) -> None:
     decoder._idle.put(process)
 
 
-def outcome(decode: Callable[[bytes], object], data: bytes) -> object:
+def outcome(decode: Callable[[bytes], Decoded], data: bytes) -> object:
     try:
         found = decode(data)
-        return found.columns, [frame.tobytes() for frame in found.frames]  # type: ignore[attr-defined]
+        return found.columns, [frame.tobytes() for frame in found.frames]
     except SourceError as error:
         return error.code
 
@@ -222,6 +211,6 @@ def test_one_that_dies_while_it_starts_is_started_again(
     assert decoder.decode(png(8)).frames[0][0, 0] == 8
     assert marks.exists() and decoder.broken == 0
     monkeypatch.setattr(workers, "PROGRAM", "import os; os._exit(1)")
-    with Bare() as other, pytest.raises(osler.Error) as caught:
+    with closing(Workers(1)) as other, pytest.raises(osler.Error) as caught:
         other.decode(png())
     assert caught.value.code == "no_worker"

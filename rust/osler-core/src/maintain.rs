@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::calibrate::Calibration;
 use crate::codes::CodeTable;
 use crate::error::{Error, Result};
 use crate::graph::scratch::Scratches;
@@ -167,7 +166,7 @@ fn coded(
 fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Result<State> {
     let have = state.graph.as_ref().map_or(0, Graph::rows);
     let new = state.rows() - have;
-    let rows: Vec<u32> = (have as u32..state.rows() as u32).collect();
+    let mut rows: Vec<u32> = (have as u32..state.rows() as u32).collect();
     let reached = match &state.graph {
         Some(graph) if new < have || state.bare > 0 => graph.reaches(&state, &rows)?,
         _ => true,
@@ -181,10 +180,10 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
         .as_ref()
         .is_none_or(|c| state.live() >= 2 * c.rows);
     let wanted = held_out(state.live());
-    control.expect(new);
-    if (new >= have || !reached) && state.bare == 0 {
-        // Cutting all rows into leaves costs less than walking the graph for as many rows as it has.
-        control.expect(state.rows());
+    // Cutting all rows into leaves costs less than walking the graph for as many rows as it has.
+    let anew = (new >= have || !reached) && state.bare == 0;
+    control.expect(if anew { state.rows() } else { new });
+    if anew {
         state.graph = None;
         if state.dead > 0 {
             state = compacted(&state, scratches, control)?;
@@ -199,7 +198,6 @@ fn walkable(mut state: State, scratches: &Scratches, control: &Control) -> Resul
         state.graph = Some(graph);
         return measured_and_inserted(state, &held, scratches, control);
     }
-    let mut rows = rows;
     if rows.len() >= SHUFFLE_FROM {
         Stream::new(state.params.seed, 2, state.rows() as u64).shuffle(&mut rows);
     }
@@ -288,9 +286,7 @@ pub(crate) fn compacted(state: &State, scratches: &Scratches, control: &Control)
             graph.connect(scratches)?;
             next.graph = Some(graph);
         }
-        // What was measured with many more rows says little of these; it is measured again when it is asked for.
-        let near = |c: &Arc<Calibration>| c.rows <= 2 * next.rows();
-        next.calibration = state.calibration.clone().filter(near);
+        next.calibration = state.calibration.clone();
     }
     next.numbering = state.numbering + 1;
     next.renumberings = state.renumberings.clone();

@@ -69,11 +69,10 @@ impl Graph {
         let frame = Frame::fit(rows.len(), dim, blocks, seed, |at, out| {
             source.read(rows[at as usize], out)
         })?;
-        let frame = {
-            let every: Vec<u32> = (0..total as u32).collect();
-            let farthest = farthest(source, &every, &frame)?;
-            frame.reaching(farthest)
-        };
+        // Those that are linked later, too; the fit looks at a sample.
+        let every: Vec<u32> = (0..total as u32).collect();
+        let farthest = farthest(source, &every, &frame)?;
+        let frame = frame.reaching(farthest);
         let padded = frame.padded();
         let mut coded = CodedRows::zeroed(padded, rows.len());
         coded

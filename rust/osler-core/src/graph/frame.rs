@@ -148,7 +148,7 @@ impl Frame {
         self.distance(vector) <= REACH
     }
 
-    /// The same frame with a unit so large that what lies `distance` from the centre is within reach.
+    /// The same frame, its numbers multiplied with less where what lies `distance` from the centre would be out of reach.
     pub fn reaching(self, distance: f64) -> Self {
         if distance <= REACH {
             return self;
