@@ -45,6 +45,10 @@ class Locator:
         return {name: value for name, value in pairs if value is not None}
 
 
+# One for all parts that are the whole of their item, as most are.
+WHOLE = Locator()
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One searchable part of an item: an image, a frame, a region or a passage of text.
@@ -59,7 +63,7 @@ class Part:
 
     position: int = 0
     kind: Kind = "image"
-    locator: Locator = field(default_factory=Locator)
+    locator: Locator = WHOLE
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,7 +14,7 @@ from osler.collection import compaction
 from osler.collection.handle import Handle
 from osler.collection.outcome import AddReport
 from osler.collection.rows import Array, as_locator, check_keys, check_kind, table_rows, unit_rows
-from osler.collection.segment import Batch
+from osler.collection.segment import Batch, distinct
 from osler.items import Part
 
 __all__ = ["add_vectors", "compact", "delete", "update"]
@@ -88,7 +88,7 @@ def delete(handle: Handle, keys: Iterable[str] | None, where: Any) -> int:
             dead = np.flatnonzero(snapshot.select(snapshot.condition(where)))
         else:
             names = [keys] if isinstance(keys, str) else list(keys)
-            dead = np.unique(snapshot.find(names))
+            dead = distinct(snapshot.find(names))
             dead = dead[dead >= 0]
         handle.publish(dead=dead)
         handle.tidy()

@@ -13,7 +13,7 @@ import numpy as np
 
 from osler.collection.columns import Table
 from osler.collection.rows import Array
-from osler.collection.segment import Place, locator_sections, merge_tables, pack, read_locators, tombstones
+from osler.collection.segment import Place, distinct, locator_sections, merge_tables, pack, read_locators, tombstones
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Sections
 
@@ -144,7 +144,7 @@ def surviving_tombstones(snapshot: Snapshot, gone: Sequence[tuple[int, int]]) ->
     without = any(dead[start:stop].any() for start, stop in gone)
     if not names or not (without or len(names) > _MOST_TOMBSTONES):
         return None
-    ids = np.unique(np.concatenate([tombstones(snapshot.state, name) for name in names]))
+    ids = distinct(np.concatenate([tombstones(snapshot.state, name) for name in names]))
     for start, stop in gone:
         last = snapshot.segments[stop - 1]
         first = snapshot.segments[start].first_item

@@ -13,7 +13,7 @@ import numpy as np
 
 from osler.collection.outcome import EraseReport
 from osler.collection.rows import KEY, Array
-from osler.collection.segment import key_hashes
+from osler.collection.segment import distinct, key_hashes
 from osler.collection.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -88,4 +88,4 @@ def _every_version(snapshot: Snapshot, names: list[str]) -> Array:
     for segment, offset in zip(snapshot.segments, snapshot.item_offsets, strict=False):
         items = segment.find(names, hashes)
         found.append(offset + items[items >= 0])
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return distinct(np.concatenate(found)) if found else np.empty(0, np.int64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from osler.config import LIMITS
-from osler.items import Locator
+from osler.items import WHOLE, Locator
 
 if TYPE_CHECKING:
     from osler.items import Kind
@@ -279,7 +279,7 @@ def accepts(kind: str, column: str, value: Any) -> bool:
 def as_locator(value: Any) -> Locator:
     """Return a `Locator` from one, from a dict of its fields, or from None."""
     if value is None:
-        return Locator()
+        return WHOLE
     if isinstance(value, Locator):
         return value
     if isinstance(value, Mapping):

@@ -16,7 +16,7 @@ from osler import _native
 from osler.collection.columns import UNSET, Table
 from osler.collection.rows import Array
 from osler.collection.store import Sections
-from osler.items import Locator, Part
+from osler.items import WHOLE, Locator, Part
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +25,7 @@ __all__ = [
     "Batch",
     "Place",
     "Segment",
+    "distinct",
     "key_hashes",
     "locator_sections",
     "merge_tables",
@@ -35,8 +36,9 @@ __all__ = [
 
 # Items whose metadata is one table, the least that is read of it.
 TABLE_ITEMS = 4_096
-_BLOCK_ROWS = 8_192
+_BLOCK_ROWS = 4_096
 _NOWHERE = np.iinfo(np.int64).min
+_WHOLE_PLACE = (_NOWHERE,) * 7
 # Of the tables that were read last.
 _HELD_BYTES = 64 << 20
 
@@ -87,12 +89,12 @@ class Batch:
 
     def sections(self, types: Mapping[str, str]) -> tuple[Sections, int]:
         """Return the sections of a segment with these items, and how many of their parts are images."""
-        vectors = np.concatenate(self.vectors) if self.vectors else np.empty((0, self.dim), np.float32)
-        if len(vectors) != len(self.parts):
-            raise ValueError(f"there are {len(vectors)} vectors for {len(self.parts)} parts")
-        items = np.array([item for item, _ in self.parts], np.int64)
-        kinds = np.array([part.kind == "text" for _, part in self.parts], np.uint8)
-        places = np.array([_place(part) for _, part in self.parts], np.int64).reshape(-1, 8)
+        # From generators, as an array of a whole list is made in one go, in which no other thread runs.
+        count = len(self.parts)
+        vectors = _stacked(self.vectors, count, self.dim)
+        items = np.fromiter((item for item, _ in self.parts), np.int64, count)
+        kinds = np.fromiter((part.kind == "text" for _, part in self.parts), np.uint8, count)
+        places = np.fromiter((_place(part) for _, part in self.parts), np.dtype((np.int64, 8)), count)
         contents = np.zeros((len(self), 2), np.uint64)
         for row, content in enumerate(self.contents):
             if content is not None:
@@ -106,7 +108,7 @@ class Batch:
             part_items=items,
             part_kinds=kinds,
             part_places=places,
-            vectors=np.ascontiguousarray(vectors, np.float32),
+            vectors=vectors,
         )
         return found, int(len(kinds) - kinds.sum())
 
@@ -401,6 +403,12 @@ class Segment:
         return np.asarray(self.file.rows("vectors", rows))
 
 
+def distinct(ids: Array) -> Array:
+    """Return ids in order, each once; other threads run meanwhile, as they do not in `np.unique`."""
+    ids = np.sort(ids)
+    return np.asarray(ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]])
+
+
 def key_hashes(keys: Sequence[str]) -> Array:
     """Return the first 64 bits of the BLAKE3 of each key; uint64 (n,)."""
     text, ends = _joined(keys)
@@ -455,7 +463,20 @@ def merge_tables(tables: Iterable[Table], types: Mapping[str, str]) -> Iterator[
 def _joined(keys: Sequence[str]) -> tuple[bytes, Array]:
     # What is no key of ours is looked up as one that nobody has.
     raw = [key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"" for key in keys]
-    return b"".join(raw), np.cumsum([len(one) for one in raw], dtype=np.uint64)
+    blocks = [b"".join(raw[start : start + _BLOCK_ROWS]) for start in range(0, len(raw), _BLOCK_ROWS)]
+    return b"".join(blocks), np.cumsum(np.fromiter((len(one) for one in raw), np.uint64, len(raw)), dtype=np.uint64)
+
+
+def _stacked(blocks: Sequence[Array], rows: int, dim: int) -> Array:
+    given = sum(map(len, blocks))
+    if given != rows:
+        raise ValueError(f"there are {given} vectors for {rows} parts")
+    found, end = np.empty((rows, dim), np.float32), 0
+    for start in range(0, len(blocks), _BLOCK_ROWS):
+        some = blocks[start : start + _BLOCK_ROWS]
+        first, end = end, end + sum(map(len, some))
+        np.concatenate(some, out=found[first:end])
+    return found
 
 
 def _key_sections(keys: Sequence[str]) -> Sections:
@@ -486,12 +507,16 @@ def _usual_places(part_items: Array, rows: Array) -> Array:
 
 def _place(part: Part) -> tuple[int, ...]:
     locator = part.locator
+    if locator is WHOLE:
+        return (part.position, *_WHOLE_PLACE)
     numbers = (locator.frame, *(locator.box or (None,) * 4), *(locator.span or (None,) * 2))
     return (part.position, *(_NOWHERE if number is None else number for number in numbers))
 
 
 def _part(kind: int, place: Sequence[int]) -> Part:
     position, frame, *rest = place
+    if (frame, *rest) == _WHOLE_PLACE:
+        return Part(position, "text" if kind else "image", WHOLE)
     box, span = tuple(rest[:4]), tuple(rest[4:])
     locator = Locator(
         None if frame == _NOWHERE else frame,

@@ -23,7 +23,7 @@ from osler.collection.rows import Array
 from osler.collection.segment import Place
 from osler.decode import read_bytes
 from osler.errors import SourceError
-from osler.items import Hit, Locator
+from osler.items import WHOLE, Hit, Locator
 from osler.sources.decoder import Decoder
 from osler.sources.workers import contained
 
@@ -160,9 +160,7 @@ def _heading(query: Any, decoder: Decoder) -> str:
     """Return the opening of the header: the query's picture or text, and a title; its block is closed by the page."""
     if isinstance(query, tuple):
         key, place, size = query
-        return (
-            f"{_query_picture(_thumbnail(place, size, Locator(), decoder))}<div><h1>Cases like {html.escape(key)}</h1>"
-        )
+        return f"{_query_picture(_thumbnail(place, size, WHOLE, decoder))}<div><h1>Cases like {html.escape(key)}</h1>"
     if isinstance(query, str) and not os.path.exists(query):
         return f"<div><blockquote>“{html.escape(query)}”</blockquote>"
     if query is None:

@@ -190,7 +190,7 @@ class Snapshot:
         """Return the ids of item rows; int64 (n,)."""
         owner = np.searchsorted(self.item_offsets, rows, "right") - 1
         found = np.empty(len(rows), np.int64)
-        for at in np.unique(owner).tolist():
+        for at in np.flatnonzero(np.bincount(owner)).tolist():
             here = owner == at
             found[here] = self.segments[at].item_ids[rows[here] - self.item_offsets[at]]
         return found
@@ -237,7 +237,7 @@ class Snapshot:
             at = int(owner[0])
             return self.segments[at].vectors(part_rows - self.part_offsets[at])
         found = np.empty((len(part_rows), self.dim), np.float32)
-        for at in np.unique(owner):
+        for at in np.flatnonzero(np.bincount(owner)).tolist():
             here = owner == at
             found[here] = self.segments[at].vectors(part_rows[here] - self.part_offsets[at])
         return found

@@ -24,7 +24,7 @@ from osler.collection.interchange.files import (
     numbered,
     replace,
 )
-from osler.items import Locator
+from osler.items import WHOLE, Locator
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,7 +123,7 @@ def export_parquet(cases: Collection, path: str | os.PathLike[str]) -> None:
     rows = np.concatenate([found.owner, bare])
     order = np.argsort(rows, kind="stable")
     parts = [found.parts[at] if at < len(found.parts) else None for at in order.tolist()]
-    places = [Locator() if part is None else part.locator for part in parts]
+    places = [WHOLE if part is None else part.locator for part in parts]
     vectors = np.concatenate([found.vectors, np.zeros((len(bare), cases.dim), np.float32)])[order]
     table = snapshot.to_polars()[rows[order]]
     metadata = table.drop("key")
