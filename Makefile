@@ -52,7 +52,7 @@ soak: $(TESTING)/.built  ## the harnesses of tests/reliability at full size: hou
 soak-ci: $(TESTING)/.built  ## the same at the size of a day: 35 minutes on 2 cores
 	@$(BIN)/python tests/reliability/run.py --size ci
 	@$(BIN)/python tests/reliability/run.py --every 16
-	@$(BIN)/python tests/reliability/run.py --bugs 24
+	@$(BIN)/python tests/reliability/run.py --bugs 25
 
 test-sanitized:  ## the kernels' tests under the address sanitizer, in a build of their own: 4 minutes
 	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/sanitized \

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import osler
 from forms import EVERY
-from osler.collection.segment import Batch
-from osler.items import Part
 
 from reliability import testing, workload
 
@@ -84,19 +82,10 @@ def _collection(seed: int, changes: int = 9) -> Any:
         cases = workload.create(COLLECTION)
         for change, _ in workload.history(seed, changes):
             cases = workload.apply(cases, change)
-        _add_from_a_file(cases, "last")
-        cases.close()
+        # So that there are locators.
+        last = ("file", ("last", workload.PATIENTS[0], workload.unit(np.random.default_rng(0), 1)))
+        workload.apply(cases, last).close()
     return disk
-
-
-def _add_from_a_file(cases: osler.Collection, key: str) -> None:
-    """Add an item as if a file had been decoded, whose place is kept apart: no file can be decoded on this disk."""
-    with cases._handle.writing() as snapshot:
-        batch = Batch(snapshot.dim)
-        vectors = workload.unit(np.random.default_rng(0), 1)
-        batch.append(key, {}, [Part()], vectors, "0" * 32, ("/pictures", ["last.dcm"]))
-        cases._handle.publish(batch)
-        cases._handle.tidy()
 
 
 def _files(disk: Any) -> list[str]:

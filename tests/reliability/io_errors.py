@@ -78,6 +78,9 @@ def _try(change: workload.Change) -> str:
     except osler.Error as error:
         if error.code == "not_erased":
             return "done"
+        if error.code == "secret":
+            # It is made before anything is written, so the writer may go on.
+            return "failed"
         assert error.code in ("disk_full", "write_failed", "locked"), f"{error.code}: {error}"
         return _refused(cases, "failed")
     except OSError:

@@ -35,6 +35,7 @@ ENGINE = {
     "OldStateKept": "erasing",
     "RepairLeftOut": "churn",
     "RowsTrusted": "fuzz",
+    "KeyNotSynced": "power_cuts",
 }
 
 

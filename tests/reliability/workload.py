@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import osler
-from osler.items import Locator
+from osler.collection.segment import Batch
+from osler.items import Locator, Part
 
 DIM = 4
 # Keys that come again and again, so that changes meet each other.
 KEYS = [f"case-{number:03}" for number in range(40)]
 SITES = ["north", "south", "east"]
+PATIENTS = ["one", "two"]
 
 
 class Item(NamedTuple):
@@ -45,7 +47,8 @@ def unit(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.fl
 def plan(rng: np.random.Generator, model: Model, erasing: bool = True) -> Change:
     """The next change."""
     kind = rng.choice(
-        ["add", "replace", "delete", "update", "erase", "compact", "reopen"], p=[0.4, 0.15, 0.15, 0.1, 0.06, 0.06, 0.08]
+        ["add", "file", "replace", "delete", "update", "erase", "compact", "reopen"],
+        p=[0.3, 0.1, 0.15, 0.15, 0.1, 0.06, 0.06, 0.08],
     )
     kind = "delete" if kind == "erase" and not erasing else kind
     there = list(model)
@@ -53,6 +56,8 @@ def plan(rng: np.random.Generator, model: Model, erasing: bool = True) -> Change
     if (kind == "add" and free) or not there:
         keys = rng.choice(free, min(len(free), int(rng.integers(1, 9))), replace=False).tolist()
         return "add", _items(rng, keys)
+    if kind == "file":
+        return kind, (str(rng.choice(KEYS)), str(rng.choice(PATIENTS)), unit(rng, 1))
     if kind in ("add", "replace"):
         return "replace", _items(rng, rng.choice(KEYS, int(rng.integers(1, 5)), replace=False).tolist())
     if kind == "update":
@@ -79,6 +84,8 @@ def apply(cases: osler.Collection, change: Change) -> osler.Collection:
             locators=places,
             on_duplicate="error" if kind == "add" else "replace",
         )
+    elif kind == "file":
+        _add_as_from_a_file(cases, *what)
     elif kind == "update":
         cases.update(what[0], metadata=what[1])
     elif kind in ("delete", "erase"):
@@ -106,6 +113,10 @@ def expect(model: Model, change: Change) -> Model:
             after[key] = Item(
                 columns[at], tuple(vectors[row].tobytes() for row in own), tuple(kinds[row] for row in own)
             )
+    elif kind == "file":
+        key, patient, vector = what
+        after.pop(key, None)
+        after[key] = Item({"patient_id": patient}, (vector.tobytes(),), ("image",))
     elif kind == "update":
         former = after.pop(what[0])
         after[what[0]] = former._replace(columns={**former.columns, **what[1]})
@@ -136,9 +147,10 @@ def held(cases: osler.Collection) -> Model:
     rows: dict[str, list[int]] = {key: [] for key in keys}
     for row, owner in enumerate(found.owner.tolist()):
         rows[found.keys[owner]].append(row)
+    names = _patients(cases)
     return {
         hit.key: Item(
-            hit.metadata,
+            {name: names.get(value, value) for name, value in hit.metadata.items()},
             tuple(found.vectors[row].tobytes() for row in rows[hit.key]),
             tuple(found.parts[row].kind for row in rows[hit.key]),
         )
@@ -165,6 +177,27 @@ def difference(cases: osler.Collection, model: Model, queries: int = 1_000) -> s
             if best.key != key and vector not in model[best.key].vectors:
                 return f"{key} does not find itself"
     return None
+
+
+def _add_as_from_a_file(cases: osler.Collection, key: str, patient: str, vector: Any) -> None:
+    """Put an item as if a file of a patient had been decoded: no file can be decoded on a disk in memory."""
+    handle = cases._handle
+    with handle.writing() as snapshot:
+        secret = handle.secret(make=True)
+        columns, batch = handle.columns(), Batch(snapshot.dim)
+        row = columns.accept(key, {"patient_id": secret.identifier("patient_id", patient)}, snapshot)
+        batch.append(key, row, [Part()], vector, "0" * 32, ("/pictures", [f"{key}.dcm"]))
+        dead = snapshot.find([key])
+        handle.publish(batch, dead[dead >= 0], columns, {"secret_check": secret.check()})
+        handle.tidy()
+
+
+def _patients(cases: osler.Collection) -> dict[Any, str]:
+    """Whose each pseudonym is, by the secret beside the collection, which must be there once it was needed."""
+    if cases._handle.snapshot.manifest["secret_check"] is None:
+        return {}
+    secret = cases._handle.secret()
+    return {secret.identifier("patient_id", patient): patient for patient in PATIENTS}
 
 
 def _columns(rng: np.random.Generator) -> dict[str, Any]:

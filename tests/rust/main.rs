@@ -6,6 +6,7 @@
 )]
 
 mod a_commit_is_all_or_nothing;
+mod a_key_is_made_once;
 mod a_save_is_all_or_nothing;
 mod clustered;
 mod directories;

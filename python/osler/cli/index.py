@@ -5,7 +5,6 @@ Each command is one call on a collection, after every check that can be made bef
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,10 +117,10 @@ def build(
             return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
     found = load_encoder(encoder, device)
     from osler.collection import Collection
-    from osler.collection.privacy import secret_path
+    from osler.collection.privacy import Secret, secret_path
 
     own = None if secret is None else existing(secret)
-    had_secret = secret_path(target).exists()
+    had_secret = Secret.lies_at(secret_path(target))
     with Collection.create(target, encoder=found, secret=own) as cases, _whole_or_gone(cases, had_secret):
         return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
 
@@ -403,7 +402,8 @@ def _report(style: str, report: AddReport, name: str) -> None:
 @contextmanager
 def _whole_or_gone(cases: Collection, had_secret: bool) -> Iterator[None]:
     """Remove a collection that this run made and that never got an item, so that the same command can be run again."""
-    from osler.collection.privacy import secret_path
+    from osler.collection.privacy import Secret, secret_path
+    from osler.collection.store import Store
     from osler.errors import CommitUnknownError
 
     try:
@@ -413,9 +413,9 @@ def _whole_or_gone(cases: Collection, had_secret: bool) -> Iterator[None]:
     except BaseException:
         if not len(cases):
             # Its lock is held, so nobody else has put anything in it.
-            shutil.rmtree(cases.path, ignore_errors=True)
+            Store.remove(cases.path)
             if not had_secret:
-                secret_path(cases.path).unlink(missing_ok=True)
+                Secret.remove(secret_path(cases.path))
         raise
 
 

@@ -6,7 +6,6 @@ The public face; each method checks the handle and calls the module that does th
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -134,7 +133,7 @@ class Collection:
                 Secret.adopt(secret_path(where), Path(secret), store.id)
             except BaseException:
                 # Nobody else has it: its lock is held.
-                shutil.rmtree(where, ignore_errors=True)
+                Store.remove(where)
                 store.close()
                 raise
         return cls(Handle(store, found))

@@ -92,7 +92,7 @@ def _secret_of(handle: Handle, path: Path, other: Snapshot) -> Iterator[None]:
     if other.manifest["secret_check"] is None or handle.snapshot.manifest["secret_check"] is not None:
         yield
         return
-    there = own.exists()
+    there = Secret.lies_at(own)
     Secret.adopt(own, secret_path(path), handle.store.id)
     try:
         yield
@@ -100,7 +100,7 @@ def _secret_of(handle: Handle, path: Path, other: Snapshot) -> Iterator[None]:
         raise
     except BaseException:
         if not there and handle.store.manifest["secret_check"] is None:
-            own.unlink(missing_ok=True)
+            Secret.remove(own)
         raise
 
 

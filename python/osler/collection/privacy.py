@@ -6,7 +6,6 @@ BLAKE3 in keyed mode for the pseudonyms.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -67,33 +66,15 @@ class Secret:
 
     @classmethod
     def make(cls, path: Path, owner: str) -> Secret:
-        """Read the secret at `path`, or make it with mode 0600 for a collection where there is none."""
-        try:
-            return cls.read(path)
-        except FileNotFoundError:
-            made = cls(secrets.token_bytes(_SECRET_BYTES), owner)
-        made._write(path)
-        return made
+        """Return the secret at `path`, made with mode 0600 for a collection where there was none; it lasts from now."""
+        return cls(secrets.token_bytes(_SECRET_BYTES), owner)._kept(path)
 
-    def _write(self, path: Path) -> None:
-        content = self._key + bytes.fromhex(self.owner)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.fchmod(handle, 0o600)
-            if os.write(handle, content) != len(content):
-                raise OSError("short write")
-            os.fsync(handle)
-            # Whole from the moment that it has its name, and never in another's place.
-            os.link(draft, path)
-        finally:
-            os.close(handle)
-            draft.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def _kept(self, path: Path) -> Secret:
+        return self._of(_native.keep_private(path, self._key + bytes.fromhex(self.owner)))
+
+    @classmethod
+    def _of(cls, content: bytes) -> Secret:
+        return cls(content[:_SECRET_BYTES], content[_SECRET_BYTES:].hex())
 
     @classmethod
     def shared(cls, source: Path) -> Secret:
@@ -109,18 +90,29 @@ class Secret:
     def adopt(cls, path: Path, source: Path, owner: str) -> Secret:
         """Make the secret at `path`, for a collection where there is none, of the key of another one."""
         made = cls(cls.shared(source)._key, owner)
-        if path.exists():
-            if cls.read(path)._key != made._key:
-                raise Error(f"another secret lies at {path.name}; move it away", code="secret")
-            return made
-        made._write(path)
-        return made
+        kept = made._kept(path)
+        if kept._key != made._key:
+            raise Error(f"another secret lies at {path.name}; move it away", code="secret")
+        return kept
 
     @classmethod
     def read(cls, path: Path) -> Secret:
         """Read the secret at `path`; FileNotFoundError where there is none."""
-        content = path.read_bytes()
-        return cls(content[:_SECRET_BYTES], content[_SECRET_BYTES:].hex())
+        return cls._of(_native.read_private(path))
+
+    @staticmethod
+    def lies_at(path: Path) -> bool:
+        """Say whether there is a file at `path`."""
+        try:
+            _native.read_private(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @staticmethod
+    def remove(path: Path) -> None:
+        """Remove the secret of a collection that came to nothing."""
+        _native.remove_private(path)
 
     def pseudonym(self, domain: str, value: bytes) -> str:
         """Return 128 bits in hex that stand for `value`; equal values of different domains have nothing in common."""

@@ -188,6 +188,11 @@ class Store:
         return [finding for finding in findings if finding["file"] not in derived]
 
     @staticmethod
+    def remove(path: Path) -> None:
+        """Remove a directory that nobody else knows, as far as that can be done."""
+        _native.Store.remove(path)
+
+    @staticmethod
     def states(path: Path) -> list[tuple[int, dict[str, Any] | None, list[dict[str, Any]]]]:
         """Return every state that is there, the newest first: its number, what it says if it is whole, and damage."""
         try:

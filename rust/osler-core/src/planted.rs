@@ -30,6 +30,8 @@ pub enum Bug {
     RepairLeftOut,
     /// Memory is taken for as many rows as a file states, with room for more.
     RowsTrusted,
+    /// The key of a collection's pseudonyms is not made durable before they are.
+    KeyNotSynced,
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -49,7 +51,7 @@ pub fn plant_everywhere(bug: Option<Bug>) {
 }
 
 /// All bugs.
-pub const ALL: [Bug; 13] = [
+pub const ALL: [Bug; 14] = [
     Bug::FileNotSynced,
     Bug::FolderNotSynced,
     Bug::ManifestsNotSynced,
@@ -63,6 +65,7 @@ pub const ALL: [Bug; 13] = [
     Bug::OldStateKept,
     Bug::RepairLeftOut,
     Bug::RowsTrusted,
+    Bug::KeyNotSynced,
 ];
 
 /// Plants a bug in this thread, or takes it away.

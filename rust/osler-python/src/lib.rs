@@ -36,6 +36,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::State>()?;
     module.add_class::<store::File>()?;
     module.add_function(wrap_pyfunction!(store::forget_locks, module)?)?;
+    module.add_function(wrap_pyfunction!(storage::keep_private, module)?)?;
+    module.add_function(wrap_pyfunction!(storage::read_private, module)?)?;
+    module.add_function(wrap_pyfunction!(storage::remove_private, module)?)?;
     module.add_function(wrap_pyfunction!(functions::join, module)?)?;
     module.add_function(wrap_pyfunction!(functions::rank_items, module)?)?;
     module.add_function(wrap_pyfunction!(functions::join_batches, module)?)?;

@@ -63,6 +63,15 @@ impl Store {
         Ok(Store::of(engine))
     }
 
+    /// Remove a directory that nobody else knows, as far as that can be done.
+    #[staticmethod]
+    fn remove(py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        enter::quick(py, || {
+            store::Store::remove(&*storage::current(), &path);
+            Ok(())
+        })
+    }
+
     /// Open the newest state.
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf, writable: bool) -> PyResult<Self> {

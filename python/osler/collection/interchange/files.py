@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from osler.collection.rows import Array
+from osler.collection.store import Store
 from osler.errors import CommitUnknownError, Error
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def made(out: str | os.PathLike[str], dim: int, metric: Metric, fill: Callable[[
     except BaseException:
         # So that the same call can be made again.
         cases.close()
-        shutil.rmtree(cases.path, ignore_errors=True)
+        Store.remove(cases.path)
         raise
     return cases
 

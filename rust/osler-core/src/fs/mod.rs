@@ -2,6 +2,7 @@
 //!
 //! Errors below [`Storage`] are the system's; above it they name the file without its folder.
 
+pub mod private;
 pub mod real;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

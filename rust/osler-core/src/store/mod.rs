@@ -130,6 +130,11 @@ impl Store {
         Self::open(storage, root, true).map_err(|_| unknown())
     }
 
+    /// Removes a directory that nobody else knows, as far as that can be done.
+    pub fn remove(storage: &dyn Storage, root: &Path) {
+        sweep::remove_tree(storage, root);
+    }
+
     fn draft(storage: &dyn Storage, draft: &Path, state: &[u8]) -> Result<()> {
         let failed = |e| Error::io("create", draft, e);
         storage.make_folder(draft).map_err(failed)?;
