@@ -67,6 +67,25 @@ def test_a_folder_of_pdfs_leaves_nothing(run: Any, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["papers"]
 
 
+def test_what_lies_in_the_place_of_a_secret_stops_dicom_alone(run: Any, pictures: Path, tmp_path: Path) -> None:
+    """Pictures need none; DICOM files do, and what was added before them stays."""
+    folder, target = tmp_path / "files", tmp_path / "a.osler"
+    folder.mkdir()
+    shutil.copy(pictures / "grey.png", folder)
+    (tmp_path / "a.secret").mkdir()
+    result = run("index", "build", folder, "--out", target, "--encoder", "efficientnet-lite0")
+    assert result.exit_code == 0, result.stderr
+    shutil.copy(pictures / "CT_small.dcm", folder)
+    failed(run("index", "add", target, folder), 1, "a.secret cannot be made (is a directory); mend that and call again")
+    (tmp_path / "a.secret").rmdir()
+    result = run("index", "add", target, folder)
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "a.secret").stat().st_size == 48
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.osler", "a.secret", "files"]
+    with osler.Collection.open(target) as cases:
+        assert len(cases) == 2
+
+
 QUERY: dict[str, tuple[list[Any], list[str]]] = {
     "nothing asked": ([], ["give exactly one of --image, --text, --vector and --like; there is none"]),
     "two things": (["--text", "x", "--like", "y"], ["there is --text and --like"]),

@@ -18,7 +18,7 @@ import numpy as np
 import osler
 from hostile_files import CANARIES, CODES, generate
 from osler.config import LIMITS
-from osler.sources import open_source, worker, workers
+from osler.sources import interpreter, open_source, worker, workers
 
 NAME, UNIT = "hostile files", "files"
 SIZES = {"quick": 300, "ci": 2_000, "full": 100_000}
@@ -36,7 +36,6 @@ LAST_RESORT, LAST = "the file cannot be decoded; check", " of no known cause"
 FAULT = b"ENDSHERE"
 PROGRAM = """
 import json, os, sys
-sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from osler.sources import worker
 real = worker.Here.decode
 worker.Here.decode = lambda self, data, keep=(): os.abort() if data[-8:] == b"ENDSHERE" else real(self, data, keep)
@@ -102,7 +101,7 @@ def _limited() -> Iterator[list[Any]]:
     signal.alarm(PATIENCE)
     try:
         with ExitStack() as stack:
-            for module in (workers, worker):
+            for module in (workers, worker, interpreter):
                 stack.enter_context(mock.patch.object(module, "LIMITS", SMALL))
             stack.enter_context(mock.patch.object(workers, "PROGRAM", PROGRAM))
             stack.enter_context(mock.patch.object(workers.Workers, "__init__", noted))

@@ -58,6 +58,9 @@ def piece(seed: int) -> Counter[str]:
                 where = f"seed {seed}, {change[0]}, call {at} ({struck}) {how} {errno.errorcode.get(code, '')}"
                 # What failed once works from now on, as on a disk that has room again.
                 copy.fail(2**60, "error", errno.EIO)
+                if outcome == "failed":
+                    _again(copy.fork(), change, after, where)
+                    copy.mount()
                 _look(before, after, outcome, where)
                 counts[UNIT] += 1
                 counts[f"ended as {outcome}"] += 1
@@ -100,6 +103,16 @@ def _refused(cases: osler.Collection, outcome: str) -> str:
         assert error.code in ("write_failed", "read_only", "closed"), error.code
         return outcome
     raise AssertionError(f"the writer went on after a write that {outcome}")
+
+
+def _again(left: Any, change: workload.Change, after: workload.Model, where: str) -> None:
+    """What failed can be done after all."""
+    left.mount()
+    with osler.Collection.open(PATH, mode="a") as cases:
+        done = workload.apply(cases, change)
+        problem = workload.difference(done, after, queries=0)
+        done.close()
+    assert problem is None, f"{where}, done again: {problem}"
 
 
 def _look(before: workload.Model, after: workload.Model, outcome: str, where: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from dicom_files import build, path_of
 from osler.config import LIMITS
 from osler.errors import SourceError
-from osler.sources import worker, workers
+from osler.sources import interpreter, worker, workers
 from osler.sources.decoder import Decoded
 from osler.sources.workers import Workers
 from pydicom.dataset import Dataset
@@ -191,7 +191,7 @@ def palette(colours: tuple[str, ...]) -> Iterator[tuple[str, object]]:
 def decoder() -> Iterator[Workers]:
     with pytest.MonkeyPatch.context() as patch:
         small = dataclasses.replace(LIMITS, decode_bytes=MEMORY, decode_seconds=20)
-        for module in (workers, worker):
+        for module in (workers, worker, interpreter):
             patch.setattr(module, "LIMITS", small)
         found = Workers(1)
         yield found

@@ -28,7 +28,6 @@ FILTERS = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64"
 # A decoder that was taken over: it runs what is written here, and says what it got.
 TAKEN = """
 import ctypes, json, mmap, os, signal, sys
-sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from osler.sources import worker
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p

@@ -23,14 +23,13 @@ import pytest
 from dicom_files import build, package_files
 from osler.config import LIMITS
 from osler.errors import SourceError
-from osler.sources import open_source, worker, workers
+from osler.sources import interpreter, open_source, worker, workers
 from osler.sources.decoder import Here
 from osler.sources.workers import Workers
 from PIL import Image
 
 PLANTED = """
 import ctypes, json, os, resource, socket, sys, time
-sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from osler.sources import worker
 real = worker.Here.decode
 
@@ -127,7 +126,7 @@ def png(value: int = 7, fault: str = "") -> bytes:
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short limits, and processes with faults."""
     small = dataclasses.replace(LIMITS, decode_seconds=1, decode_bytes=1 << 30)
-    for module in (workers, worker):
+    for module in (workers, worker, interpreter):
         monkeypatch.setattr(module, "LIMITS", small)
     monkeypatch.setattr(workers, "PROGRAM", PLANTED)
     monkeypatch.setattr(workers, "_PATIENCE", 120)
@@ -331,7 +330,6 @@ def alive(process: int) -> bool:
 def test_a_process_holds_what_decoding_needs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     told = """
 import json, os, resource, sys
-sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from osler.sources import worker
 real = worker.Here.decode
 def decode(self, data, keep=()):

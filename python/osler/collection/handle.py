@@ -199,13 +199,6 @@ class Handle:
                 "(opening and searching work without it)",
                 code="secret",
             ) from None
-        except OSError as error:
-            reason = os.strerror(error.errno).lower() if error.errno else "input/output error"
-            raise Error(
-                f"{path.name} cannot be {'made' if make else 'read'} ({reason}), and nothing was added; mend that and "
-                "call again",
-                code="secret",
-            ) from None
         if known is None and found.owner != self.store.id:
             raise Error(
                 f"a secret of another collection lies at {path.name}; move it away, or give {self.path.name} another "

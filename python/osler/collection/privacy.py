@@ -6,8 +6,10 @@ BLAKE3 in keyed mode for the pseudonyms.
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,9 @@ class Secret:
         return cls(secrets.token_bytes(_SECRET_BYTES), owner)._kept(path)
 
     def _kept(self, path: Path) -> Secret:
-        return self._of(_native.keep_private(path, self._key + bytes.fromhex(self.owner)))
+        content = self._key + bytes.fromhex(self.owner)
+        with _clear_errors(path, "made"):
+            return self._of(_native.keep_private(path, content))
 
     @classmethod
     def _of(cls, content: bytes) -> Secret:
@@ -98,15 +102,18 @@ class Secret:
     @classmethod
     def read(cls, path: Path) -> Secret:
         """Read the secret at `path`; FileNotFoundError where there is none."""
-        return cls._of(_native.read_private(path))
+        with _clear_errors(path, "read"):
+            return cls._of(_native.read_private(path))
 
     @staticmethod
     def lies_at(path: Path) -> bool:
-        """Say whether there is a file at `path`."""
+        """Say whether there is something at `path`, which need not be a secret."""
         try:
             _native.read_private(path)
         except FileNotFoundError:
             return False
+        except OSError:
+            return True
         return True
 
     @staticmethod
@@ -132,6 +139,18 @@ class Secret:
 
     def __reduce__(self) -> Any:
         raise TypeError("a secret is not pickled; open the collection again where it is needed")
+
+
+@contextmanager
+def _clear_errors(path: Path, what: str) -> Iterator[None]:
+    """Turn the system's refusal into one sentence, but for that of a file that is not there."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else "input/output error"
+        raise Error(f"{path.name} cannot be {what} ({reason}); mend that and call again", code="secret") from None
 
 
 def secret_path(collection: Path) -> Path:

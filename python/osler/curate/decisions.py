@@ -155,12 +155,9 @@ class Decisions:
         """
         file = Path(path)
         if _is_parquet(file):
-            import polars as pl
+            from osler.sources.parquet import read_parquet
 
-            try:
-                frame = pl.read_parquet(file)
-            except pl.exceptions.PolarsError:
-                raise ValueError(f"{file.name} is no Parquet file; pass one that Decisions.save wrote") from None
+            frame = read_parquet(file)
             rows = frame.to_dicts()
             head: Any = {"format": _FORMAT if _COLUMN in frame.columns else None}
             if rows and head["format"]:

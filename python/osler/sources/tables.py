@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from osler.sources.identifiers import IDENTIFYING
 from osler.sources.images import Entry, relative, size_of
+from osler.sources.parquet import is_parquet, read_parquet
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,8 +41,7 @@ def is_table(path: Path) -> bool:
     if path.suffix.lower() in (".csv", ".tsv"):
         return True
     try:
-        with open(path, "rb") as stream:
-            return path.is_file() and stream.read(4) == b"PAR1"
+        return path.is_file() and is_parquet(path)
     except OSError:
         return False
 
@@ -76,7 +76,7 @@ def read_table(table: Any, what: str = "the table") -> pl.DataFrame:
         if isinstance(table, Mapping | Sequence):
             return pl.DataFrame(table, infer_schema_length=None)
         return pl.from_pandas(table)
-    except Exception:
+    except (Exception, pl.exceptions.PanicException):
         raise ValueError(f"{what} is no file, data frame or list of rows that can be read; give one of these") from None
 
 
@@ -85,11 +85,9 @@ def _read_file(path: Path, what: str) -> pl.DataFrame:
 
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path.name!r} is not there; check its path")
+    if is_parquet(path):
+        return read_parquet(path)
     try:
-        with open(path, "rb") as stream:
-            parquet = stream.read(4) == b"PAR1"
-        if parquet:
-            return pl.read_parquet(path)
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
         names = pl.read_csv(path, separator=separator, n_rows=0).columns
         # Numbers that are names keep their leading zeros.
@@ -98,7 +96,8 @@ def _read_file(path: Path, what: str) -> pl.DataFrame:
         return pl.read_csv(path, separator=separator, infer_schema_length=None, schema_overrides=texts)
     except OSError:
         raise
-    except Exception:
+    # A panic is no Exception.
+    except (Exception, pl.exceptions.PanicException):
         raise ValueError(
             f"{what} {path.name!r} cannot be read as CSV, TSV or Parquet; save it as UTF-8 with commas"
         ) from None

@@ -31,12 +31,8 @@ from osler.sources.system_calls import only_decoding
 
 __all__ = ["HEAD", "HEADER_BYTES", "PROGRAM", "main", "seconds_for"]
 
-# What a caller runs with -c, and sends its own module path as a first line: the interpreter is started without one, and
-# arguments have a length.
-PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); from osler.sources.worker import main; "
-    "main(int(sys.argv[1]), sys.argv[2] == 'dicom')"
-)
+# What a caller runs.
+PROGRAM = "from osler.sources.worker import main; main(int(sys.argv[1]), sys.argv[2] == 'dicom')"
 # Before each message: bytes of its header, which is JSON, and of what follows.
 HEAD = struct.Struct("<QQ")
 HEADER_BYTES = 4 << 20

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from osler.decode import format_of
 from osler.decode.frames import KEPT_BYTES, Frames
 from osler.errors import Error, SourceError
 from osler.sources.decoder import PICTURE_COLUMNS, Decoded, Decoder, Here, SliceHeader
+from osler.sources.interpreter import command, environment, modules, no_interpreter
 from osler.sources.worker import HEAD, HEADER_BYTES, PROGRAM, seconds_for
 
 __all__ = ["Workers", "contained"]
@@ -43,12 +43,6 @@ _MESSAGE_LENGTH = 1_000
 # Columns that hold numbers; all others that are stored without being named hold text.
 _WHOLE = ("rows", "columns", "frames", "year", "age")
 _FRACTIONS = ("spacing", "slice_thickness")
-# The rest of the environment may hold secrets, and settings that are the caller's own.
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
-_NO_WORKER = (
-    "no Python process can be started to decode files in; name an interpreter with "
-    "multiprocessing.set_executable, or set OSLER_DECODE_IN_PROCESS=1 to decode in this process"
-)
 
 
 class _Broken(Exception):
@@ -81,7 +75,7 @@ class _Process:
         self.peak = 0
         try:
             self._process = subprocess.Popen(
-                _command(dicom),
+                command(PROGRAM, [str(os.getpid()), "dicom" if dicom else "picture"]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -92,7 +86,7 @@ class _Process:
                 process_group=0,
             )
         except OSError:
-            raise Error(_NO_WORKER, code="no_worker") from None
+            raise no_interpreter() from None
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         for pipe in (self._to, self._from):
@@ -149,11 +143,11 @@ class _Process:
         """Wait until the process has loaded the decoders."""
         try:
             end = time.monotonic() + _START_SECONDS
-            self._send(json.dumps(_module_path()).encode() + b"\n", end)
+            self._send(modules(), end)
             reply, _ = self._answer(end)
             self.filtered = reply.get("filtered") is True
         except (TimeoutError, _Broken):
-            raise Error(_NO_WORKER, code="no_worker") from None
+            raise no_interpreter() from None
 
     def _send(self, piece: bytes, end: float) -> None:
         rest = memoryview(piece)
@@ -435,29 +429,9 @@ def contained() -> Iterator[Decoder]:
         decoder.close()
 
 
-def _command(dicom: bool) -> list[str]:
-    from multiprocessing import spawn
-
-    executable = spawn.get_executable()
-    if not executable or getattr(sys, "frozen", False):
-        raise Error(_NO_WORKER, code="no_worker")
-    # Isolated and without site: no module and no setting but those that are named here.
-    flags = ["-I", "-S", "-c", PROGRAM, str(os.getpid()), "dicom" if dicom else "picture"]
-    return [os.fsdecode(executable), *flags]
-
-
-def _module_path() -> list[str]:
-    # Not the folder that the program is in, which may hold the files that are decoded.
-    return [entry for entry in [*sys.path, str(Path(__file__).parents[2])] if os.path.isabs(entry)]
-
-
 def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    limits = {f"OSLER_LIMIT_{name.upper()}": str(getattr(LIMITS, name)) for name in LIMITS.__slots__}
     # Threads and arenas would take address space, and nothing here uses them.
-    less = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    # Settings ask for a home, which cannot be looked up where no file can be opened.
-    return kept | limits | less | {"HOME": os.sep}
+    return environment() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 def _widen(pipe: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from osler.collection.rows import Array
 from osler.collection.store import Store
 from osler.errors import CommitUnknownError, Error
+from osler.sources.parquet import read_parquet
 
 if TYPE_CHECKING:
     from osler.collection import Collection
@@ -123,8 +124,12 @@ def named_numbers(path: Path, numbers: Array) -> list[str]:
         return [str(number) for number in numbers.tolist()]
     import polars as pl
 
+    unfit = f"{sidecar.name} does not fit the file beside it; remove it to import the numbers"
     try:
-        table = pl.read_parquet(sidecar)
+        table = read_parquet(sidecar)
+    except ValueError:
+        raise ValueError(unfit) from None
+    try:
         if "sha256" in table.columns and set(table["sha256"]) - {_digest(path)}:
             raise ValueError(
                 f"{sidecar.name} names the rows of another file than {path.name} is now; remove it to import numbers"
@@ -132,7 +137,7 @@ def named_numbers(path: Path, numbers: Array) -> list[str]:
         names = dict(zip(table["number"].to_list(), table["key"].to_list(), strict=True))
         return [names[number] for number in numbers.tolist()]
     except (pl.exceptions.PolarsError, KeyError):
-        raise ValueError(f"{sidecar.name} does not fit the file beside it; remove it to import the numbers") from None
+        raise ValueError(unfit) from None
 
 
 def replace(target: Path, write: Callable[[Path], Any]) -> None:

@@ -25,6 +25,7 @@ from osler.collection.interchange.files import (
     replace,
 )
 from osler.items import WHOLE, Locator
+from osler.sources.parquet import read_parquet
 
 if TYPE_CHECKING:
     import polars as pl
@@ -173,10 +174,7 @@ def import_parquet(
     import polars as pl
 
     file = existing(path)
-    try:
-        table = pl.read_parquet(file)
-    except pl.exceptions.PolarsError:
-        raise ValueError(f"{file.name} is no Parquet file") from None
+    table = read_parquet(file)
     for name in (key, vector):
         if name not in table.columns:
             raise ValueError(f"{file.name} has no column {name!r}; name the columns of keys and vectors")
