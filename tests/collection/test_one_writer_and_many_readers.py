@@ -148,6 +148,14 @@ def test_a_closed_handle_says_so(cases: osler.Collection) -> None:
         assert caught.value.code == "closed"
 
 
+def test_hits_say_what_to_pass_on(cases: osler.Collection) -> None:
+    cases.add_vectors(["a", "b"], np.eye(8)[:2])
+    hits = cases.search(vector=np.eye(8)[0], k=2)
+    with pytest.raises(TypeError, match=r"pass list\(hits\) or hits\.to_polars\(\) on"):
+        pickle.dumps(hits)
+    assert pickle.loads(pickle.dumps(list(hits))) == list(hits)
+
+
 def test_a_pickle_is_an_address(tmp_path: Path, cases: osler.Collection) -> None:
     cases.add_vectors(["a"], np.eye(8)[:1])
     with pickle.loads(pickle.dumps(cases)) as again:

@@ -146,6 +146,11 @@ class Hits(Sequence[Hit]):
     def __len__(self) -> int:
         return len(self._answers)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "hits hold a state of their collection, which is not pickled; pass list(hits) or hits.to_polars() on"
+        )
+
     def __iter__(self) -> Iterator[Hit]:
         return (self[at] for at in range(len(self)))
 
