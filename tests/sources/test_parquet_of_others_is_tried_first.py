@@ -72,7 +72,16 @@ def test_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "import os; known = os.sysconf; os.sysconf = lambda name: 1 << 18 if name == 'SC_PHYS_PAGES' else known(name); "
         "from osler.sources.parquet import _try; _try(json.loads(sys.stdin.buffer.readline()))",
     )
-    with pytest.raises(ValueError, match="needs more memory than there is"):
+    with pytest.raises(ValueError, match="needs more memory or time than it may have"):
+        read_parquet(file)
+
+
+def test_a_reader_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "cases.parquet"
+    pl.DataFrame({"key": ["a"]}).write_parquet(file)
+    monkeypatch.setattr("osler.sources.parquet._PROGRAM", "import time; time.sleep(3_600)")
+    monkeypatch.setattr("osler.sources.parquet._PATIENCE", 0.01)
+    with pytest.raises(ValueError, match="needs more memory or time than it may have"):
         read_parquet(file)
 
 

@@ -22,6 +22,8 @@ __all__ = ["is_parquet", "read_parquet"]
 
 _PROGRAM = "from osler.sources.parquet import _try; _try(json.loads(sys.stdin.buffer.readline()))"
 _REFUSED = 3
+# Other programs may have the processors: on the clock a file has this many times its processor time.
+_PATIENCE = 10
 
 
 def is_parquet(path: Path) -> bool:
@@ -47,7 +49,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     Raises
     ------
     ValueError
-        It is damaged or no Parquet file, or needs more memory than there is.
+        It is damaged or no Parquet file, or needs more memory or time than it may have.
     OSError
         It cannot be opened.
     Error
@@ -67,7 +69,8 @@ def read_parquet(path: Path) -> pl.DataFrame:
 def _tried(path: Path) -> None:
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-    request = json.dumps([os.fspath(path.absolute()), seconds_for(size)]).encode()
+    seconds = seconds_for(size)
+    request = json.dumps([os.fspath(path.absolute()), seconds]).encode()
     try:
         ended = subprocess.run(
             command(_PROGRAM),
@@ -78,8 +81,11 @@ def _tried(path: Path) -> None:
             env=environment(),
             # Ctrl-C at a terminal is for the program, which then ends this one.
             process_group=0,
+            timeout=_PATIENCE * seconds,
             check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise _damaged(path) from None
     except OSError:
         raise no_interpreter() from None
     if ended.returncode < 0 or ended.returncode == _REFUSED:
@@ -123,4 +129,6 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _damaged(path: Path) -> ValueError:
-    return ValueError(f"{path.name} is no Parquet file, is damaged, or needs more memory than there is; write it again")
+    return ValueError(
+        f"{path.name} is no Parquet file, is damaged, or needs more memory or time than it may have; write it again"
+    )
