@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import osler
-from osler.collection.segment import Batch
+from osler.collection.batch import Batch
 from osler.items import Locator, Part
 
 DIM = 4

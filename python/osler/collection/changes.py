@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from osler.collection import compaction
+from osler.collection.batch import Batch
 from osler.collection.handle import Handle
 from osler.collection.outcome import AddReport
 from osler.collection.rows import Array, as_locator, check_keys, check_kind, table_rows, unit_rows
-from osler.collection.segment import Batch, distinct
+from osler.collection.segment import distinct
 from osler.items import Part
 
 __all__ = ["add_vectors", "compact", "delete", "update"]

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from osler.collection.batch import locator_sections, merge_tables, pack
 from osler.collection.columns import Table
 from osler.collection.rows import Array
-from osler.collection.segment import Place, distinct, locator_sections, merge_tables, pack, read_locators, tombstones
+from osler.collection.segment import Place, distinct, read_locators, tombstones
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Sections
 

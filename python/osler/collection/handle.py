@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler.collection import compaction, privacy
+from osler.collection.batch import Batch, locator_sections
 from osler.collection.graph import Graphs, affected_graphs, graph_without
 from osler.collection.rows import Array, Columns
-from osler.collection.segment import Batch, Place, locator_sections
+from osler.collection.segment import Place
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Sections, Store, closed
 from osler.errors import CorruptIndexError, EncoderError, Error, ForkedHandleError, FormatVersionError

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from osler.collection.batch import Batch
 from osler.collection.handle import Handle
 from osler.collection.outcome import AddReport, Failure
 from osler.collection.privacy import Secret, content_digest, policy, stored_columns
 from osler.collection.rows import Array, Columns, check_table, is_unicode, unit_rows
-from osler.collection.segment import Batch, Place
+from osler.collection.segment import Place
 from osler.config import LIMITS
 from osler.decode import format_of, read_bytes
 from osler.errors import EncoderError, Error, SourceError

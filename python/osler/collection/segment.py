@@ -1,12 +1,11 @@
-"""Segments: items, their parts and vectors as the sections of one file, and back.
+"""Segments: items, their parts and vectors, read from the sections of one file.
 
-Pure translation between rows and sections; the store writes them. FORMAT.md, "Segments".
+Pure translation of sections into rows; `batch` goes the other way. FORMAT.md, "Segments".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,154 +14,35 @@ import numpy as np
 from osler import _native
 from osler.collection.columns import UNSET, Table
 from osler.collection.rows import Array
-from osler.collection.store import Sections
 from osler.items import WHOLE, Locator, Part
 
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "Batch",
+    "NOWHERE",
+    "TABLE_ITEMS",
+    "WHOLE_PLACE",
     "Place",
     "Segment",
     "distinct",
+    "hashed",
     "key_hashes",
-    "locator_sections",
-    "merge_tables",
-    "pack",
     "read_locators",
     "tombstones",
+    "usual_places",
 ]
 
 # Items whose metadata is one table, the least that is read of it.
 TABLE_ITEMS = 4_096
 _BLOCK_ROWS = 4_096
-_NOWHERE = np.iinfo(np.int64).min
-_WHOLE_PLACE = (_NOWHERE,) * 7
+NOWHERE = np.iinfo(np.int64).min
+WHOLE_PLACE = (NOWHERE,) * 7
 # Of the tables that were read last.
 _HELD_BYTES = 64 << 20
 
 # The root of a source, and below it the file of an item, or the files of a series in order.
 Place = tuple[str, list[str]]
-
-
-@dataclass
-class Batch:
-    """Items on their way into a segment.
-
-    `parts` holds, for each row of `vectors`, its item's position in `keys` and its part; an item's parts lie together.
-    """
-
-    dim: int
-    keys: list[str] = field(default_factory=list)
-    contents: list[str | None] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    parts: list[tuple[int, Part]] = field(default_factory=list)
-    vectors: list[Array] = field(default_factory=list)
-    locators: list[Place | None] = field(default_factory=list)
-
-    def append(
-        self,
-        key: str,
-        row: dict[str, Any],
-        parts: Iterable[Part] = (),
-        vectors: Array | None = None,
-        content: str | None = None,
-        locator: Place | None = None,
-    ) -> None:
-        """Add one item with the vectors (p, dim) of its p parts."""
-        self.parts.extend((len(self.keys), part) for part in parts)
-        self.keys.append(key)
-        self.rows.append(row)
-        self.contents.append(content)
-        self.locators.append(locator)
-        if vectors is not None and len(vectors):
-            self.vectors.append(vectors)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def vector_bytes(self) -> int:
-        """Bytes of the vectors."""
-        return len(self.parts) * self.dim * 4
-
-    def sections(self, types: Mapping[str, str]) -> tuple[Sections, int]:
-        """Return the sections of a segment with these items, and how many of their parts are images."""
-        # From generators, as an array of a whole list is made in one go, in which no other thread runs.
-        count = len(self.parts)
-        vectors = _stacked(self.vectors, count, self.dim)
-        items = np.fromiter((item for item, _ in self.parts), np.int64, count)
-        kinds = np.fromiter((part.kind == "text" for _, part in self.parts), np.uint8, count)
-        places = np.fromiter((_place(part) for _, part in self.parts), np.dtype((np.int64, 8)), count)
-        contents = np.zeros((len(self), 2), np.uint64)
-        for row, content in enumerate(self.contents):
-            if content is not None:
-                contents[row] = np.frombuffer(bytes.fromhex(content), np.uint64)
-        starts = range(0, len(self), TABLE_ITEMS)
-        tables = [Table.of(self.rows[start : start + TABLE_ITEMS], types) for start in starts]
-        found = pack(
-            keys=self.keys,
-            tables=tables,
-            contents=contents,
-            part_items=items,
-            part_kinds=kinds,
-            part_places=places,
-            vectors=vectors,
-        )
-        return found, int(len(kinds) - kinds.sum())
-
-    def places(self) -> dict[int, Place]:
-        """Return where the files of the items lie, of those that came from files."""
-        return {item: place for item, place in enumerate(self.locators) if place is not None}
-
-
-def pack(
-    *,
-    keys: Sequence[str],
-    tables: Iterable[Table],
-    contents: Array,
-    part_items: Array,
-    part_kinds: Array,
-    part_places: Array | None,
-    vectors: Any,
-    item_ids: Array | None = None,
-    part_ids: Array | None = None,
-) -> Sections:
-    """Return the sections of a segment; those that say only what is the rule are left out.
-
-    Parameters
-    ----------
-    keys : sequence of str
-    tables : iterable of Table
-        `TABLE_ITEMS` items each but for the last.
-    contents : ndarray of uint64 (n, 2)
-        Zeros where an item came from no file.
-    part_items, part_kinds, part_places : ndarray (p,), (p,), int64 (p, 8)
-        No places: they lie one after another in their items, and nothing more is known.
-    vectors : ndarray of float32 (p, dim), or list of (File, rows)
-    item_ids, part_ids : ndarray, optional
-        By default one after another from those of the manifest's entry.
-    """
-    found: list[tuple[str, Any]] = [*_key_sections(keys), *_table_sections(tables)]
-    if contents.any():
-        found.append(("item-contents", contents))
-    for name, ids in (("item-ids", item_ids), ("part-ids", part_ids)):
-        if ids is not None and len(ids) and int(ids[-1] - ids[0]) + 1 != len(ids):
-            found.append((name, ids.astype(np.uint64)))
-    if len(part_items) != len(keys) or (part_items != np.arange(len(keys))).any():
-        found.append(("part-items", part_items.astype(np.uint32)))
-    if part_kinds.any():
-        found.append(("part-kinds", part_kinds.astype(np.uint8)))
-    if (
-        part_places is not None
-        and len(part_places)
-        and (part_places != _usual_places(part_items, np.arange(len(part_items)))).any()
-    ):
-        found.append(("part-places", part_places.view(np.uint64)))
-    if len(vectors):
-        found.append(("vectors", vectors))
-    return found
 
 
 class Segment:
@@ -391,7 +271,7 @@ class Segment:
         """Return the position of parts in their items and where they lie there; int64 (n, 8)."""
         if self.has_places:
             return np.asarray(self.file.rows("part-places", rows).view(np.int64))
-        return _usual_places(self.part_items, rows)
+        return usual_places(self.part_items, rows)
 
     def vectors(self, rows: Array) -> Array:
         """Return the vectors of parts, float32 (n, dim)."""
@@ -411,17 +291,7 @@ def distinct(ids: Array) -> Array:
 
 def key_hashes(keys: Sequence[str]) -> Array:
     """Return the first 64 bits of the BLAKE3 of each key; uint64 (n,)."""
-    text, ends = _joined(keys)
-    return np.asarray(_native.blake3_each(text, ends))
-
-
-_LOCATOR_TYPES = {"item": "int", "root": "text", "files": "list of text"}
-
-
-def locator_sections(places: Mapping[int, Place]) -> Sections:
-    """Return the sections of a file that says where the items of a segment lie."""
-    rows = [{"item": item, "root": root, "files": files} for item, (root, files) in sorted(places.items())]
-    return [("locators", Table.of(rows, _LOCATOR_TYPES).to_bytes()), ("locator-rows", np.array([len(rows)], np.uint64))]
+    return hashed(keys)[2]
 
 
 def read_locators(state: _native.State, name: str | None) -> dict[int, Place]:
@@ -443,85 +313,32 @@ def tombstones(state: _native.State, name: str) -> Array:
     return np.asarray(state.file(name).read("tombstones").astype(np.int64))
 
 
-def merge_tables(tables: Iterable[Table], types: Mapping[str, str]) -> Iterator[Table]:
-    """Yield the rows of tables as tables of `TABLE_ITEMS` items."""
-    waiting: list[Table] = []
-    count = 0
-    for table in tables:
-        waiting.append(table)
-        count += table.rows
-        if count >= TABLE_ITEMS:
-            whole = Table.joined(waiting, types)
-            cut = count - count % TABLE_ITEMS
-            for start in range(0, cut, TABLE_ITEMS):
-                yield whole.take(np.arange(start, start + TABLE_ITEMS))
-            waiting, count = [whole.take(np.arange(cut, count))], count - cut
-    if count:
-        yield Table.joined(waiting, types)
-
-
-def _joined(keys: Sequence[str]) -> tuple[bytes, Array]:
+def hashed(keys: Sequence[str]) -> tuple[bytes, Array, Array]:
+    """Return keys as UTF-8, one after another, where each ends, and what `key_hashes` does; uint64 (n,) both."""
     # What is no key of ours is looked up as one that nobody has.
     raw = [key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"" for key in keys]
     blocks = [b"".join(raw[start : start + _BLOCK_ROWS]) for start in range(0, len(raw), _BLOCK_ROWS)]
-    return b"".join(blocks), np.cumsum(np.fromiter((len(one) for one in raw), np.uint64, len(raw)), dtype=np.uint64)
+    text = b"".join(blocks)
+    ends = np.cumsum(np.fromiter((len(one) for one in raw), np.uint64, len(raw)), dtype=np.uint64)
+    return text, ends, np.asarray(_native.blake3_each(text, ends))
 
 
-def _stacked(blocks: Sequence[Array], rows: int, dim: int) -> Array:
-    given = sum(map(len, blocks))
-    if given != rows:
-        raise ValueError(f"there are {given} vectors for {rows} parts")
-    found, end = np.empty((rows, dim), np.float32), 0
-    for start in range(0, len(blocks), _BLOCK_ROWS):
-        some = blocks[start : start + _BLOCK_ROWS]
-        first, end = end, end + sum(map(len, some))
-        np.concatenate(some, out=found[first:end])
-    return found
-
-
-def _key_sections(keys: Sequence[str]) -> Sections:
-    text, ends = _joined(keys)
-    hashes = np.asarray(_native.blake3_each(text, ends))
-    order = np.argsort(hashes, kind="stable").astype(np.uint64)
-    table = np.stack([hashes[order], order], axis=1)
-    return [("item-keys", text), ("item-key-ends", ends), ("item-key-hashes", table)]
-
-
-def _table_sections(tables: Iterable[Table]) -> Sections:
-    written, ends, there = [], [], False
-    for table in tables:
-        there = there or bool(table.columns)
-        written.append(table.to_bytes())
-        ends.append(len(written[-1]))
-    if not there:
-        return []
-    return [("item-tables", b"".join(written)), ("item-table-ends", np.cumsum(ends, dtype=np.uint64))]
-
-
-def _usual_places(part_items: Array, rows: Array) -> Array:
+def usual_places(part_items: Array, rows: Array) -> Array:
     """Return the places of parts that lie one after another in their items, and of which nothing more is known."""
-    places = np.full((len(rows), 8), _NOWHERE, np.int64)
+    places = np.full((len(rows), 8), NOWHERE, np.int64)
     places[:, 0] = rows - np.searchsorted(part_items, part_items[rows])
     return places
 
 
-def _place(part: Part) -> tuple[int, ...]:
-    locator = part.locator
-    if locator is WHOLE:
-        return (part.position, *_WHOLE_PLACE)
-    numbers = (locator.frame, *(locator.box or (None,) * 4), *(locator.span or (None,) * 2))
-    return (part.position, *(_NOWHERE if number is None else number for number in numbers))
-
-
 def _part(kind: int, place: Sequence[int]) -> Part:
     position, frame, *rest = place
-    if (frame, *rest) == _WHOLE_PLACE:
+    if (frame, *rest) == WHOLE_PLACE:
         return Part(position, "text" if kind else "image", WHOLE)
     box, span = tuple(rest[:4]), tuple(rest[4:])
     locator = Locator(
-        None if frame == _NOWHERE else frame,
-        None if box[0] == _NOWHERE else (box[0], box[1], box[2], box[3]),
-        None if span[0] == _NOWHERE else (span[0], span[1]),
+        None if frame == NOWHERE else frame,
+        None if box[0] == NOWHERE else (box[0], box[1], box[2], box[3]),
+        None if span[0] == NOWHERE else (span[0], span[1]),
     )
     return Part(position, "text" if kind else "image", locator)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osler.collection.rows import KEY, Array, dtype
-from osler.collection.segment import Batch, Place, Segment, key_hashes, read_locators, tombstones
+from osler.collection.segment import Place, Segment, key_hashes, read_locators, tombstones
 from osler.collection.store import Store
 from osler.collection.where import Condition
 from osler.errors import CorruptIndexError
@@ -22,6 +22,8 @@ from osler.items import Part
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from osler.collection.batch import Batch
 
 __all__ = ["Snapshot"]
 
