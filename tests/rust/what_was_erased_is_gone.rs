@@ -4,8 +4,9 @@ use osler_core::planted::{Bug, plant};
 use osler_core::random::Stream;
 use osler_core::store::Store;
 
-use crate::directories::{COMMITS, erase, history, open, unlisted};
+use crate::directories::{COMMITS, commit, erase, history, open, unlisted};
 
+const ENOENT: i32 = 2;
 const EIO: i32 = 5;
 /// Erases while a reader holds the state before, cuts the power after every step, and opens for writing: where the new
 /// state is in force, nothing of the old one is left. Returns the number of states.
@@ -87,4 +88,28 @@ fn an_erasure_that_cannot_remove_a_file_says_so() {
         }
     }
     assert!(said > 5, "{said}");
+}
+
+#[test]
+fn a_file_that_goes_while_it_is_opened_is_told_as_others_are() {
+    let memory = history(50).memory.fork();
+    let held = open(&memory, false).unwrap().snapshot();
+    let names = held.manifest().files.keys().collect::<Vec<_>>();
+    // Its length is read first.
+    let goes = |name: &str| {
+        memory.fail(1, Fault::Error(ENOENT));
+        let found = held.reader(name).err();
+        assert!(
+            memory
+                .struck()
+                .is_some_and(|call| call.starts_with("open "))
+        );
+        found
+    };
+    let found = goes(names[0]);
+    assert!(matches!(found, Some(Error::Corrupt(_))), "{found:?}");
+    commit(&open(&memory, true).unwrap(), COMMITS + 1).unwrap();
+    let found = goes(names[0]);
+    let told = matches!(found, Some(Error::Refused { code: "stale", .. }));
+    assert!(told, "{found:?}");
 }

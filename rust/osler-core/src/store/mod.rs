@@ -460,7 +460,13 @@ impl Snapshot {
         if let Some(problem) = self.length_problem(file, listed.bytes)? {
             return Err(gone(file, &problem));
         }
-        let map = Map::open(&*self.storage, &self.root.join(file))?.named(file);
+        let map = match Map::open(&*self.storage, &self.root.join(file)) {
+            // Removed since its length was read.
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Err(gone(file, "it is missing"));
+            }
+            map => map?.named(file),
+        };
         let reader = Reader::new(map)?;
         if reader.root() != listed.root {
             return Err(damage(
