@@ -11,7 +11,7 @@ import oracle
 import osler
 
 NAME, UNIT = "churn", "rounds"
-SIZES = {"quick": 20, "ci": 80, "full": 400}
+SIZES = {"quick": 80, "ci": 80, "full": 400}
 ROUNDS = 20
 ROWS, DIM = 6_000, 24
 QUERIES, K = 200, 10

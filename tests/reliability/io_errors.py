@@ -14,7 +14,7 @@ import osler
 from reliability import testing, workload
 
 NAME, UNIT = "I/O errors", "failed calls"
-SIZES = {"quick": 6_000, "ci": 10_000, "full": 100_000}
+SIZES = {"quick": 10_000, "ci": 10_000, "full": 100_000}
 BEFORE = 8
 PATH = "/data/cases.osler"
 FAULTS = (

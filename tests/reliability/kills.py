@@ -23,7 +23,7 @@ import polars as pl
 from reliability import testing, workload
 
 NAME, UNIT = "kills", "kills"
-SIZES = {"quick": 1_000, "ci": 2_000, "full": 10_000}
+SIZES = {"quick": 2_000, "ci": 2_000, "full": 10_000}
 TRIALS = 10
 CHANGES = 10
 # About as many file calls, and seconds, as the changes take.
