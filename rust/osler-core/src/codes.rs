@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use crate::chunks::Rows;
 use crate::error::{Read, Result};
 use crate::graph::repair::GONE;
+use crate::metric::{LARGEST, squares};
 use crate::pool::Control;
 use crate::quantize::{LANES, Method, Prepared, Quantizer};
 use crate::queue::{Collect, Entry};
@@ -265,14 +266,112 @@ impl CodeTable {
                 query.score_block(self.blocks.row(block)?, &mut scores, &mut errors);
             }
             self.read(row as u32, &mut code)?;
+            // A row and the centre are within the limit; what they differ by may be twice as long, and its code longer.
+            let length = squares(&self.quantizer.rotated(&code));
             let sound = scores[lane].is_finite()
                 && errors[lane].is_finite()
                 && query.score(&code).is_finite()
-                && osler_kernels::all_finite(&self.quantizer.rotated(&code));
+                && length <= 8.0 * LARGEST;
             if !sound {
                 return Err(self.blocks.damage(block, "a code stands for no vector"));
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::{Metric, shorten};
+    use crate::random::Stream;
+
+    const DIM: usize = 16;
+
+    fn rows(stream: &mut Stream, length: f64) -> Vec<f32> {
+        let mut rows: Vec<f32> = (0..40 * DIM)
+            .map(|_| stream.below(2001) as f32 / 1000.0 - 1.0)
+            .collect();
+        for row in rows.chunks_exact_mut(DIM) {
+            let by = (length / squares(row)).sqrt();
+            row.iter_mut()
+                .for_each(|x| *x = (f64::from(*x) * by) as f32);
+        }
+        rows
+    }
+
+    fn table(method: Method, metric: Metric, rows: &[f32]) -> CodeTable {
+        let quantizer = Quantizer::train(method, metric, rows, DIM, 3);
+        let mut table = CodeTable::new(quantizer, 40);
+        let read = |row: u32, out: &mut [f32]| {
+            out.copy_from_slice(&rows[row as usize * DIM..][..DIM]);
+            Ok(())
+        };
+        table.extend(40, DIM, read, &Control::default()).unwrap();
+        table
+    }
+
+    /// Whether all codes answer, and a quantizer can be trained on what they stand for.
+    fn is_of_use(table: &CodeTable, method: Method, metric: Metric) -> bool {
+        let mut decoded = vec![0.0; 40 * DIM];
+        for (row, out) in decoded.chunks_exact_mut(DIM).enumerate() {
+            table.decode(row as u32, out).unwrap();
+            shorten(out);
+        }
+        let mut longest = vec![0.0; DIM];
+        longest[3] = LARGEST.sqrt() as f32;
+        let answers = [vec![0.5; DIM], longest].iter().all(|query| {
+            let query = table.quantizer.prepare(query);
+            let (mut scores, mut errors) = ([0.0; LANES], [0.0; LANES]);
+            query.score_block(table.blocks.row(0).unwrap(), &mut scores, &mut errors);
+            !scores.iter().any(|score| score.is_nan())
+        });
+        let again = self::table(method, metric, &decoded);
+        answers && again.validate().is_ok()
+    }
+
+    #[test]
+    fn what_is_sound_can_be_scored_and_trained_on() {
+        let mut stream = Stream::new(5, 1, 0);
+        let (mut sound, mut refused) = (0, 0);
+        for name in ["rabitq:1", "rabitq:7", "pq"] {
+            let method = Method::parse(name, DIM).unwrap();
+            for metric in [Metric::L2, Metric::Dot] {
+                let right = table(method, metric, &rows(&mut stream, 16.0));
+                for at in (0..right.blocks.width() - 3).step_by(4) {
+                    for value in [1e9_f32, 1e15, 1e17, 3e18, 1e19, 1e20, 1e30, f32::NAN] {
+                        let mut wrong = right.clone();
+                        let block = wrong.blocks.row_mut(0).unwrap();
+                        block[at..at + 4].copy_from_slice(&value.to_le_bytes());
+                        if wrong.validate().is_err() {
+                            refused += 1;
+                            continue;
+                        }
+                        sound += 1;
+                        let of_use = is_of_use(&wrong, method, metric);
+                        assert!(of_use, "{name}, {metric:?}, {value} at {at}");
+                    }
+                }
+            }
+        }
+        assert!(
+            sound > 100 && refused > 100,
+            "{sound} sound, {refused} refused"
+        );
+    }
+
+    #[test]
+    fn codes_of_the_longest_rows_are_sound() {
+        let mut stream = Stream::new(6, 1, 0);
+        for name in ["rabitq:1", "rabitq:2", "rabitq:7", "pq"] {
+            let method = Method::parse(name, DIM).unwrap();
+            for metric in [Metric::L2, Metric::Dot] {
+                let table = table(method, metric, &rows(&mut stream, LARGEST * 0.999));
+                table.validate().unwrap();
+                let floats = table.quantizer.floats();
+                assert!(Quantizer::from_floats(method, metric, DIM, 3, &floats).is_some());
+                assert!(is_of_use(&table, method, metric), "{name}, {metric:?}");
+            }
+        }
     }
 }

@@ -82,8 +82,7 @@ impl Metric {
                 }
             }
             Metric::Dot | Metric::L2 => {
-                // The sum of squares bounds every score; above this a score could overflow to infinity.
-                if squares(vector) > f64::from(f32::MAX) / 16.0 {
+                if squares(vector) > LARGEST {
                     return Err(Error::input(format!(
                         "{what} row {at} is too large to score in float32; scale the vectors down"
                     )));
@@ -94,8 +93,22 @@ impl Metric {
     }
 }
 
+/// The squared length of the longest rows and queries: above it a score could overflow to infinity.
+pub const LARGEST: f64 = f32::MAX as f64 / 16.0;
+
+/// Brings what stands for a row, and may be longer than the row was, to the length that a row may have.
+pub fn shorten(vector: &mut [f32]) {
+    let found = squares(vector);
+    if found > LARGEST {
+        let by = (LARGEST / found).sqrt() * (1.0 - 1e-6);
+        for x in vector {
+            *x = (f64::from(*x) * by) as f32;
+        }
+    }
+}
+
 /// The squared length, in as many sums as compilers need to add several numbers at a time.
-fn squares(vector: &[f32]) -> f64 {
+pub fn squares(vector: &[f32]) -> f64 {
     const LANES: usize = 16;
     let (blocks, tail) = vector.as_chunks::<LANES>();
     let mut sums = [0.0f64; LANES];

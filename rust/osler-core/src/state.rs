@@ -13,7 +13,7 @@ use crate::graph::insert::Source;
 use crate::graph::query::Query;
 use crate::keys::Keys;
 use crate::likeness::Likeness;
-use crate::metric::Metric;
+use crate::metric::{Metric, shorten};
 use crate::select::RowSet;
 use crate::vectors::{Codes, Keep, Probe, Vectors};
 
@@ -185,6 +185,8 @@ impl State {
             if length > 0.0 {
                 out.iter_mut().for_each(|x| *x /= length);
             }
+        } else {
+            shorten(out);
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ use rabitq::Rabitq;
 use space::Space;
 
 use crate::error::{Error, Result};
-use crate::metric::Metric;
+use crate::metric::{LARGEST, Metric, squares};
 
 /// How rows are made small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl Quantizer {
     }
 
     /// The quantizer of which [`floats`](Quantizer::floats) are given; `None` if they are not as many as they must be,
-    /// or not finite.
+    /// or such that rows cannot be scored.
     pub fn from_floats(
         method: Method,
         metric: Metric,
@@ -180,7 +180,8 @@ impl Quantizer {
             Method::Rabitq { .. } => 0,
             Method::Pq { parts, bits } => Product::float_count(dim, parts, bits)?,
         };
-        if rest.len() != wanted || !osler_kernels::all_finite(floats) {
+        let fits = |x: &f32| f64::from(*x).abs() <= (8.0 * LARGEST).sqrt();
+        if rest.len() != wanted || !floats.iter().all(fits) || squares(centre) > 2.0 * LARGEST {
             return None;
         }
         let space = Space {
