@@ -297,6 +297,11 @@ mod tests {
             row.iter_mut()
                 .for_each(|x| *x = (f64::from(*x) * by) as f32);
         }
+        // Around a centre of zeros, from which a query of zeros tells nothing of a code.
+        let (first, second) = rows.split_at_mut(20 * DIM);
+        for (x, opposite) in first.iter().zip(second) {
+            *opposite = -x;
+        }
         rows
     }
 
@@ -339,7 +344,18 @@ mod tests {
             for metric in [Metric::L2, Metric::Dot] {
                 let right = table(method, metric, &rows(&mut stream, 16.0));
                 for at in (0..right.blocks.width() - 3).step_by(4) {
-                    for value in [1e9_f32, 1e15, 1e17, 3e18, 1e19, 1e20, 1e30, f32::NAN] {
+                    for value in [
+                        1e9_f32,
+                        1e15,
+                        1e17,
+                        3e18,
+                        1e19,
+                        1e20,
+                        1e30,
+                        3e36,
+                        1e38,
+                        f32::NAN,
+                    ] {
                         let mut wrong = right.clone();
                         let block = wrong.blocks.row_mut(0).unwrap();
                         block[at..at + 4].copy_from_slice(&value.to_le_bytes());
