@@ -38,7 +38,7 @@ $(TESTING)/.built: $(BIN)/.built
 	@cp target/release/lib_native.so $(TESTING)/osler/_native.abi3.so
 	@touch $@
 
-test: test-rust test-python  ## all tests (about 20 minutes on 2 cores)
+test: test-rust test-python  ## all tests (about 25 minutes on 2 cores)
 
 test-rust:  ## the engine's tests
 	@cargo test --workspace --quiet
