@@ -13,7 +13,7 @@ use crate::graph::insert::Source;
 use crate::graph::query::Query;
 use crate::keys::Keys;
 use crate::likeness::Likeness;
-use crate::metric::{Metric, shorten};
+use crate::metric::{LARGEST, Metric, shorten};
 use crate::select::RowSet;
 use crate::vectors::{Codes, Keep, Probe, Vectors};
 
@@ -301,7 +301,7 @@ impl State {
             let squares = osler_kernels::sum_of_squares(&vector);
             let sound = match self.params.metric {
                 Metric::Cosine => (squares - 1.0).abs() < 0.01,
-                Metric::Dot | Metric::L2 => squares <= f32::MAX / 15.0,
+                Metric::Dot | Metric::L2 => f64::from(squares) <= LARGEST * (16.0 / 15.0),
             };
             if !sound {
                 return Err(self.vectors.damage(row, "a vector cannot be scored"));

@@ -79,12 +79,10 @@ fn make(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<io::Result<(
     let made = file.append(bytes).and_then(|()| file.finish());
     let named = made.map(|()| storage.link(&draft, path));
     let removed = storage.remove(&draft);
+    let in_the_way = [ErrorKind::AlreadyExists, ErrorKind::NotFound];
     match named? {
-        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
-            Ok(Err(error))
-        }
-        Err(error) => Err(failed(error)),
-        Ok(()) => gone(removed).map_err(failed).map(Ok),
+        Err(error) if !in_the_way.contains(&error.kind()) => Err(failed(error)),
+        named => gone(removed).map_err(failed).map(|()| named),
     }
 }
 
