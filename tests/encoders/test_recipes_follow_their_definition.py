@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from osler import EncoderError
-from osler.encoders.manifest import Crop, Grey, Normalise, Pad, Resize, Rgb, Window
 from osler.encoders.preprocess import apply_recipe
+from osler.encoders.recipe import Crop, Grey, Normalise, Pad, Resize, Rgb, Window
 from PIL import Image
 
 sides = st.integers(1, 40)

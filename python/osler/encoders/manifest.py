@@ -1,7 +1,7 @@
 """What an encoder is, as data: manifest.json as pydantic models, and the fingerprint over all that shapes a vector.
 
-Reads manifest.json and nothing else; other files are named here and opened by `files`. The recipe's steps cover the 2-D
-preprocessings of the medical image-text encoders (short side and crop, squash, canvas, pad to square).
+Reads manifest.json and nothing else; other files are named here and opened by `files`. The recipe of an image
+tower is declared in `recipe`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from osler.encoders.recipe import Step, Strict
 from osler.errors import EncoderError
 
 __all__ = [
@@ -34,14 +35,9 @@ _BIGGEST_MANIFEST = 1 << 20
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
-Side = Annotated[int, Field(ge=1, le=4096)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _File(_Strict):
+class _File(Strict):
     path: str = Field(min_length=1, max_length=255)
     sha256: Sha256
     size: int = Field(gt=0)
@@ -82,106 +78,14 @@ AnyFile = Annotated[
 ]
 
 
-class Window(_Strict):
-    """Maps every input that is not 8-bit to 0..255 in float32; 8-bit input passes unchanged.
-
-    ``percentile`` takes two percentiles of the picture as black and white, ``minmax`` its extremes, ``full`` the range
-    of the type (0..65535; 0..1 for floats).
-    """
-
-    op: Literal["window"]
-    rule: Literal["percentile", "minmax", "full"]
-    low: float = Field(default=0.0, ge=0, le=100)
-    high: float = Field(default=100.0, ge=0, le=100)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Window:
-        if self.low >= self.high:
-            raise ValueError("low must be below high")
-        return self
-
-
-class Rgb(_Strict):
-    """Repeats one channel to three; three channels pass unchanged."""
-
-    op: Literal["rgb"]
-
-
-class Grey(_Strict):
-    """Turns three channels to one by the ITU-R 601 luma; one channel passes unchanged."""
-
-    op: Literal["grey"]
-
-
-class Resize(_Strict):
-    """Changes the size of the picture.
-
-    ``squash`` to height x width; ``shortest`` and ``longest`` bring that side to `height` (equal to `width`) and keep
-    the shape, the other side being rounded or truncated. With antialias the filter is widened when shrinking, as Pillow
-    does; without, it samples as PyTorch's ``interpolate`` does with half-pixel centres.
-    """
-
-    op: Literal["resize"]
-    mode: Literal["squash", "shortest", "longest"]
-    height: Side
-    width: Side
-    filter: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"]
-    antialias: bool = True
-    rounding: Literal["round", "truncate"] = "truncate"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Resize:
-        if self.mode != "squash" and self.height != self.width:
-            raise ValueError(f"mode {self.mode} needs height equal to width")
-        if not self.antialias and self.filter not in ("nearest", "bilinear", "bicubic"):
-            raise ValueError(f"filter {self.filter} exists with antialias only")
-        return self
-
-
-class Crop(_Strict):
-    """Cuts height x width from the centre; a smaller picture is an error of the recipe."""
-
-    op: Literal["crop"]
-    height: Side
-    width: Side
-
-
-class Pad(_Strict):
-    """Pads to height x width, or to a square over the longer side where both are 0, with one value."""
-
-    op: Literal["pad"]
-    height: int = Field(ge=0, le=4096)
-    width: int = Field(ge=0, le=4096)
-    anchor: Literal["centre", "top_left"]
-    value: float = 0.0
-
-
-class Normalise(_Strict):
-    """(x * scale - mean) / std, channel by channel, in float32."""
-
-    op: Literal["normalise"]
-    scale: float = 1.0
-    mean: tuple[float, ...] = Field(default=(0.0,), min_length=1, max_length=3)
-    std: tuple[float, ...] = Field(default=(1.0,), min_length=1, max_length=3)
-
-    @model_validator(mode="after")
-    def _no_zero(self) -> Normalise:
-        if not all(value > 0 for value in self.std) or self.scale == 0:
-            raise ValueError("scale and std must not be zero")
-        return self
-
-
-Step = Annotated[Window | Rgb | Grey | Resize | Crop | Pad | Normalise, Field(discriminator="op")]
-
-
-class Converter(_Strict):
+class Converter(Strict):
     """Which converter of this package turns the source file into ONNX; its version changes when its output does."""
 
     name: Literal["efficientnet-lite0"]
     version: int = Field(ge=1)
 
 
-class Projection(_Strict):
+class Projection(Strict):
     """An npz file with any of ``centre`` (in,), ``matrix`` (in, out) and ``bias`` (out,).
 
     A pooled vector x becomes ``(x / |x| - centre) @ matrix + bias``; the result is normalised again. ``centre`` removes
@@ -191,7 +95,7 @@ class Projection(_Strict):
     file: FolderFile
 
 
-class _Tower(_Strict):
+class _Tower(Strict):
     file: AnyFile
     converter: Converter | None = None
     external: tuple[FolderFile, ...] = ()
@@ -236,7 +140,7 @@ class ImageTower(_Tower):
     recipe: tuple[Step, ...] = Field(min_length=1)
 
 
-class TextInputs(_Strict):
+class TextInputs(Strict):
     """Names of the graph's inputs; the mask or the token types may not exist."""
 
     ids: Words
@@ -261,7 +165,7 @@ class TextTower(_Tower):
     pad_to_max: bool = False
 
 
-class BorrowedTower(_Strict):
+class BorrowedTower(Strict):
     """The tower of another encoder of the registry, followed by a projection of one's own."""
 
     encoder: Name
@@ -273,7 +177,7 @@ def _tower_kind(value: Any) -> str:
     return "borrowed" if borrowed else "own"
 
 
-class Golden(_Strict):
+class Golden(Strict):
     """Inputs and the vectors they must give.
 
     The npz file has ``image_0``, ``image_1``, ... with ``image_vectors``, and ``texts`` with ``text_vectors``; `cosine`
@@ -284,14 +188,14 @@ class Golden(_Strict):
     cosine: float = Field(gt=0, le=1)
 
 
-class Licence(_Strict):
+class Licence(Strict):
     """Terms of the weights: an SPDX expression, or ``LicenseRef-...`` with `note` saying what it asks."""
 
     id: Words
     note: str = ""
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """All of manifest.json.
 
     Attributes

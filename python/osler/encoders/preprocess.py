@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from osler.encoders.manifest import Crop, Grey, Normalise, Pad, Resize, Rgb, Step, Window
+from osler.encoders.recipe import Crop, Grey, Normalise, Pad, Resize, Rgb, Step, Window
 from osler.errors import EncoderError, Error
 
 __all__ = ["apply_recipe", "read_picture"]
@@ -119,7 +119,7 @@ def apply_recipe(recipe: Iterable[Step], picture: np.ndarray, place: str = "the 
     Examples
     --------
     >>> import numpy as np
-    >>> from osler.encoders.manifest import Normalise, Rgb
+    >>> from osler.encoders.recipe import Normalise, Rgb
     >>> from osler.encoders.preprocess import apply_recipe
     >>> recipe = [Rgb(op="rgb"), Normalise(op="normalise", mean=(127.0,), std=(128.0,))]
     >>> apply_recipe(recipe, np.full((2, 2), 255, dtype=np.uint8))[0, 0].tolist()
