@@ -22,10 +22,13 @@ __all__ = [
     "FolderFile",
     "ImageTower",
     "Manifest",
+    "Origin",
     "PackageFile",
+    "Parity",
     "Projection",
     "TextTower",
     "fingerprint",
+    "first_finding",
     "read_manifest",
 ]
 
@@ -35,6 +38,7 @@ _BIGGEST_MANIFEST = 1 << 20
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
+Pooling = Literal["none", "mean", "cls"]
 
 
 class _File(Strict):
@@ -95,12 +99,31 @@ class Projection(Strict):
     file: FolderFile
 
 
+class Origin(Strict):
+    """The published weights that an exported model was made of; its fingerprint covers these and not the ONNX file.
+
+    Attributes
+    ----------
+    weights : tuple of str
+        SHA-256 of each file of the checkpoint.
+    exporter : str
+        What of `osler.encoders.export` made the model.
+    version : int
+        Of that exporter; changes when what it makes does.
+    """
+
+    weights: tuple[Sha256, ...] = Field(min_length=1)
+    exporter: Name
+    version: int = Field(ge=1)
+
+
 class _Tower(Strict):
     file: AnyFile
     converter: Converter | None = None
+    origin: Origin | None = None
     external: tuple[FolderFile, ...] = ()
     output: Words
-    pooling: Literal["none", "mean", "cls"] = "none"
+    pooling: Pooling = "none"
     projection: Projection | None = None
     precision: Literal["fp32", "fp16", "int8"]
     batch_size: int = Field(default=16, ge=1, le=4096)
@@ -177,6 +200,24 @@ def _tower_kind(value: Any) -> str:
     return "borrowed" if borrowed else "own"
 
 
+class Parity(Strict):
+    """How near an exported model is to its original: the least cosine over the pictures and texts that were compared.
+
+    Attributes
+    ----------
+    image, text : float or None
+    inputs : dict of str to int
+        How many of each kind were compared.
+    against : str
+        The libraries of the original, with versions.
+    """
+
+    image: float | None = Field(default=None, ge=-1, le=1.000001)
+    text: float | None = Field(default=None, ge=-1, le=1.000001)
+    inputs: dict[str, int]
+    against: Words
+
+
 class Golden(Strict):
     """Inputs and the vectors they must give.
 
@@ -210,6 +251,10 @@ class Manifest(Strict):
         Length of the vectors of every tower.
     logit_scale, logit_bias : float or None
         Softmax over texts takes ``logit_scale * cosine + logit_bias``; None where the encoder has no such pair.
+    entry : str or None
+        The entry of the registry that the folder was made from.
+    parity : Parity or None
+        What the export measured.
 
     Examples
     --------
@@ -242,6 +287,8 @@ class Manifest(Strict):
     logit_scale: float | None = Field(default=None, gt=0)
     logit_bias: float | None = None
     golden: Golden | None = None
+    entry: Name | None = None
+    parity: Parity | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
@@ -299,11 +346,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise EncoderError(f"manifest.json: {_first(error)}") from None
+        raise EncoderError(f"manifest.json: {first_finding(error)}") from None
 
 
-def _first(error: ValidationError) -> str:
-    """Say the first finding with its place; the tags of unions are not part of the file."""
+def first_finding(error: ValidationError) -> str:
+    """Say the first finding of a validation with its place; the tags of unions are not part of the file."""
     finding = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in finding["loc"] if part not in ("own", "borrowed", "package", "folder"))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -313,13 +360,20 @@ def _first(error: ValidationError) -> str:
 
 def _essence(tower: ImageTower | TextTower, projections: tuple[Projection, ...]) -> dict[str, Any]:
     """Return what shapes a vector; names, sizes, places and batch sizes do not."""
+    weights, converter = [tower.file.sha256, *(file.sha256 for file in tower.external)], None
+    if tower.converter is not None:
+        converter = [tower.converter.name, tower.converter.version]
+    if tower.origin is not None:  # one source in fp32 and fp16 is one encoder, in int8 another
+        weights, converter = list(tower.origin.weights), [tower.origin.exporter, tower.origin.version]
     essence: dict[str, Any] = {
-        "weights": [tower.file.sha256, *(file.sha256 for file in tower.external)],
-        "converter": None if tower.converter is None else [tower.converter.name, tower.converter.version],
+        "weights": weights,
+        "converter": converter,
         "output": tower.output,
         "pooling": tower.pooling,
         "projections": [projection.file.sha256 for projection in projections],
     }
+    if tower.origin is not None and tower.precision == "int8":
+        essence["precision"] = "int8"
     if isinstance(tower, ImageTower):
         essence["recipe"] = [step.model_dump(mode="json") for step in tower.recipe]
         essence["layout"] = tower.layout
