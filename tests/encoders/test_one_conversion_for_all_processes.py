@@ -15,7 +15,7 @@ import numpy as np
 import osler
 import pytest
 from osler import EncoderError
-from osler.encoders import convert
+from osler.encoders.convert import cache, efficientnet_lite0
 
 PICTURE = [np.arange(64, dtype=np.uint8).reshape(8, 8)]
 ENCODE = (
@@ -65,7 +65,7 @@ def test_a_conversion_that_fails_its_golden_vectors_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OSLER_HOME", str(tmp_path))
-    monkeypatch.setattr(convert, "_EPSILON", 0.5)
+    monkeypatch.setattr(efficientnet_lite0, "_EPSILON", 0.5)
     with pytest.raises(EncoderError, match="with its golden vectors") as caught:
         osler.load_encoder("efficientnet-lite0").encode_images(PICTURE)
     assert caught.value.code == "golden_mismatch"
@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert.os, "fsync", full)
+    monkeypatch.setattr(cache.os, "fsync", full)
     with pytest.raises(EncoderError, match="no space left on device; free space there, or set OSLER_HOME") as caught:
         osler.load_encoder("efficientnet-lite0").encode_images(PICTURE)
     assert caught.value.code == "cache" and str(tmp_path) not in str(caught.value)

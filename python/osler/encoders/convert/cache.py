@@ -1,0 +1,143 @@
+"""Keeps converted models in the user's cache: each is made once, under a lock, and checked before it is kept.
+
+Reads one weights file, writes below ``OSLER_HOME``/encoders. Needs `onnx` and no deep-learning framework.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from osler.config import settings
+from osler.encoders.files import read_checked
+from osler.encoders.manifest import Converter, ImageTower, TextTower
+from osler.errors import EncoderError
+from osler.progress import notice
+
+__all__ = ["cached_model", "is_converted"]
+
+
+# name: version and module, whose `convert` takes the bytes of the weights and returns those of the model
+_CONVERTERS = {"efficientnet-lite0": (1, "efficientnet_lite0")}
+
+
+def _convert(converter: Converter, content: bytes) -> bytes:
+    if importlib.util.find_spec("onnx") is None:
+        raise EncoderError(
+            'converting this encoder needs the package onnx; pip install "osler[models]"', code="package_missing"
+        )
+    version, module = _CONVERTERS[converter.name]
+    if converter.version != version:
+        raise EncoderError(
+            f"converter {converter.name} version {converter.version} is not in this release of osler; upgrade osler"
+        )
+    converted: bytes = importlib.import_module(f"osler.encoders.convert.{module}").convert(content)
+    return converted
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _stored(path: Path) -> bytes | None:
+    """Return a model of the cache if its record says that these bytes passed, else None: it is made anew."""
+    try:
+        record = json.loads(path.with_suffix(".json").read_bytes())
+        content = path.read_bytes()
+        return content if hashlib.sha256(content).hexdigest() == record["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put the file in place whole or not at all, readable by its owner only."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _place(tower: ImageTower | TextTower, name: str) -> Path:
+    version = tower.converter.version if tower.converter is not None else 0
+    return settings().home / "encoders" / name / f"{tower.file.sha256[:16]}-v{version}.onnx"
+
+
+def is_converted(tower: ImageTower | TextTower, name: str) -> bool:
+    """Tell whether `cached_model` has nothing to convert: the tower needs no converter, or the cache has its model."""
+    return tower.converter is None or _place(tower, name).is_file()
+
+
+def cached_model(
+    tower: ImageTower | TextTower, folder: Path, name: str, verify: Callable[[bytes], dict[str, float]]
+) -> bytes:
+    """Return the ONNX model that a tower's converter makes, from the cache if it is there.
+
+    Of several processes that need it at once, one converts and the others wait. A damaged cache file is made again.
+
+    Parameters
+    ----------
+    tower : ImageTower or TextTower
+        With a `converter`.
+    folder : Path
+        Where its manifest lies.
+    name : str
+        Encoder's name, a folder of the cache.
+    verify : callable
+        Gets the new model's bytes before they are stored, raises if they are not right, and returns what it measured.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    EncoderError
+        The checkpoint is missing, changed or refused, `onnx` is not installed, the model fails its golden vectors, or
+        the cache cannot be written.
+    """
+    converter = tower.converter
+    if converter is None:
+        raise ValueError("the tower has no converter")
+    try:
+        path = _place(tower, name)
+        settings().cache("encoders", name)
+        content = _stored(path)
+        if content is not None:
+            return content
+        with _locked(path.with_suffix(".lock")):
+            content = _stored(path)
+            if content is None:
+                notice(f"osler: converting {name} to ONNX, once")
+                content = _convert(converter, read_checked(tower.file, folder))
+                record = {"sha256": hashlib.sha256(content).hexdigest(), "source": tower.file.sha256, **verify(content)}
+                _write(path, content)
+                _write(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+            return content
+    except OSError as error:
+        reason = (error.strerror or "input/output error").lower()
+        raise EncoderError(
+            f"the converted model cannot be kept in the cache: {reason}; free space there, or set OSLER_HOME to a "
+            "folder that can be written",
+            code="cache",
+        ) from None
