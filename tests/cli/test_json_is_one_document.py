@@ -81,8 +81,12 @@ def test_index_verify_delete_and_compact(run: Any, copy: Path) -> None:
 
 def test_encoder_list_and_info(run: Any) -> None:
     found = document(run, "encoder", "list", "--json")
-    assert [one["name"] for one in found["encoders"]] == ["efficientnet-lite0", "minilm", "reference"]
-    assert all({"modalities", "dim", "licence", "state"} <= set(one) for one in found["encoders"])
+    states = {one["name"]: one["state"].partition(":")[0] for one in found["encoders"]}
+    assert [states[name] for name in ("efficientnet-lite0", "minilm", "reference")] == ["ready"] * 3
+    assert set(states.values()) <= {"ready", "needs", "downloadable", "needs your files", "not possible"}
+    assert all({"modalities", "domain", "dim", "licence", "gate", "state"} <= set(one) for one in found["encoders"])
+    published = document(run, "encoder", "info", "biomedclip", "--json")
+    assert published["state"].startswith("downloadable: ") and published["sources"] and published["uncertain"]
     described = document(run, "encoder", "info", "reference", "--json")
     assert described["modalities"] == ["image", "text"] and described["licence"] and described["purpose"]
     assert described["fingerprint"] == osler.load_encoder("reference").fingerprint

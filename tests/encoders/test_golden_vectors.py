@@ -19,7 +19,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def test_the_registry_holds_the_promised_names() -> None:
     assert {"efficientnet-lite0", "minilm", "reference"} <= set(shipped())
     for info in osler.list_encoders():
-        assert info.state == "ready"
+        if info.name in ("efficientnet-lite0", "minilm", "reference"):
+            assert info.state == "ready"
         assert info.licence and info.package and info.purpose
         assert set(info.to_dict()) == {field.name for field in dataclasses.fields(info)}
     pair = next(info for info in osler.list_encoders() if info.name == "reference")

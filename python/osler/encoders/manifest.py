@@ -245,6 +245,8 @@ class Manifest(Strict):
         Of this format.
     purpose : str
         What the encoder may be used for, in words for a person.
+    domain : str
+        What it was trained on, in a few words.
     gate : str or None
         What a user must accept or ask for before the weights may be had.
     dim : int
@@ -268,6 +270,7 @@ class Manifest(Strict):
     name: Name
     title: Words
     purpose: Words
+    domain: Words = "general"
     licence: Licence
     gate: str | None = None
     citation: Words

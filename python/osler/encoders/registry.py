@@ -1,7 +1,7 @@
 """Which encoders there are by name, whether each can run here, and where the towers of one lie.
 
-Reads manifests and the metadata of installed packages; opens no weights. Shipped manifests lie in the checkout's
-models/ when running from a source tree, else in the package's _models/.
+Reads manifests, entries of the registry and the metadata of installed packages; opens no weights. What ships with osler
+lies below `entry.registry_root`; what a user pulled or exported without a folder of his own, in ``OSLER_HOME``/models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osler.config import settings
 from osler.encoders.convert import is_converted
+from osler.encoders.entry import Entry, entries, registry_root
 from osler.encoders.files import locate
 from osler.encoders.manifest import (
     BorrowedTower,
@@ -29,7 +31,17 @@ from osler.encoders.manifest import (
 from osler.encoders.session import Device, check_device
 from osler.errors import EncoderError
 
-__all__ = ["Description", "EncoderInfo", "Placed", "describe", "ensure_ready", "list_encoders", "shipped"]
+__all__ = [
+    "Description",
+    "EncoderInfo",
+    "Placed",
+    "describe",
+    "ensure_ready",
+    "home_folder",
+    "list_encoders",
+    "shipped",
+    "what_to_do",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +102,17 @@ class EncoderInfo:
     name, title : str
     modalities : tuple of str
         "image", "text" or both.
-    dim : int
+    domain : str
+        What it was trained on.
+    dim : int or None
+        None where it is not known.
     licence : str
         Of the weights.
+    gate : str or None
+        What must be accepted or asked for before the weights may be had.
     state : str
-        "ready", or "needs: ..." with what to do.
+        "ready", or one of "needs", "downloadable", "needs your files" and "not possible", a colon, and what to do or
+        why.
     package : str
         Where the weights come from.
     purpose : str
@@ -111,41 +129,76 @@ class EncoderInfo:
     name: str
     title: str
     modalities: tuple[str, ...]
-    dim: int
+    domain: str
+    dim: int | None
     licence: str
+    gate: str | None
     state: str
     package: str
     purpose: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict, modalities as a list."""
-        names = ("name", "title", "dim", "licence", "state", "package", "purpose")
+        names = ("name", "title", "domain", "dim", "licence", "gate", "state", "package", "purpose")
         return {**{name: getattr(self, name) for name in names}, "modalities": list(self.modalities)}
 
 
 def shipped() -> dict[str, Path]:
     """Return the folder of each encoder that comes with osler, by name in alphabetical order."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1]
-    root = checkout / "models" if (checkout / "pyproject.toml").is_file() else package / "_models"
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/manifest.json"))}
+    return {path.parent.name: path.parent for path in sorted(registry_root().glob("*/manifest.json"))}
+
+
+def home_folder(name: str) -> Path:
+    """Return where the folder of an entry lies once it was pulled or exported without a folder of one's own."""
+    return settings().home / "models" / name
+
+
+def what_to_do(entry: Entry) -> str:
+    """Say how an entry of the registry becomes ready: its state, a colon, and the next step or the reason against it.
+
+    Examples
+    --------
+    >>> from osler.encoders.entry import entries
+    >>> from osler.encoders.registry import what_to_do
+    >>> what_to_do(entries()["biomedclip"]).partition(":")[0]
+    'downloadable'
+    """
+    if entry.impossible is not None:
+        return f"not possible: {entry.impossible}"
+    onnx, checkpoint = entry.source("onnx"), entry.source("checkpoint")
+    gate = f"; first {entry.gate}" if entry.gate else ""
+    if onnx is not None and onnx.hub is not None:
+        return f"downloadable: osler encoder pull {entry.name}{gate}"
+    if checkpoint is not None and checkpoint.hub is not None:
+        return f"downloadable: osler encoder pull {entry.name}, which exports it (extras hub and export){gate}"
+    page = next((source.page for source in entry.sources if source.page is not None), "its authors")
+    verb = f"osler encoder export {entry.name} --checkpoint FILE" if onnx is None else "a folder with its files"
+    return f"needs your files: from {page}, then {verb}{gate}"
 
 
 def _locate_folder(name_or_folder: str | os.PathLike[str]) -> tuple[str, Path]:
     known = shipped()
     if isinstance(name_or_folder, str) and name_or_folder in known:
         return name_or_folder, known[name_or_folder]
+    if isinstance(name_or_folder, str) and name_or_folder in entries():
+        folder = home_folder(name_or_folder)
+        if not (folder / "manifest.json").is_file():
+            raise EncoderError(
+                f"the encoder {name_or_folder} is not on this machine ({what_to_do(entries()[name_or_folder])})",
+                code="not_ready",
+            )
+        return name_or_folder, folder
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise TypeError(f"an encoder is named by a str or a path, not by a {type(name_or_folder).__name__}")
     folder = Path(name_or_folder)
     if folder.is_dir():
         return str(folder.resolve()), folder.resolve()
     if isinstance(name_or_folder, str) and len(folder.parts) == 1:
-        near = difflib.get_close_matches(name_or_folder, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name_or_folder, [*known, *entries()], n=1, cutoff=0.5)
         meant = f"; did you mean {near[0]!r}?" if near else ""
         raise EncoderError(
-            f"there is no encoder {name_or_folder!r:.60}{meant} (known: {', '.join(known)}; or pass a folder with "
-            "manifest.json)",
+            f"there is no encoder {name_or_folder!r:.60}{meant} (here are {', '.join(known)}; osler encoder list names "
+            "all; or pass a folder with manifest.json)",
             code="unknown_encoder",
         )
     raise EncoderError("the encoder's folder does not exist; pass a folder with manifest.json", code="unknown_encoder")
@@ -229,7 +282,9 @@ def _state(description: Description) -> str:
 
 
 def list_encoders() -> list[EncoderInfo]:
-    """Return the encoders that come with osler, and whether each can run here.
+    """Return every encoder of the registry, and whether each can run here or what it still needs.
+
+    Those that come with osler are first, then those that others publish, each in alphabetical order.
 
     Returns
     -------
@@ -238,25 +293,48 @@ def list_encoders() -> list[EncoderInfo]:
     Examples
     --------
     >>> import osler
-    >>> [info.name for info in osler.list_encoders()]
+    >>> [info.name for info in osler.list_encoders() if info.state == "ready"]
     ['efficientnet-lite0', 'minilm', 'reference']
     """
-    infos = []
-    for name in shipped():
-        description = describe(name)
-        manifest = description.manifest
-        files = [placed.tower.file for placed in (description.image, description.text) if placed is not None]
-        packages = [f"{file.package} {file.version}" for file in files if isinstance(file, PackageFile)]
-        infos.append(
-            EncoderInfo(
-                name=manifest.name,
-                title=manifest.title,
-                modalities=manifest.modalities,
-                dim=manifest.dim,
-                licence=manifest.licence.id,
-                state=_state(description),
-                package=" + ".join(packages) or "in the folder",
-                purpose=manifest.purpose,
-            )
-        )
-    return infos
+    return [_shipped_info(name) for name in shipped()] + [_entry_info(entry) for entry in entries().values()]
+
+
+def _shipped_info(name: str) -> EncoderInfo:
+    description = describe(name)
+    manifest = description.manifest
+    files = [placed.tower.file for placed in (description.image, description.text) if placed is not None]
+    packages = [f"{file.package} {file.version}" for file in files if isinstance(file, PackageFile)]
+    return EncoderInfo(
+        name=manifest.name,
+        title=manifest.title,
+        modalities=manifest.modalities,
+        domain=manifest.domain,
+        dim=manifest.dim,
+        licence=manifest.licence.id,
+        gate=manifest.gate,
+        state=_state(description),
+        package=" + ".join(packages) or "in the folder",
+        purpose=manifest.purpose,
+    )
+
+
+def _entry_info(entry: Entry) -> EncoderInfo:
+    state = what_to_do(entry)
+    if entry.impossible is None and (home_folder(entry.name) / "manifest.json").is_file():
+        try:
+            state = _state(describe(entry.name))
+        except EncoderError as error:
+            state = f"needs: {error}"
+    source = next(iter(entry.sources), None)
+    return EncoderInfo(
+        name=entry.name,
+        title=entry.title,
+        modalities=entry.modalities,
+        domain=entry.domain,
+        dim=entry.dim,
+        licence=entry.licence.id,
+        gate=entry.gate,
+        state=state,
+        package=(source.hub or source.page or "") if source is not None else "",
+        purpose=entry.purpose,
+    )
