@@ -1,4 +1,4 @@
-"""Every entry of the registry is whole: what it names exists, what is uncertain is a field, what cannot run says why."""
+"""Every registry entry is whole: what it names exists, what is uncertain is a field, what cannot run says why."""
 
 from __future__ import annotations
 
