@@ -26,8 +26,12 @@ class Limits:
         Frames of one file.
     pixels_per_file : int
         Pixels of all of them.
+    voxels : int
+        Voxels of one volume.
     bytes_per_file : int
-        Size of one source file.
+        Size of one source file, but of slides, which are never read as a whole.
+    tiles : int
+        Tiles of one slide.
     elements, sequence_depth, element_bytes : int
         Elements of a DICOM header, how deep its sequences may be nested, and bytes of one element but pixels.
     text_bytes : int
@@ -46,7 +50,9 @@ class Limits:
     pixels_per_frame: int = 200_000_000
     frames: int = 10_000
     pixels_per_file: int = 10_000_000_000
+    voxels: int = 2_000_000_000
     bytes_per_file: int = 4 << 30
+    tiles: int = 100_000
     elements: int = 50_000
     sequence_depth: int = 32
     element_bytes: int = 256 << 20
