@@ -71,9 +71,9 @@ def test_adding_again_reads_no_pixels_and_adds_what_is_new(
     decoded: list[str] = []
     real = Source.read
 
-    def read(self: Any, entry: Any) -> Any:
+    def read(self: Any, entry: Any, content: Any = None) -> Any:
         decoded.append(entry.locator)
-        return real(self, entry)
+        return real(self, entry, content)
 
     monkeypatch.setattr(Source, "read", read)
     with osler.Collection.open(path, mode="a", encoder=tiny) as cases:

@@ -21,8 +21,7 @@ from osler.collection.outcome import AddReport, Failure
 from osler.collection.privacy import Secret, content_digest, policy, stored_columns
 from osler.collection.rows import Array, Columns, check_table, is_unicode, unit_rows
 from osler.collection.segment import Place
-from osler.config import LIMITS
-from osler.decode import format_of, read_bytes
+from osler.decode import format_of
 from osler.errors import EncoderError, Error, SourceError
 from osler.items import Item
 from osler.progress import Callback, track
@@ -163,7 +162,7 @@ class _Run:
         if there:
             self.replaced.add(key)
         self.accepted[key] = content
-        place = (str(self.source.root), _files(read.entry, self.source.root))
+        place = self.source.place(read.entry)
         self.waiting.append(_Waiting(read.entry, key, row, item, content, place))
         if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES:
             self.encode()
@@ -176,7 +175,7 @@ class _Run:
         if row is None or key is None:
             return
         former = snapshot.locator(row)
-        place = (str(self.source.root), _files(entry, self.source.root))
+        place = self.source.place(entry)
         if former is not None and former != place and not all(Path(former[0], file).exists() for file in former[1]):
             self.moved[key] = place
 
@@ -391,8 +390,9 @@ def _reads(source: Source, wanted: Sequence[Entry], run: _Run, decoder: Decoder)
 
 def _read(source: Source, entry: Entry, run: _Run) -> _Read:
     try:
-        known = _known_key(entry, run)
-        return _Read(entry, known, source.read(entry) if known is None else None)
+        content = source.content(entry)
+        known = None if content is None else _known_key(entry, content, run)
+        return _Read(entry, known, source.read(entry, content) if known is None else None)
     except SourceError as error:
         return _Read(entry, None, None, Failure(entry.locator, error.code, str(error)), error)
     except OSError as error:
@@ -400,22 +400,16 @@ def _read(source: Source, entry: Entry, run: _Run) -> _Read:
         return _Read(entry, None, None, Failure(entry.locator, "unreadable", message), error)
 
 
-def _known_key(entry: Entry, run: _Run) -> str | None:
+def _known_key(entry: Entry, content: bytes, run: _Run) -> str | None:
     """Return the key that a file would get if its bytes are in the collection under it, without decoding them."""
-    if (
-        not (run.accepted or len(run.handle.snapshot))
-        or entry.members
-        or not 0 < entry.size <= LIMITS.bytes_per_file
-        or entry.path.is_symlink()
-    ):
+    if not (run.accepted or len(run.handle.snapshot)):
         return None
-    data = read_bytes(entry.path)
     if run.secret is not None:
-        key = _dicom_key(run.secret, data)
+        key = _dicom_key(run.secret, content)
         if run.known(key)[0]:
             return key
     stored = run.known(entry.locator)[1]
-    return entry.locator if stored is not None and stored == content_digest(data) else None
+    return entry.locator if stored is not None and stored == content_digest(content) else None
 
 
 def _dicom_key(secret: Secret | None, content: bytes) -> str:
@@ -429,12 +423,6 @@ def _known_secret(handle: Handle) -> Secret | None:
         return handle.secret()
     except Error:
         return None
-
-
-def _files(entry: Entry, root: Path) -> list[str]:
-    if not entry.members:
-        return [entry.locator]
-    return [member.relative_to(root).as_posix() for member in entry.members]
 
 
 def _kind(path: Path) -> str:

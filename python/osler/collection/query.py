@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -189,7 +190,8 @@ def _read_image(handle: Handle, path: Any) -> tuple[list[Any], dict[str, Any]]:
     """Return the frames of one file and its own column values; identifiers wait for the secret until it is needed."""
     from osler.sources import open_source
 
-    source = open_source(path, keep=handle.keep)
+    # A path, whatever it looks like: a query never opens a connection.
+    source = open_source(Path(path) if isinstance(path, str) else path, keep=handle.keep)
     if len(source.entries) != 1:
         raise ValueError(f"a query is one file, and there are {len(source.entries)} here; name one of them")
     item = source.read(source.entries[0])

@@ -30,14 +30,14 @@ class Source:
     Attributes
     ----------
     entries : sequence of Entry
-    root : Path
-        Absolute folder that the locators are relative to.
+    root : Path or str
+        What the locators are relative to: an absolute folder, or the address of a server.
     items : {"file", "series"}
     """
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         entries: Sequence[Entry],
         *,
         roots: Sequence[Path] = (),
@@ -84,8 +84,45 @@ class Source:
         for row in itertools.chain(self._rows, self._join.rows if self._join else ()):
             yield {name: value for name, value in row.items() if name not in PSEUDONYMISED}
 
-    def read(self, entry: Entry) -> Item:
-        """Read one entry.
+    def content(self, entry: Entry) -> bytes | None:
+        """Return the bytes of an entry that is one file, by which it is known without decoding it; None for others.
+
+        Raises
+        ------
+        SourceError
+            As `read`.
+
+        Examples
+        --------
+        >>> from pydicom.data import get_testdata_file
+        >>> from osler.sources import open_source
+        >>> source = open_source(get_testdata_file("CT_small.dcm", download=False))
+        >>> len(source.content(source.entries[0]))
+        39206
+        >>> source.close()
+        """
+        return None if entry.members else self._load(entry.path)
+
+    def place(self, entry: Entry) -> tuple[str, list[str]]:
+        """Return where the files of an entry lie: a root, and the path of each below it.
+
+        Examples
+        --------
+        >>> from pydicom.data import get_testdata_file
+        >>> from osler.sources import open_source
+        >>> source = open_source(get_testdata_file("CT_small.dcm", download=False))
+        >>> source.place(source.entries[0])[1]
+        ['CT_small.dcm']
+        """
+        if not entry.members:
+            return str(self.root), [entry.locator]
+        return str(self.root), [member.relative_to(self.root).as_posix() for member in entry.members]
+
+    def close(self) -> None:
+        """Let go of what the source holds; reading from it ends."""
+
+    def read(self, entry: Entry, content: bytes | None = None) -> Item:
+        """Read one entry, of which `content` is what `content` has returned if that was asked before.
 
         A plain picture's key is its locator, a table's row has the key that it gives (a series that of its first
         file), and a DICOM file has none: its key is to be made from `content`. Cells of a table and of the metadata
@@ -108,11 +145,9 @@ class Source:
         key = self._keys[entry.number] if entry.number < len(self._keys) else None
         uids: list[str] = []
         if entry.members:
-            from osler.sources.series import series_item
-
-            item, uids = series_item(entry, self._decoder, self._keep, key=key)
+            item, uids = self._series(entry, key)
         else:
-            item = self._file(entry, key)
+            item = self._file(entry, self._load(entry.path) if content is None else content, key)
             uids = [item.identifiers["instance_id"]] if "instance_id" in item.identifiers else []
         numbers = entry.numbers or (entry.number,)
         cells = agreed([self._rows[number] for number in numbers]) if self._rows else {}
@@ -120,9 +155,16 @@ class Source:
             cells |= agreed(self._join.cells(entry, uids))
         return _with(item, cells) if cells else item
 
-    def _file(self, entry: Entry, key: str | None) -> Item:
-        check_link(entry.path, self._roots)
-        data = read_bytes(entry.path)
+    def _load(self, path: Path) -> bytes:
+        check_link(path, self._roots)
+        return read_bytes(path)
+
+    def _series(self, entry: Entry, key: str | None) -> tuple[Item, list[str]]:
+        from osler.sources.series import series_item
+
+        return series_item(entry, self._decoder, self._keep, key=key)
+
+    def _file(self, entry: Entry, data: bytes, key: str | None) -> Item:
         # What is no picture is told here, without a decoder.
         dicom = format_of(data) == "dicom"
         found = self._decoder.decode(data, self._keep)
