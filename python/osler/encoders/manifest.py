@@ -13,14 +13,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from osler.encoders.clean import Clean
 from osler.encoders.recipe import Step, Strict
 from osler.errors import EncoderError
 
 __all__ = [
     "VERSION",
     "BorrowedTower",
+    "Classes",
     "FolderFile",
     "ImageTower",
+    "JoinedFile",
     "Manifest",
     "Origin",
     "PackageFile",
@@ -39,6 +42,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 Pooling = Literal["none", "mean", "cls"]
+TextPooling = Literal["none", "mean", "cls", "eot", "eos", "last", "end", "token"]
 
 
 class _File(Strict):
@@ -66,26 +70,45 @@ class PackageFile(_File):
     ----------
     package, version : str
         Distribution name and the version that the manifest's author saw; the hash decides, not the version.
+    install : str or None
+        What to type after ``pip install``; by default the extra `models`, or the package itself.
     """
 
     package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: Words
+    install: str | None = Field(default=None, pattern=r'^[A-Za-z0-9\[\]"=,. _-]{1,300}$')
+
+
+class JoinedFile(_File):
+    """A file that is too big for one package: the `parts` one after another; `sha256` and `size` are of the whole."""
+
+    parts: tuple[PackageFile, ...] = Field(min_length=2, max_length=64)
+
+    @model_validator(mode="after")
+    def _whole(self) -> JoinedFile:
+        if sum(part.size for part in self.parts) != self.size:
+            raise ValueError("size must be the sum of the sizes of the parts")
+        return self
 
 
 def _file_kind(value: Any) -> str:
-    package = "package" in value if isinstance(value, dict) else isinstance(value, PackageFile)
-    return "package" if package else "folder"
+    if isinstance(value, dict):
+        return "joined" if "parts" in value else "package" if "package" in value else "folder"
+    return "joined" if isinstance(value, JoinedFile) else "package" if isinstance(value, PackageFile) else "folder"
 
 
 AnyFile = Annotated[
-    Annotated[PackageFile, Tag("package")] | Annotated[FolderFile, Tag("folder")], Discriminator(_file_kind)
+    Annotated[PackageFile, Tag("package")]
+    | Annotated[FolderFile, Tag("folder")]
+    | Annotated[JoinedFile, Tag("joined")],
+    Discriminator(_file_kind),
 ]
 
 
 class Converter(Strict):
     """Which converter of this package turns the source file into ONNX; its version changes when its output does."""
 
-    name: Literal["efficientnet-lite0"]
+    name: Literal["efficientnet-lite0", "keras-densenet121", "keras-xception", "i3resnet152"]
     version: int = Field(ge=1)
 
 
@@ -123,7 +146,6 @@ class _Tower(Strict):
     origin: Origin | None = None
     external: tuple[FolderFile, ...] = ()
     output: Words
-    pooling: Pooling = "none"
     projection: Projection | None = None
     precision: Literal["fp32", "fp16", "int8"]
     batch_size: int = Field(default=16, ge=1, le=4096)
@@ -133,8 +155,32 @@ class _Tower(Strict):
     def _convertible(self) -> _Tower:
         if self.converter is not None and self.external:
             raise ValueError("a converted model has no external data")
-        if self.external and isinstance(self.file, PackageFile):
+        if self.external and not isinstance(self.file, FolderFile):
             raise ValueError("external data lies beside a model in the folder only")
+        return self
+
+
+class Classes(Strict):
+    """A classifier on top of an image tower, in the same graph.
+
+    Attributes
+    ----------
+    output : str
+        Name in the graph of the scores (n, classes), probabilities where the graph ends in a softmax.
+    names : tuple of str
+        In the order of the columns.
+    note : str
+        What the scores are worth, in words for a person.
+    """
+
+    output: Words
+    names: tuple[Words, ...] = Field(min_length=2, max_length=4096)
+    note: Words
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Classes:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("names must differ")
         return self
 
 
@@ -156,11 +202,15 @@ class ImageTower(_Tower):
         The output is (n, d) already, or (n, tokens, d) to be averaged or cut to its first token.
     rows_interact : bool
         A vector depends on the rest of its batch (dynamic quantisation takes one scale for it), so pictures run singly.
+    classes : Classes or None
+        A classifier that the graph holds as well; no part of the fingerprint, since vectors do not depend on it.
     """
 
     input: Words
     layout: Literal["NCHW", "NHWC"]
+    pooling: Pooling = "none"
     recipe: tuple[Step, ...] = Field(min_length=1)
+    classes: Classes | None = None
 
 
 class TextInputs(Strict):
@@ -172,20 +222,49 @@ class TextInputs(Strict):
 
 
 class TextTower(_Tower):
-    """Texts to vectors; `pooling` ``mean`` counts only the tokens under the mask.
+    """Texts to vectors.
 
     Attributes
     ----------
     tokenizer : FolderFile
         A ``tokenizer.json``.
     max_length : int
-        In tokens, special ones included; a longer text is cut with a warning.
+        In tokens, special ones included; a longer text is split.
+    pad_to_max : bool
+        Every text is padded to `max_length`, else to the longest of its batch.
+    pad_id : int or None
+        The token that pads; None takes that of the tokenizer, or 0 where it states none.
+    clean : str
+        The rule that a text goes through before the tokenizer; see `clean.clean`.
+    pooling : str
+        Which state of an output (n, tokens, d) is the vector; see `pooling.pool`.
+    pool_id : int or None
+        The token that poolings ``eot``, ``eos`` and ``token`` look for.
+    layers : tuple of str
+        Further outputs of the graph, whose states are averaged with those of `output` before pooling.
     """
 
     inputs: TextInputs
     tokenizer: FolderFile
     max_length: int = Field(ge=4, le=65536)
     pad_to_max: bool = False
+    pad_id: int | None = Field(default=None, ge=0, lt=1 << 31)
+    clean: Clean = "none"
+    pooling: TextPooling = "none"
+    pool_id: int | None = Field(default=None, ge=0, lt=1 << 31)
+    layers: tuple[Words, ...] = ()
+
+    @model_validator(mode="after")
+    def _poolable(self) -> TextTower:
+        if (self.pool_id is not None) != (self.pooling in ("eot", "eos", "token")):
+            raise ValueError("pool_id belongs to pooling 'eot', 'eos' and 'token', and to no other")
+        if self.pooling == "end" and not self.pad_to_max:
+            raise ValueError("pooling 'end' needs pad_to_max: else a vector would depend on the other texts of a batch")
+        if self.layers and self.pooling == "none":
+            raise ValueError("layers are averaged before pooling, and pooling is 'none'")
+        if len({self.output, *self.layers}) <= len(self.layers):
+            raise ValueError("layers and output must name different outputs")
+        return self
 
 
 class BorrowedTower(Strict):
@@ -355,7 +434,9 @@ def read_manifest(folder: Path) -> Manifest:
 def first_finding(error: ValidationError) -> str:
     """Say the first finding of a validation with its place; the tags of unions are not part of the file."""
     finding = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in finding["loc"] if part not in ("own", "borrowed", "package", "folder"))
+    place = ".".join(
+        str(part) for part in finding["loc"] if part not in ("own", "borrowed", "package", "folder", "joined")
+    )
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message = finding["msg"].removeprefix("Value error, ")
     return f"{place or 'as a whole'}: {message[:1].lower()}{message[1:]}{more}"
@@ -384,6 +465,9 @@ def _essence(tower: ImageTower | TextTower, projections: tuple[Projection, ...])
         essence["tokenizer"] = tower.tokenizer.sha256
         essence["max_length"] = tower.max_length
         essence["pad_to_max"] = tower.pad_to_max
+        # only where set, so that manifests from before these fields keep their fingerprint
+        added = {"clean": tower.clean, "pad_id": tower.pad_id, "pool_id": tower.pool_id, "layers": list(tower.layers)}
+        essence |= {name: value for name, value in added.items() if value not in ("none", None, [])}
     return essence
 
 

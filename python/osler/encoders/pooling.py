@@ -15,16 +15,53 @@ from osler.errors import EncoderError
 __all__ = ["Map", "pool", "unit"]
 
 
-def pool(output: np.ndarray, kind: str, mask: np.ndarray | None) -> np.ndarray:
+def pool(
+    output: np.ndarray,
+    kind: str,
+    mask: np.ndarray | None,
+    ids: np.ndarray | None = None,
+    pool_id: int | None = None,
+) -> np.ndarray:
     """Return one vector a row.
 
     Parameters
     ----------
     output : ndarray
         (n, d) for kind "none", else (n, tokens, d).
-    kind : {"none", "mean", "cls"}
+    kind : str
+        ``none``
+            The output as it is: the model pools itself.
+        ``mean``
+            The mean of the states under the mask, special tokens included.
+        ``cls``
+            The first state.
+        ``eot``
+            The state where the ids are greatest, the first of them: CLIP's end of text, whose id is the last of its
+            vocabulary.
+        ``eos``, ``token``
+            The state at the first token `pool_id`: the end of the text where its id is not the greatest, or any other
+            special token.
+        ``last``
+            The last state under the mask.
+        ``end``
+            The last state, whatever it stands for: SigLIP, which is padded with the end of the text, and the class
+            slot that CoCa appends.
     mask : ndarray or None
         (n, tokens); None counts every token.
+    ids : ndarray or None
+        (n, tokens), for kinds ``eot``, ``eos`` and ``token``.
+    pool_id : int or None
+        For kinds ``eos`` and ``token``.
+
+    Returns
+    -------
+    ndarray
+        (n, d)
+
+    Raises
+    ------
+    EncoderError
+        The model gives another number of states than there are tokens, or a text has no token `pool_id`.
 
     Examples
     --------
@@ -33,14 +70,38 @@ def pool(output: np.ndarray, kind: str, mask: np.ndarray | None) -> np.ndarray:
     >>> output = np.array([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]], dtype=np.float32)
     >>> pool(output, "mean", np.array([[1, 1, 0]])).tolist()
     [[2.0, 3.0]]
+    >>> pool(output, "eot", None, ids=np.array([[49406, 49407, 0]])).tolist()
+    [[3.0, 4.0]]
     """
     if kind == "none":
         return output
     if kind == "cls":
         return output[:, 0]
-    weights = np.ones(output.shape[:2]) if mask is None else mask
-    totals = np.einsum("ntd,nt->nd", output, weights.astype(np.float32))
-    return np.asarray(totals / weights.sum(axis=1, dtype=np.float32)[:, None])
+    if kind == "end":
+        return output[:, -1]
+    given = mask if kind in ("mean", "last") else ids
+    if given is not None and given.shape != output.shape[:2]:
+        raise EncoderError(
+            f"the model gives {output.shape[1]} states for {given.shape[1]} tokens, so pooling {kind!r} cannot tell "
+            "which is which; correct the pooling in manifest.json"
+        )
+    if kind == "mean":
+        weights = np.ones(output.shape[:2]) if mask is None else mask
+        totals = np.einsum("ntd,nt->nd", output, weights.astype(np.float32))
+        return np.asarray(totals / weights.sum(axis=1, dtype=np.float32)[:, None])
+    if kind == "last":
+        return output[:, -1] if mask is None else _at(output, mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1))
+    assert ids is not None
+    if kind == "eot":
+        return _at(output, ids.argmax(axis=1))
+    there = ids == pool_id
+    if not there.any(axis=1).all():
+        raise EncoderError(f"a text has no token {pool_id}, where pooling {kind!r} looks; correct pool_id")
+    return _at(output, there.argmax(axis=1))
+
+
+def _at(output: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    return np.asarray(output[np.arange(len(output)), positions])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

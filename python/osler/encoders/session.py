@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -249,7 +249,11 @@ class Session:
             )
 
     def run(self, feeds: Mapping[str, np.ndarray], output: str) -> np.ndarray:
-        """Return one output in float32 for a batch; inputs are cast to the graph's types.
+        """Return one output in float32 for a batch; see `run_all`."""
+        return self.run_all(feeds, [output])[0]
+
+    def run_all(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Return outputs in float32 for a batch; inputs are cast to the graph's types.
 
         Raises
         ------
@@ -258,7 +262,7 @@ class Session:
         """
         cast = {name: np.ascontiguousarray(array, _TYPES[self._inputs[name].type]) for name, array in feeds.items()}
         try:
-            (result,) = self.inner.run([output], cast)
+            results = self.inner.run(list(outputs), cast)
         except Exception as error:
             if settings().debug:
                 raise EncoderError("ONNX Runtime failed on a batch") from error
@@ -266,4 +270,4 @@ class Session:
                 "ONNX Runtime failed on a batch: too little memory, or a shape that the model does not take; try a "
                 "smaller batch_size"
             ) from None
-        return np.asarray(result, dtype=np.float32)
+        return [np.asarray(result, dtype=np.float32) for result in results]

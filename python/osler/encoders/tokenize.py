@@ -1,4 +1,4 @@
-"""Texts to token ids by a tokenizer.json; a text that does not fit is cut and reported, never in silence.
+"""Texts to token ids by a cleaning rule and a tokenizer.json; a text that does not fit is marked, never cut in silence.
 
 Works in memory on the bytes of the tokenizer. One text at a time, so that the library starts no threads of its own,
 which would not survive a fork.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from osler.config import LIMITS
+from osler.encoders.clean import Clean, clean
 from osler.errors import EncoderError
 
 __all__ = ["Tokenizer", "Tokens", "TruncatedTextWarning"]
@@ -43,14 +44,33 @@ class Tokenizer:
     content : bytes
     max_length : int
         In tokens, special ones included.
+    rule : str
+        What a text goes through first; see `clean.clean`.
+    pad_id : int or None
+        None takes that of the file, or 0 where it states none.
+
+    Attributes
+    ----------
+    max_length : int
+    pad_id : int
+    largest_id : int
+        Of the vocabulary.
 
     Raises
     ------
     EncoderError
         The package tokenizers is missing (code ``package_missing``), or the file is not a tokenizer.
+
+    Examples
+    --------
+    >>> from osler.encoders.registry import shipped
+    >>> from osler.encoders.tokenize import Tokenizer
+    >>> tokenizer = Tokenizer((shipped()["minilm"] / "tokenizer.json").read_bytes(), 77)
+    >>> tokenizer("pleural effusion", "text 0").ids, tokenizer.count("pleural effusion")
+    ([101, 20228, 5657, 2389, 1041, 4246, 14499, 102], 8)
     """
 
-    def __init__(self, content: bytes, max_length: int) -> None:
+    def __init__(self, content: bytes, max_length: int, rule: Clean = "none", pad_id: int | None = None) -> None:
         try:
             import tokenizers
         except ImportError:
@@ -64,9 +84,13 @@ class Tokenizer:
             raise EncoderError(
                 "the tokenizer file is not a tokenizer.json that this release of tokenizers reads"
             ) from None
-        self.pad_id = int((self._tokenizer.padding or {}).get("pad_id", 0))
+        self.max_length = max_length
+        self.pad_id = int((self._tokenizer.padding or {}).get("pad_id", 0)) if pad_id is None else pad_id
+        self.largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        self._rule: Clean = rule
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_truncation()
+        self._special = int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
 
     def __call__(self, text: Any, place: str) -> Tokens:
         """Return the ids of one text.
@@ -80,17 +104,46 @@ class Tokenizer:
         Raises
         ------
         TypeError, ValueError
-            It is not a str, holds only white space, is larger than the limit, or is not valid Unicode.
+            It is not a str, holds only white space, is larger than the limit, is not valid Unicode, or nothing of it
+            is left by the cleaning rule.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"{place} is a {type(text).__name__}; pass texts as str")
-        if not text.strip():
-            raise ValueError(f"{place} is empty; leave it out")
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError:
-            raise ValueError(f"{place} holds half a surrogate pair, which is no text; decode it again") from None
-        if size > LIMITS.text_bytes:
-            raise ValueError(f"{place} has {size} bytes, the limit is {LIMITS.text_bytes}; split it into passages")
-        encoding = self._tokenizer.encode(text)
-        return Tokens(list(encoding.ids), list(encoding.type_ids), bool(encoding.overflowing))
+        check_text(text, place)
+        cleaned = clean(text, self._rule)
+        if not cleaned.strip() and self._rule != "none":
+            raise ValueError(f"nothing of {place} is left by the cleaning rule {self._rule!r}; write it in letters")
+        encoding = self._tokenizer.encode(cleaned, add_special_tokens=False)
+        cut = len(encoding) + self._special > self.max_length
+        if cut:
+            encoding.truncate(max(self.max_length - self._special, 0))
+        encoding = self._tokenizer.post_process(encoding)
+        return Tokens(list(encoding.ids), list(encoding.type_ids), cut)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text has, special ones included, however long it is."""
+        return len(self._tokenizer.encode(clean(text, self._rule), add_special_tokens=False)) + self._special
+
+
+def check_text(text: Any, place: str) -> None:
+    """Raise unless a value is a text that can be encoded.
+
+    Parameters
+    ----------
+    text : str
+    place : str
+        How messages call it, as "text 3".
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is not a str, holds only white space, is larger than the limit, or is not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{place} is a {type(text).__name__}; pass texts as str")
+    if not text.strip():
+        raise ValueError(f"{place} is empty; leave it out")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{place} holds half a surrogate pair, which is no text; decode it again") from None
+    if size > LIMITS.text_bytes:
+        raise ValueError(f"{place} has {size} bytes, the limit is {LIMITS.text_bytes}; split it into passages")

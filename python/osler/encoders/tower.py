@@ -54,12 +54,8 @@ class OpenTower(ABC):
             raise EncoderError(f"the model takes batches of {fixed}; pass batch_size={fixed} or less")
         return fixed or rows
 
-    def _vectors(self, feeds: dict[str, np.ndarray], rows: int, mask: np.ndarray | None) -> np.ndarray:
-        tower = self.placed.tower
-        output = self.session.run(feeds, tower.output)
-        if output.ndim == 4:  # (n, d, 1, 1) of a global pooling that keeps its axes
-            output = output.reshape(output.shape[0], -1)
-        vectors = unit(pool(output, tower.pooling, mask)[:rows])
+    def _vectors(self, pooled: np.ndarray) -> np.ndarray:
+        vectors = unit(pooled)
         for projection in self.maps:
             vectors = projection(vectors)
         return vectors
@@ -98,7 +94,10 @@ class OpenImageTower(OpenTower):
         rows = len(prepared)
         batch = np.zeros((self._fill(rows, self._shape[0]), *prepared[0].shape), dtype=prepared[0].dtype)
         np.stack(prepared, out=batch[:rows])
-        return self._vectors({self.tower.input: batch}, rows, None)
+        output = self.session.run({self.tower.input: batch}, self.tower.output)[:rows]
+        if output.ndim == 4:  # (n, d, 1, 1) of a global pooling that keeps its axes
+            output = output.reshape(rows, -1)
+        return self._vectors(pool(output, self.tower.pooling, None))
 
 
 class OpenTextTower(OpenTower):
@@ -109,9 +108,12 @@ class OpenTextTower(OpenTower):
         tower = placed.tower
         assert isinstance(tower, TextTower)
         self.tower = tower
-        self._tokenizer = Tokenizer(read_checked(tower.tokenizer, placed.folder), tower.max_length)
+        content = read_checked(tower.tokenizer, placed.folder)
+        self.tokenizer = Tokenizer(content, tower.max_length, tower.clean, tower.pad_id)
+        _check_pool_id(tower, self.tokenizer)
         names = {name for name in (tower.inputs.ids, tower.inputs.mask, tower.inputs.types) if name is not None}
-        self.session.require(names, tower.output, (2,) if tower.pooling == "none" else (3,))
+        for output in (tower.output, *tower.layers):
+            self.session.require(names, output, (2,) if tower.pooling == "none" else (3,))
         self._shapes = [self.session.shape(name, 2) for name in sorted(names)]
 
     def batch_size(self, asked: int | None) -> int:
@@ -120,7 +122,7 @@ class OpenTextTower(OpenTower):
 
     def prepare(self, value: Any, place: str) -> Tokens:
         """Tokenize one text."""
-        return self._tokenizer(value, place)
+        return self.tokenizer(value, place)
 
     def run(self, prepared: Sequence[Tokens]) -> np.ndarray:
         """Return unit rows (n, d)."""
@@ -132,7 +134,7 @@ class OpenTextTower(OpenTower):
             raise EncoderError(
                 f"the model takes {width} tokens, max_length in manifest.json allows {longest}; correct it"
             )
-        ids = np.full((fed, width), self._tokenizer.pad_id, dtype=np.int64)
+        ids = np.full((fed, width), self.tokenizer.pad_id, dtype=np.int64)
         mask, types = np.zeros((fed, width), dtype=np.int64), np.zeros((fed, width), dtype=np.int64)
         mask[rows:, 0] = 1  # rows that only fill a fixed batch must not divide by zero
         for row, tokens in enumerate(prepared):
@@ -140,7 +142,23 @@ class OpenTextTower(OpenTower):
             mask[row, : len(tokens.ids)] = 1
             types[row, : len(tokens.ids)] = tokens.types
         named = ((inputs.ids, ids), (inputs.mask, mask), (inputs.types, types))
-        return self._vectors({name: array for name, array in named if name is not None}, rows, mask)
+        feeds = {name: array for name, array in named if name is not None}
+        outputs = self.session.run_all(feeds, [self.tower.output, *self.tower.layers])
+        output = outputs[0] if len(outputs) == 1 else np.asarray(np.mean(outputs, axis=0, dtype=np.float32))
+        return self._vectors(pool(output[:rows], self.tower.pooling, mask[:rows], ids[:rows], self.tower.pool_id))
+
+
+def _check_pool_id(tower: TextTower, tokenizer: Tokenizer) -> None:
+    """Refuse a token to pool at that is not in every text, or that the greatest id of a text might not be."""
+    if tower.pool_id is None:
+        return
+    if tower.pool_id not in tokenizer("a", "a text").ids:
+        raise EncoderError(f"the tokenizer does not put token {tower.pool_id} into a text; correct pool_id")
+    if tower.pooling == "eot" and max(tokenizer.largest_id, tokenizer.pad_id) > tower.pool_id:
+        raise EncoderError(
+            f"pooling 'eot' takes the greatest id of a text, and the tokenizer has ids above {tower.pool_id}; use "
+            "pooling 'eos', or the tokenizer that the model was trained with"
+        )
 
 
 def open_tower(placed: Placed, device: Device) -> OpenTower:
