@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,14 +47,8 @@ def _header(path: Path, decoder: Decoder) -> SliceHeader | None:
 
 
 def _join(members: list[tuple[SliceHeader, Entry]]) -> Entry:
-    stack = len({header.orientation for header, _ in members}) == 1
-    stack = stack and all(header.position is not None for header, _ in members)
-
-    def place(member: tuple[SliceHeader, Entry]) -> tuple[float, float, str]:
-        header, entry = member
-        return (header.position or 0.0) if stack else 0.0, header.number, entry.locator
-
-    ordered = sorted(members, key=place)
+    order = _order([header for header, _ in members], [entry.locator for _, entry in members])
+    ordered = [members[i] for i in order]
     head = min((entry for _, entry in members), key=lambda entry: entry.locator)
     return Entry(
         head.locator,
@@ -66,70 +60,113 @@ def _join(members: list[tuple[SliceHeader, Entry]]) -> Entry:
     )
 
 
-def _opened(places: Sequence[tuple[Path, int]], decoder: Decoder) -> Callable[[int], NDArray[Any]]:
-    """Return what decodes the frame of a place; the file of the last one stays open."""
-    last: list[tuple[Path, Sequence[NDArray[Any]]]] = []
+def _order(headers: Sequence[SliceHeader], names: Sequence[str]) -> list[int]:
+    """Return the order of slices: by position along the normal that they share, else by number, then by name."""
+    stack = len({header.orientation for header in headers}) == 1
+    stack = stack and all(header.position is not None for header in headers)
 
-    def frame(at: int) -> NDArray[Any]:
-        path, number = places[at]
-        if not last or last[0][0] != path:
-            last[:] = [(path, decoder.decode(read_bytes(path)).frames)]
-        return np.array(last[0][1][number])
+    def place(i: int) -> tuple[float, float, str]:
+        return (headers[i].position or 0.0) if stack else 0.0, headers[i].number, names[i]
 
-    return frame
+    return sorted(range(len(headers)), key=place)
+
+
+class _Slice(NamedTuple):
+    """What one file gives to its series; no frames where they are too many to be kept."""
+
+    path: Path
+    digest: bytes
+    header: SliceHeader
+    columns: dict[str, Any]
+    identifiers: dict[str, str]
+    many: int
+    frames: Sequence[NDArray[Any]]
 
 
 def series_item(
-    entry: Entry, decoder: Decoder, keep: Sequence[str] = (), key: str | None = None
+    entry: Entry,
+    decoder: Decoder,
+    keep: Sequence[str] = (),
+    key: str | None = None,
+    *,
+    load: Callable[[Path], bytes] = read_bytes,
+    arrange: bool = False,
 ) -> tuple[Item, list[str]]:
     """Return a series as one item, and the SOPInstanceUIDs of its files.
 
-    Its parts are the frames of its files by position along the normal, else by instance number. Its content is the
-    sorted digests of its files, its columns those on which all files agree, with frames in total. Equal files count
-    once.
+    Its parts are the frames of its files by position along the normal, else by instance number: in the order of the
+    entry's members, or of their headers where `arrange` asks for it. Its content is the sorted digests of its files,
+    its columns those on which all files agree, with frames in total. Equal files count once. `load` reads a member.
 
     Raises
     ------
     SourceError
         A file of it cannot be read: the code is that file's, the message says how many of how many.
     """
-    digests: list[bytes] = []
-    frames: list[NDArray[Any]] = []
-    places: list[tuple[Path, int]] = []
-    columns: list[dict[str, Any]] = []
-    identifiers: list[dict[str, str]] = []
+    slices: dict[bytes, _Slice] = {}
     held = 0
     for number, path in enumerate(entry.members, start=1):
         try:
-            data = read_bytes(path)
+            data = load(path)
             digest = hashlib.sha256(data).digest()
-            if digest in digests:
+            if digest in slices:
                 continue
+            header = (decoder.header(data[:HEAD_BYTES]) if arrange else None) or _NOWHERE
             found = decoder.decode(data, keep)
         except SourceError as error:
             raise SourceError(
                 f"file {number} of the {len(entry.members)} files of a series fails: {error}", code=error.code
             ) from None
-        digests.append(digest)
-        columns.append(found.columns)
-        identifiers.append(found.identifiers)
-        places.extend((path, i) for i in range(len(found.frames)))
         # Frames that are not in a tuple are too large to be kept even alone.
         kept = isinstance(found.frames, tuple)
         held += sum(frame.nbytes for frame in found.frames) if kept else KEPT_BYTES + 1
-        if held <= KEPT_BYTES:
-            frames.extend(found.frames)
-    values: Sequence[NDArray[Any]] = tuple(frames)
-    if len(frames) < len(places):
-        frames.clear()
-        values = Frames(len(places), _opened(places, decoder))
+        frames = found.frames if held <= KEPT_BYTES else ()
+        slices[digest] = _Slice(path, digest, header, found.columns, found.identifiers, len(found.frames), frames)
+    return _assembled(entry, list(slices.values()), decoder, key, load, arrange)
+
+
+# Where a slice lies of which nothing is known.
+_NOWHERE = SliceHeader("", (), None, float("inf"))
+
+
+def _assembled(
+    entry: Entry,
+    slices: list[_Slice],
+    decoder: Decoder,
+    key: str | None,
+    load: Callable[[Path], bytes],
+    arrange: bool,
+) -> tuple[Item, list[str]]:
+    if arrange:
+        order = _order([one.header for one in slices], [one.path.as_posix() for one in slices])
+        slices = [slices[i] for i in order]
+    places = [(one.path, i) for one in slices for i in range(one.many)]
+    values: Sequence[NDArray[Any]] = tuple(frame for one in slices for frame in one.frames)
+    if len(values) < len(places):
+        values = Frames(len(places), _opened(places, decoder, load))
+    identifiers = [one.identifiers for one in slices]
     item = Item(
         key=key,
         locator=entry.locator,
-        content=b"".join(sorted(digests)),
+        content=b"".join(sorted(one.digest for one in slices)),
         values=values,
         parts=parts_of(len(places)),
-        metadata=MappingProxyType({**agreed(columns), "frames": len(places)}),
+        metadata=MappingProxyType({**agreed([one.columns for one in slices]), "frames": len(places)}),
         identifiers=MappingProxyType({k: v for k, v in agreed(identifiers).items() if k != "instance_id"}),
     )
     return item, [row["instance_id"] for row in identifiers if "instance_id" in row]
+
+
+def _opened(
+    places: Sequence[tuple[Path, int]], decoder: Decoder, load: Callable[[Path], bytes]
+) -> Callable[[int], NDArray[Any]]:
+    """Return what decodes the frame of a place; the file of the last one stays open."""
+    last: list[tuple[Path, Sequence[NDArray[Any]]]] = []
+
+    def frame(at: int) -> NDArray[Any]:
+        path, number = places[at]
+        if not last or last[0][0] != path:
+            last[:] = [(path, decoder.decode(load(path)).frames)]
+        return np.array(last[0][1][number])
+
+    return frame
