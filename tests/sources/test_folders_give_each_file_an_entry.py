@@ -84,7 +84,7 @@ def test_a_folder_of_documents_gives_one_sentence_each(tmp_path: Path) -> None:
             source.read(entry)
         messages.add(str(caught.value))
     assert len(source) == 5
-    assert messages == {"the file is a PDF document, not an image; Osler reads PNG, JPEG, TIFF, BMP and DICOM"}
+    assert messages == {"the file is a PDF document, not an image; Osler reads PNG, JPEG, TIFF, BMP, DICOM and NIfTI"}
 
 
 def test_a_picture_is_an_item_named_by_its_path(tmp_path: Path) -> None:

@@ -116,6 +116,33 @@ class DicomFile:
             found: Sequence[NDArray[Any]] = self._guarded(self._frames)
             return found
 
+    def stored(self) -> tuple[Layout, Callable[[int], NDArray[Any]]]:
+        """Return what the header states of the pixels, and what decodes the stored samples of frame i.
+
+        Raises
+        ------
+        SourceError
+            As `frames`.
+        """
+        with quiet():
+            keyword = self._pixel_keyword()
+            layout = self._layout(keyword)
+            samples = self._guarded(lambda: self._stored(keyword, layout))
+
+        def frame(i: int) -> NDArray[Any]:
+            with quiet():
+                found: NDArray[Any] = self._guarded(lambda: samples(i)[0])
+                return found
+
+        return layout, frame
+
+    def groups(self, i: int) -> tuple[Any, Any]:
+        """Return the functional groups that all frames share, and those of frame i; None where there are none."""
+        with quiet():
+            shared = (listed(value_of(self.dataset, "SharedFunctionalGroupsSequence")) or [None])[0]
+            own = listed(value_of(self.dataset, "PerFrameFunctionalGroupsSequence"))
+            return shared, own[i] if i < len(own) else None
+
     def _parse(self, data: bytes) -> Any:
         try:
             import pydicom

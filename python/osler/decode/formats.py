@@ -1,6 +1,6 @@
 """What a file is, told by its bytes and never by its name, and its bytes within the limits.
 
-Reads one file; decodes nothing.
+Reads one file; decodes nothing but the first bytes of what gzip compressed.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from osler.errors import SourceError
 
 __all__ = ["FORMATS", "format_of", "read_bytes"]
 
-FORMATS = ("png", "jpeg", "tiff", "bmp", "dicom")
+FORMATS = ("png", "jpeg", "tiff", "bmp", "dicom", "nifti")
 
 _PICTURES = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -38,7 +39,8 @@ _OTHER_PICTURES = (
     (4, b"ftypmif1", "a HEIF picture"),
     (4, b"ftypavif", "an AVIF picture"),
     (0, b"8BPS", "a Photoshop picture"),
-    (344, b"n+1\0", "a NIfTI volume"),
+    (344, b"ni1\0", "the header or the image of a NIfTI pair (.hdr and .img)"),
+    (4, b"ni2\0\r\n\x1a\n", "the header of a NIfTI pair (.hdr and .img)"),
     (0, b"ObjectType = Image", "a MetaImage volume"),
     (0, b"NRRD", "an NRRD volume"),
 )
@@ -58,7 +60,7 @@ _NO_PICTURES = (
     (36, b"acsp", "a colour profile"),
     (0, b"\xd0\xcf\x11\xe0", "an Office document"),
 )
-_READ = "Osler reads PNG, JPEG, TIFF, BMP and DICOM"
+_READ = "Osler reads PNG, JPEG, TIFF, BMP, DICOM and NIfTI"
 
 
 def read_bytes(path: str | os.PathLike[str], *, name: str = "the file", most: int | None = None) -> bytes:
@@ -132,6 +134,19 @@ def _bare_dicom(head: bytes, size: int) -> bool:
     return False
 
 
+def _is_nifti(head: bytes) -> bool:
+    """Tell a single-file NIfTI-1 (348 bytes of header, in either byte order) or NIfTI-2 (540 bytes)."""
+    size = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
+    return (348 in size and head[344:348] == b"n+1\0") or (540 in size and head[4:12] == b"n+2\0\r\n\x1a\n")
+
+
+def _inflated_head(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, 1024)
+    except zlib.error:
+        return b""
+
+
 def format_of(data: bytes, *, name: str = "the file") -> str:
     """Return which of `FORMATS` some bytes are.
 
@@ -146,15 +161,17 @@ def format_of(data: bytes, *, name: str = "the file") -> str:
     >>> from osler.decode.formats import format_of
     >>> format_of(b"BM" + bytes(4) + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little"))
     'bmp'
-    >>> format_of(b"%PDF-1.7")
+    >>> format_of(b"%PDF-1.7", name="it")
     Traceback (most recent call last):
-    osler.errors.SourceError: the file is a PDF document, not an image; Osler reads PNG, JPEG, TIFF, BMP and DICOM
+    osler.errors.SourceError: it is a PDF document, not an image; Osler reads PNG, JPEG, TIFF, BMP, DICOM and NIfTI
     """
     if not data:
         raise SourceError(f"{name} is empty (0 bytes)", code="empty")
     head = data[:1024]
     if head[128:132] == b"DICM":
         return "dicom"
+    if _is_nifti(head) or (head[:2] == b"\x1f\x8b" and _is_nifti(_inflated_head(head))):
+        return "nifti"
     for magic, kind in _PICTURES:
         if head.startswith(magic):
             return kind

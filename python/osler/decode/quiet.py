@@ -22,6 +22,7 @@ _LOGGERS = (
     "PIL.PngImagePlugin",
     "PIL.TiffImagePlugin",
     "imagecodecs",
+    "nibabel.global",
     "pydicom",
     "pydicom.pixels.decoders.base",
     "pydicom.pixels.utils",
