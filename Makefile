@@ -18,7 +18,8 @@ $(BIN)/.tools: pyproject.toml
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust models -type f 2>/dev/null)
 
 $(BIN)/.built: $(BIN)/.tools $(RUST_SOURCES) pyproject.toml
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras cpu,dicom,models
+	@$(BIN)/python -m pip install --quiet --no-deps --group models-apart
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras cpu,dicom,models,models-more
 	@touch $@
 
 help:  ## list the targets

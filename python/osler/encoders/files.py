@@ -11,14 +11,20 @@ import os
 import stat
 from pathlib import Path
 
-from osler.encoders.manifest import FolderFile, PackageFile
+from osler.encoders.manifest import AnyFile, FolderFile, JoinedFile, PackageFile
 from osler.errors import EncoderError
 
-__all__ = ["locate", "read_checked"]
+__all__ = ["locate", "parts_of", "read_checked"]
 
 
 def _hint(file: PackageFile) -> str:
-    return f'pip install "osler[models]" (or {file.package}=={file.version})'
+    usual = f'"osler[models]" (or {file.package}=={file.version})'
+    return f"pip install {file.install or usual}"
+
+
+def parts_of(file: AnyFile) -> tuple[FolderFile | PackageFile, ...]:
+    """Return what lies on the disk: the parts of a joined file, or the file itself."""
+    return file.parts if isinstance(file, JoinedFile) else (file,)
 
 
 def locate(file: FolderFile | PackageFile, folder: Path) -> Path:
@@ -67,12 +73,13 @@ def locate(file: FolderFile | PackageFile, folder: Path) -> Path:
     return path
 
 
-def read_checked(file: FolderFile | PackageFile, folder: Path) -> bytes:
+def read_checked(file: AnyFile, folder: Path) -> bytes:
     """Return the bytes of the file; what was hashed is what is returned, so nothing can change in between.
 
     Parameters
     ----------
-    file : FolderFile or PackageFile
+    file : FolderFile, PackageFile or JoinedFile
+        Parts are checked one by one, then as a whole.
     folder : Path
         Where the manifest lies.
 
@@ -85,14 +92,10 @@ def read_checked(file: FolderFile | PackageFile, folder: Path) -> bytes:
     EncoderError
         As `locate`; the file cannot be read, or its SHA-256 is not the manifest's.
     """
-    path = locate(file, folder)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as stream:
-            content = stream.read(file.size + 1)
-    except OSError as error:
-        reason = (error.strerror or "input/output error").lower()
-        raise EncoderError(f"{file.path} cannot be read: {reason}; check its permissions") from None
+    if isinstance(file, JoinedFile):
+        content = b"".join(read_checked(part, folder) for part in file.parts)
+    else:
+        content = _read(file, folder)
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise EncoderError(
             f"{file.path} does not have the SHA-256 of the manifest; it is damaged or another version: install or "
@@ -100,3 +103,14 @@ def read_checked(file: FolderFile | PackageFile, folder: Path) -> bytes:
             code="hash_mismatch",
         )
     return content
+
+
+def _read(file: FolderFile | PackageFile, folder: Path) -> bytes:
+    path = locate(file, folder)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as stream:
+            return stream.read(file.size + 1)
+    except OSError as error:
+        reason = (error.strerror or "input/output error").lower()
+        raise EncoderError(f"{file.path} cannot be read: {reason}; check its permissions") from None

@@ -37,6 +37,7 @@ __all__ = [
 
 VERSION = 1
 _BIGGEST_MANIFEST = 1 << 20
+_TAGS = ("own", "borrowed", "package", "folder", "joined")  # of unions below; no part of the file
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]

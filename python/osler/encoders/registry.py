@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from osler.config import settings
-from osler.encoders.convert import is_converted
+from osler.encoders.convert import check_packages, is_converted
 from osler.encoders.entry import Entry, entries, registry_root
-from osler.encoders.files import locate
+from osler.encoders.files import locate, parts_of
 from osler.encoders.manifest import (
     BorrowedTower,
     FolderFile,
@@ -62,7 +62,7 @@ class Placed:
     @property
     def files(self) -> tuple[tuple[FolderFile | PackageFile, Path], ...]:
         """Every file that the tower needs, each with its folder."""
-        files: list[tuple[FolderFile | PackageFile, Path]] = [(self.tower.file, self.folder)]
+        files = [(part, self.folder) for part in parts_of(self.tower.file)]
         files += [(file, self.folder) for file in self.tower.external]
         if isinstance(self.tower, TextTower):
             files.append((self.tower.tokenizer, self.folder))
@@ -267,10 +267,8 @@ def ensure_ready(description: Description, device: Device) -> None:
                 'encoding texts needs the package tokenizers; pip install "osler[cpu]" or "osler[gpu]"',
                 code="package_missing",
             )
-        if not is_converted(placed.tower, placed.manifest.name) and importlib.util.find_spec("onnx") is None:
-            raise EncoderError(
-                'converting this encoder needs the package onnx; pip install "osler[models]"', code="package_missing"
-            )
+        if placed.tower.converter is not None and not is_converted(placed.tower, placed.manifest.name):
+            check_packages(placed.tower.converter)
 
 
 def _state(description: Description) -> str:
@@ -303,7 +301,9 @@ def _shipped_info(name: str) -> EncoderInfo:
     description = describe(name)
     manifest = description.manifest
     files = [placed.tower.file for placed in (description.image, description.text) if placed is not None]
-    packages = [f"{file.package} {file.version}" for file in files if isinstance(file, PackageFile)]
+    packages = [
+        f"{part.package} {part.version}" for file in files for part in parts_of(file) if isinstance(part, PackageFile)
+    ]
     return EncoderInfo(
         name=manifest.name,
         title=manifest.title,

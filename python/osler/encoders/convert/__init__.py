@@ -5,6 +5,6 @@ One file for each architecture, `graph` for what they share, `cache` for where t
 
 from __future__ import annotations
 
-from osler.encoders.convert.cache import cached_model, is_converted
+from osler.encoders.convert.cache import cached_model, check_packages, is_converted
 
-__all__ = ["cached_model", "is_converted"]
+__all__ = ["cached_model", "check_packages", "is_converted"]

@@ -22,24 +22,42 @@ from osler.encoders.manifest import Converter, ImageTower, TextTower
 from osler.errors import EncoderError
 from osler.progress import notice
 
-__all__ = ["cached_model", "is_converted"]
+__all__ = ["cached_model", "check_packages", "is_converted"]
 
 
-# name: version and module, whose `convert` takes the bytes of the weights and returns those of the model
-_CONVERTERS = {"efficientnet-lite0": (1, "efficientnet_lite0")}
+# name: version, and the module whose `convert` takes the bytes of the weights and returns those of the model
+_CONVERTERS = {
+    "efficientnet-lite0": (1, "efficientnet_lite0"),
+    "keras-densenet121": (1, "keras"),
+    "keras-xception": (1, "keras"),
+}
+_EXTRAS = {"onnx": "models", "h5py": "models-more"}  # package: the extra that brings it
+
+
+def check_packages(converter: Converter) -> None:
+    """Raise unless the packages that a converter needs are installed.
+
+    Raises
+    ------
+    EncoderError
+        Code ``package_missing``; the message says what to install.
+    """
+    for package in ("onnx", "h5py") if converter.name.startswith("keras-") else ("onnx",):
+        if importlib.util.find_spec(package) is None:
+            raise EncoderError(
+                f'converting this encoder needs the package {package}; pip install "osler[{_EXTRAS[package]}]"',
+                code="package_missing",
+            )
 
 
 def _convert(converter: Converter, content: bytes) -> bytes:
-    if importlib.util.find_spec("onnx") is None:
-        raise EncoderError(
-            'converting this encoder needs the package onnx; pip install "osler[models]"', code="package_missing"
-        )
+    check_packages(converter)
     version, module = _CONVERTERS[converter.name]
     if converter.version != version:
         raise EncoderError(
             f"converter {converter.name} version {converter.version} is not in this release of osler; upgrade osler"
         )
-    converted: bytes = importlib.import_module(f"osler.encoders.convert.{module}").convert(content)
+    converted: bytes = importlib.import_module(f"osler.encoders.convert.{module}").convert(content, converter.name)
     return converted
 
 

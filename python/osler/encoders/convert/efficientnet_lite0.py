@@ -28,8 +28,15 @@ _BLOCKS = (
 _EPSILON = 1e-3  # batch normalisation as trained, not PyTorch's default
 
 
-def convert(content: bytes) -> bytes:
+def convert(content: bytes, name: str) -> bytes:
     """Return the network as a serialised ONNX model.
+
+    Parameters
+    ----------
+    content : bytes
+        A PyTorch checkpoint.
+    name : str
+        Of the converter.
 
     Raises
     ------
@@ -37,7 +44,7 @@ def convert(content: bytes) -> bytes:
         The bytes are no checkpoint, or lack tensors of this network.
     """
     try:
-        return _network(read_checkpoint(content))
+        return _network(read_checkpoint(content), name)
     except KeyError:
         raise EncoderError("the checkpoint lacks tensors of EfficientNet-Lite0; install its package again") from None
 
@@ -74,10 +81,10 @@ class _Lite0(Graph):
             self.then("Clip", "zero", "six")
 
 
-def _network(state: dict[str, np.ndarray]) -> bytes:
+def _network(state: dict[str, np.ndarray], name: str) -> bytes:
     graph = _Lite0(state)
-    for name, value in (("zero", 0.0), ("six", 6.0)):
-        graph.constant(name, np.array(value))
+    for bound, value in (("zero", 0.0), ("six", 6.0)):
+        graph.constant(bound, np.array(value))
     graph.convolve("_conv_stem", "_bn0", stride=2)
     number = 0
     for _, first_stride, expansion, channels_in, channels_out, repeats in _BLOCKS:
@@ -96,4 +103,4 @@ def _network(state: dict[str, np.ndarray]) -> bytes:
     graph.then("Flatten", axis=1)
     graph.rename(graph.last, "embedding")
     width = state["_conv_head.weight"].shape[0]
-    return graph.model("efficientnet-lite0", {"image": ["batch", 3, _SIDE, _SIDE]}, {"embedding": ["batch", width]})
+    return graph.model(name, {"image": ["batch", 3, _SIDE, _SIDE]}, {"embedding": ["batch", width]})
