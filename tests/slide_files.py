@@ -1,0 +1,111 @@
+"""Slides for tests: pyramids in TIFF and SVS written from pictures, and what a researcher's glass may look like.
+
+Tissue comes from one real tile, stained with haematoxylin and eosin (tests/fixtures/histology); all else is drawn from
+a generator of random numbers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageDraw
+
+__all__ = ["TISSUE", "draw_slide", "real_tissue", "shrunk", "tissue_picture", "write_slide"]
+
+TISSUE = Path(__file__).parent / "fixtures" / "histology" / "he-240.png"
+GLASS = 243
+
+
+@cache
+def real_tissue() -> np.ndarray:
+    """A real tile, (240, 240, 3) uint8, about 0.5 micrometres per pixel."""
+    return np.asarray(Image.open(TISSUE).convert("RGB"))
+
+
+def tissue_picture(height: int, width: int, seed: int) -> np.ndarray:
+    """Tissue of any size: pieces of the real tile, turned and tinted by a seed, as different slides are."""
+    rng = np.random.default_rng(seed)
+    tile = real_tissue()[:, :150].astype(np.float32)
+    tint = rng.uniform(0.75, 1.15, 3)
+    found = np.empty((height, width, 3), np.uint8)
+    side = 110
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            at = rng.integers(0, [tile.shape[0] - side + 1, tile.shape[1] - side + 1])
+            piece = np.rot90(tile[at[0] : at[0] + side, at[1] : at[1] + side], int(rng.integers(4)))
+            if rng.random() < 0.5:
+                piece = piece[:, ::-1]
+            piece = np.clip(piece * tint * rng.uniform(0.9, 1.1), 0, 255).astype(np.uint8)
+            found[top : top + side, left : left + side] = piece[: height - top, : width - left]
+    return found
+
+
+def draw_slide(
+    height: int, width: int, seed: int, where: tuple[float, float, float, float] = (0.2, 0.2, 0.7, 0.8)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Glass with one oval piece of tissue in a box of shares; the picture, and where the tissue is."""
+    rng = np.random.default_rng(seed)
+    mask = Image.new("1", (width, height))
+    box = [where[0] * width, where[1] * height, where[2] * width, where[3] * height]
+    ImageDraw.Draw(mask).ellipse(box, fill=1)
+    truth = np.asarray(mask)
+    picture = (GLASS + rng.integers(-2, 3, (height, width, 1))).astype(np.uint8).repeat(3, axis=2)
+    picture[truth] = tissue_picture(height, width, seed)[truth]
+    return picture, truth
+
+
+def shrunk(picture: np.ndarray, factor: int) -> np.ndarray:
+    """The means of squares of pixels, cut to whole ones as scanners do."""
+    height, width = picture.shape[0] // factor * factor, picture.shape[1] // factor * factor
+    return np.asarray(Image.fromarray(picture[:height, :width]).reduce(factor))
+
+
+def write_slide(
+    path: Path,
+    picture: np.ndarray,
+    *,
+    mpp: float | None = 0.5,
+    kind: str = "tiff",
+    factors: tuple[int, ...] = (1, 4),
+    tile: int = 256,
+    **options: Any,
+) -> Path:
+    """Write a pyramid as ``tiff``, ``svs`` (with thumbnail, label and macro pictures) or ``ome`` (levels in SubIFDs)."""
+    levels = [picture if factor == 1 else shrunk(picture, factor) for factor in factors]
+    options = {"tile": (tile, tile), "photometric": "rgb", "metadata": None} | options
+    if mpp is not None and kind == "tiff":
+        options |= {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+    # Readers take this order from Aperio: the picture, a thumbnail that is not tiled, the other levels.
+    about = f"Aperio Image Library v11.2.1\n{picture.shape[1]}x{picture.shape[0]}"
+    if mpp is not None:
+        about += f"|AppMag = {10 / mpp:g}|MPP = {mpp:.4f}"
+    described = {"description": about} if kind == "svs" else {}
+    with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as tiff:
+        if kind == "ome":
+            about = (
+                '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+                f'<Pixels ID="Pixels:0" Type="uint8" SizeX="{picture.shape[1]}" SizeY="{picture.shape[0]}" SizeZ="1" '
+                f'SizeC="3" SizeT="1" DimensionOrder="XYCZT" PhysicalSizeX="{mpp}" PhysicalSizeXUnit="µm" '
+                f'PhysicalSizeY="{mpp}" PhysicalSizeYUnit="µm"/></Image></OME>'
+            )
+            tiff.write(levels[0], subifds=len(levels) - 1, description=about.encode(), **options)
+            for level in levels[1:]:
+                tiff.write(level, subfiletype=1, **options)
+            return path
+        for number, level in enumerate(levels):
+            reduced = {"subfiletype": 1} if number and kind == "tiff" else {}
+            tiff.write(level, **options, **reduced, **described)
+            if number == 0 and kind == "svs":
+                thumbnail = shrunk(picture, 8)
+                tiff.write(thumbnail, photometric="rgb", metadata=None, compression="jpeg", rowsperstrip=16, **described)
+        if kind == "svs":
+            label = np.full((120, 100, 3), (250, 240, 90), np.uint8)
+            macro = np.full((100, 300, 3), (90, 90, 90), np.uint8)
+            other = {"photometric": "rgb", "metadata": None}
+            tiff.write(label, subfiletype=1, compression="lzw", description="Aperio\nlabel 100x120", **other)
+            tiff.write(macro, subfiletype=9, compression="jpeg", description="Aperio\nmacro 300x100", **other)
+    return path
