@@ -435,9 +435,7 @@ def read_manifest(folder: Path) -> Manifest:
 def first_finding(error: ValidationError) -> str:
     """Say the first finding of a validation with its place; the tags of unions are not part of the file."""
     finding = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(
-        str(part) for part in finding["loc"] if part not in ("own", "borrowed", "package", "folder", "joined")
-    )
+    place = ".".join(str(part) for part in finding["loc"] if part not in _TAGS)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message = finding["msg"].removeprefix("Value error, ")
     return f"{place or 'as a whole'}: {message[:1].lower()}{message[1:]}{more}"
