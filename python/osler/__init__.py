@@ -36,6 +36,7 @@ _HOME = {
     "InternalError": "osler.errors",
     "LockedError": "osler.errors",
     "ReadOnlyError": "osler.errors",
+    "ServerError": "osler.errors",
     "SourceError": "osler.errors",
     "list_encoders": "osler.encoders",
     "load_encoder": "osler.encoders",
@@ -60,6 +61,7 @@ __all__ = [
     "InternalError",
     "LockedError",
     "ReadOnlyError",
+    "ServerError",
     "SourceError",
     "__version__",
     "classify",
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
         InternalError,
         LockedError,
         ReadOnlyError,
+        ServerError,
         SourceError,
     )
     from osler.index import Bitmap, Found, FoundItems, Groups, Index

@@ -17,6 +17,7 @@ __all__ = [
     "InternalError",
     "LockedError",
     "ReadOnlyError",
+    "ServerError",
     "SourceError",
 ]
 
@@ -107,6 +108,12 @@ class SourceError(Error, ValueError):
     """A file cannot be read as an image; its `code` is the outcome that ingest reports."""
 
     code = "unreadable"
+
+
+class ServerError(Error):
+    """A server that a source reads from cannot be reached, refuses or fails; what was added before is kept."""
+
+    code = "server"
 
 
 class InternalError(Error):

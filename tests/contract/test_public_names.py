@@ -183,6 +183,7 @@ ERRORS = {
     "CommitUnknownError": ("commit_unknown", Exception),
     "ForkedHandleError": ("forked", Exception),
     "EncoderError": ("encoder", Exception),
+    "ServerError": ("server", Exception),
     "InternalError": ("internal", Exception),
 }
 
