@@ -40,6 +40,8 @@ class Limits:
         Bytes of the values of one row of metadata, text as UTF-8 and all else as 8 each.
     metadata_columns : int
         Columns of a collection.
+    answer_bytes, listed : int
+        Bytes of one answer of a server that lists what it has, and instances that it may list.
     decode_bytes, decode_seconds : int
         Memory and processor time that decoding one file may take in a process of its own, beyond three times the
         file's size and a second for each MiB of it.
@@ -59,6 +61,8 @@ class Limits:
     text_bytes: int = 1 << 20
     metadata_row_bytes: int = 64 << 10
     metadata_columns: int = 2_000
+    answer_bytes: int = 256 << 20
+    listed: int = 10_000_000
     decode_bytes: int = 4 << 30
     decode_seconds: int = 60
     decode_processes: int = 4
@@ -89,6 +93,8 @@ class Settings:
         ``OSLER_THREADS``; None means the CPU set and the cgroup's quota.
     debug : bool
         ``OSLER_DEBUG``: errors keep the exception that caused them, which may quote values of a file.
+    dicomweb_insecure : bool
+        ``OSLER_DICOMWEB_INSECURE``: a DICOMweb server on another machine may be asked over plain http.
     decode_in_process : bool
         ``OSLER_DECODE_IN_PROCESS``: files are decoded in this process and not in others, which need a Python
         interpreter that can be started.
@@ -98,6 +104,7 @@ class Settings:
     offline: bool
     threads: int | None
     debug: bool
+    dicomweb_insecure: bool
     decode_in_process: bool
 
     def cache(self, *names: str) -> Path:
@@ -132,5 +139,6 @@ def settings() -> Settings:
         offline=_flag("OSLER_OFFLINE") or _flag("HF_HUB_OFFLINE"),
         threads=int(threads) if threads else None,
         debug=_flag("OSLER_DEBUG"),
+        dicomweb_insecure=_flag("OSLER_DICOMWEB_INSECURE"),
         decode_in_process=_flag("OSLER_DECODE_IN_PROCESS"),
     )

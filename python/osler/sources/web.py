@@ -72,7 +72,7 @@ class _Origin(NamedTuple):
 
 
 class _Again(NamedTuple):
-    """Why an attempt failed that may succeed later, the status if there was one, and how long the server says to wait."""
+    """Why an attempt failed that may succeed later, its status if there was one, and how long it says to wait."""
 
     why: str
     status: int | None = None
@@ -356,7 +356,7 @@ class Client:
             try:
                 if connection.sock is None:
                     connection.connect()
-                    connection.sock.settimeout(_SILENT_SECONDS)
+                    _be_patient(connection)
                 connection.putrequest("GET", target, skip_accept_encoding=True)
                 connection.putheader("Accept", accept)
                 connection.putheader("Accept-Encoding", "gzip" if compressed else "identity")
@@ -453,6 +453,11 @@ class Client:
             )
 
 
+def _be_patient(connection: http.client.HTTPConnection) -> None:
+    if connection.sock is not None:
+        connection.sock.settimeout(_SILENT_SECONDS)
+
+
 def _origin(address: SplitResult) -> _Origin:
     return _Origin(address.scheme, address.hostname or "", address.port or (443 if address.scheme == "https" else 80))
 
@@ -461,10 +466,10 @@ def _proxy(origin: _Origin) -> tuple[str, int] | None:
     """Return the proxy that the environment names for a host, as other programs take it."""
     if is_loopback(origin.host):
         return None
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies, proxy_bypass
 
-    named = getproxies_environment().get(origin.scheme)
-    if not named or proxy_bypass_environment(f"{origin.host}:{origin.port}"):
+    named = getproxies().get(origin.scheme)
+    if not named or proxy_bypass(f"{origin.host}:{origin.port}"):
         return None
     proxy = urlsplit(named if "//" in named else f"//{named}")
     return (proxy.hostname, proxy.port or 80) if proxy.hostname else None
