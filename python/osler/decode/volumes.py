@@ -229,6 +229,15 @@ class Slices(Sequence[NDArray[Any]]):
         Values that are shown black and white; by default the 0.5th and the 99.5th percentile of the volume, or its
         extremes where these are equal.
 
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns of a slice.
+    spacing : tuple of float
+        Millimetres between its rows and between its columns.
+    distance : float
+        Millimetres from one slice to the next.
+
     Examples
     --------
     >>> import numpy as np
@@ -247,9 +256,9 @@ class Slices(Sequence[NDArray[Any]]):
         self._low, self._high = _window(volume.array) if window is None else (float(window[0]), float(window[1]))
         if not self._low <= self._high:
             raise ValueError("window is not two numbers of which the first is the lower; give black and white")
-        spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-        self.spacing = (float(spacing[1]), float(spacing[0]))
-        self.distance = float(spacing[2])
+        columns, rows, self.distance = (float(side) for side in np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
+        self.shape = (self._slices.shape[1], self._slices.shape[2])
+        self.spacing = (rows, columns)
 
     def __len__(self) -> int:
         return len(self._slices)

@@ -7,19 +7,30 @@ and `osler.sources.workers` has the one that a hostile file cannot reach out of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from osler.config import LIMITS
 from osler.decode import format_of, read_pixels
+from osler.decode.frames import Frames
+from osler.decode.nifti import nifti_volume
+from osler.decode.planes import Plane
+from osler.decode.volumes import Slices
+from osler.errors import SourceError
+from osler.items import Volume
+from osler.sources.slides import SlideReader
 
-__all__ = ["HEAD_BYTES", "PICTURE_COLUMNS", "Decoded", "Decoder", "Here", "SliceHeader"]
+__all__ = ["HEAD_BYTES", "PICTURE_COLUMNS", "VOLUME_COLUMNS", "Decoded", "Decoder", "Here", "SliceHeader", "Voxels"]
 
 # What of a file is looked at for the place of its slice: headers before pixels are far shorter.
 HEAD_BYTES = 16 << 20
 PICTURE_COLUMNS = ("format", "rows", "columns", "frames")
+# Of a NIfTI file, as its axial slices; spacing and slice_spacing in millimetres. Its free text is never read.
+VOLUME_COLUMNS = (*PICTURE_COLUMNS, "spacing", "slice_spacing", "volume_findings")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -36,12 +47,46 @@ class Decoded:
         Columns that may be stored as they are.
     identifiers : dict of str to str
         Raw identifiers, to be stored as pseudonyms only.
+    planes : tuple of Plane
+        Of a DICOM file, where each frame lies; else empty.
     """
 
     format: str
     frames: Sequence[NDArray[Any]]
     columns: dict[str, Any]
     identifiers: dict[str, str]
+    planes: tuple[Plane, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Voxels:
+    """The values of a file, in the units of its modality, and where they lie.
+
+    Attributes
+    ----------
+    format : {"dicom", "nifti"}
+    array : ndarray
+        Of DICOM (frames, rows, columns), of NIfTI (I, J, K) as it is stored.
+    columns, identifiers
+        As `Decoded` has them.
+    planes : tuple of Plane
+        Of DICOM, one a frame; else empty.
+    affine : tuple of tuple of float
+        Of NIfTI, (4, 4) RAS+ millimetres; else empty.
+    unit : str
+        "HU" or empty.
+    findings : dict of str to str
+        See `osler.items.Volume`.
+    """
+
+    format: str
+    array: NDArray[Any]
+    columns: dict[str, Any]
+    identifiers: dict[str, str]
+    planes: tuple[Plane, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
+    unit: str = ""
+    findings: dict[str, str] = field(default_factory=dict)
 
 
 class SliceHeader(NamedTuple):
@@ -67,6 +112,12 @@ class Decoder(Protocol):
     def decode(self, data: bytes, keep: Sequence[str] = ()) -> Decoded:
         """Decode a whole file, or raise a `SourceError` whose code is its outcome."""
 
+    def voxels(self, data: bytes, keep: Sequence[str] = ()) -> Voxels:
+        """Decode the values of a NIfTI or DICOM file, or raise a `SourceError` whose code is its outcome."""
+
+    def slide(self, paths: Sequence[Path], kind: str) -> SlideReader:
+        """Open the files of a slide of a kind that `osler.sources.slide_kind` tells; the caller closes it."""
+
     def header(self, head: bytes) -> SliceHeader | None:
         """Read the beginning of a file; None where it is no DICOM file of a series."""
 
@@ -91,14 +142,41 @@ class Here:
 
     def decode(self, data: bytes, keep: Sequence[str] = ()) -> Decoded:
         """Decode a whole file; see `Decoder`."""
-        if format_of(data) == "dicom":
+        kind = format_of(data)
+        if kind == "dicom":
             from osler.sources.dicom import read_dicom
 
             return Decoded("dicom", *read_dicom(data, keep))
+        if kind == "nifti":
+            return _sliced(data)
         pixels = read_pixels(data)
         rows, columns = pixels.frames[0].shape[:2]
         values = (pixels.format, rows, columns, len(pixels.frames))
         return Decoded(pixels.format, pixels.frames, dict(zip(PICTURE_COLUMNS, values, strict=True)), {})
+
+    def voxels(self, data: bytes, keep: Sequence[str] = ()) -> Voxels:
+        """Decode the values of a file; see `Decoder`."""
+        kind = format_of(data)
+        if kind == "dicom":
+            from osler.sources.dicom import read_values
+
+            array, planes, unit, columns, identifiers = read_values(data, keep)
+            return Voxels(kind, array, columns, identifiers, planes, unit=unit)
+        if kind != "nifti":
+            raise SourceError(
+                f"the file is a picture ({kind}), and this encoder takes volumes: NIfTI files and DICOM series",
+                code="not_a_volume",
+            )
+        volume = nifti_volume(data)
+        affine = tuple(tuple(row) for row in volume.affine.tolist())
+        columns = _volume_columns(Slices(volume, window=(0.0, 1.0)), volume)
+        return Voxels(kind, volume.array, columns, {}, (), affine, volume.units, dict(volume.findings))
+
+    def slide(self, paths: Sequence[Path], kind: str) -> SlideReader:
+        """Open the files of a slide in this process; see `Decoder`."""
+        from osler.sources.slide_process import slide_here
+
+        return slide_here(paths, kind)
 
     def header(self, head: bytes) -> SliceHeader | None:
         """Read the beginning of a file; see `Decoder`."""
@@ -119,6 +197,23 @@ class Here:
 
     def close(self) -> None:
         """Do nothing: there is nothing to stop."""
+
+
+def _sliced(data: bytes) -> Decoded:
+    volume = nifti_volume(data)
+    slices = Slices(volume)
+    if len(slices) > LIMITS.frames:
+        raise SourceError(
+            f"the file has {len(slices)} axial slices, the limit is {LIMITS.frames} frames", code="too_large"
+        )
+    return Decoded("nifti", Frames(len(slices), slices.__getitem__).kept(), _volume_columns(slices, volume), {})
+
+
+def _volume_columns(slices: Slices, volume: Volume) -> dict[str, Any]:
+    rows, columns = slices.shape
+    values = ("nifti", rows, columns, len(slices), slices.spacing[0], slices.distance)
+    found = dict(zip(VOLUME_COLUMNS, values, strict=False))
+    return found | ({"volume_findings": ", ".join(sorted(volume.findings))} if volume.findings else {})
 
 
 def _number(value: Any) -> float:

@@ -15,10 +15,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from osler.decode.dicom import DicomFile
+from osler.decode.planes import Plane, planes_of, values_of
 from osler.decode.quiet import quiet
 from osler.errors import SourceError
 
-__all__ = ["COLUMNS", "IDENTIFIERS", "age_in_years", "check_keep", "code", "read_dicom", "year_of"]
+__all__ = ["COLUMNS", "IDENTIFIERS", "age_in_years", "check_keep", "code", "read_dicom", "read_values", "year_of"]
 
 # What is stored of a header without being named.
 COLUMNS = (
@@ -38,6 +39,8 @@ COLUMNS = (
     "sex",
     "encoding",
     "pixel_phi",
+    "slice_spacing",
+    "volume_findings",
 )
 IDENTIFIERS = {
     "patient_id": "PatientID",
@@ -164,8 +167,10 @@ def check_keep(keep: Sequence[str], columns: Sequence[str] = ()) -> tuple[str, .
     return tuple(tags)
 
 
-def read_dicom(data: bytes, keep: Sequence[str] = ()) -> tuple[Sequence[NDArray[Any]], dict[str, Any], dict[str, str]]:
-    """Return a DICOM file's frames, its columns, and its raw identifiers.
+def read_dicom(
+    data: bytes, keep: Sequence[str] = ()
+) -> tuple[Sequence[NDArray[Any]], dict[str, Any], dict[str, str], tuple[Plane, ...]]:
+    """Return a DICOM file's frames, its columns, its raw identifiers, and where each frame lies.
 
     Columns, each absent where the header lacks it or it does not have the right form: modality, body_part, view,
     laterality, photometric, rows, columns, frames, spacing (of rows, mm), slice_thickness (mm), manufacturer, year
@@ -181,7 +186,33 @@ def read_dicom(data: bytes, keep: Sequence[str] = ()) -> tuple[Sequence[NDArray[
     frames = file.frames()
     columns = _columns(file, frames[0].shape, len(frames))
     columns.update(_kept(file, keep))
-    return frames, columns, _identifiers(file)
+    return frames, columns, _identifiers(file), planes_of(file, len(frames))
+
+
+def read_values(
+    data: bytes, keep: Sequence[str] = ()
+) -> tuple[NDArray[Any], tuple[Plane, ...], str, dict[str, Any], dict[str, str]]:
+    """Return a DICOM file's values in the units of its modality, where each frame lies, the unit, and as `read_dicom`.
+
+    Raises
+    ------
+    SourceError
+        As `osler.decode.planes.values_of`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> from osler.sources.dicom import read_values
+    >>> values, planes, unit, columns, _ = read_values(Path(get_testdata_file("CT_small.dcm")).read_bytes())
+    >>> values.shape, len(planes), unit, columns["modality"]
+    ((1, 128, 128), 1, 'HU', 'CT')
+    """
+    file = DicomFile(data)
+    values, unit = values_of(file)
+    columns = _columns(file, values.shape[1:], len(values))
+    columns.update(_kept(file, keep))
+    return values, planes_of(file, len(values)), unit, columns, _identifiers(file)
 
 
 def _columns(file: DicomFile, shape: Sequence[int], frames: int) -> dict[str, Any]:

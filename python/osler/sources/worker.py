@@ -16,7 +16,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,13 +29,15 @@ from osler.errors import SourceError
 from osler.sources.decoder import Here
 from osler.sources.system_calls import only_decoding
 
-__all__ = ["HEAD", "HEADER_BYTES", "PROGRAM", "main", "seconds_for"]
+__all__ = ["HEAD", "HEADER_BYTES", "PROGRAM", "VOXELS", "main", "seconds_for", "serve"]
 
 # What a caller runs.
 PROGRAM = "from osler.sources.worker import main; main(int(sys.argv[1]), sys.argv[2] == 'dicom')"
 # Before each message: bytes of its header, which is JSON, and of what follows.
 HEAD = struct.Struct("<QQ")
 HEADER_BYTES = 4 << 20
+# What is told of voxels besides the array, the columns and the identifiers.
+VOXELS = ("format", "planes", "affine", "unit", "findings")
 # A process that has grown by more than this ends after its file, so that limits mean the same for every file.
 _GROWN_BYTES = 128 << 20
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
@@ -63,16 +65,21 @@ def main(parent: int, dicom: bool) -> None:
     parent : int
         Process that asks; when it ends, so does this one.
     dicom : bool
-        Load what DICOM needs, too.
+        Load what DICOM and NIfTI need, too.
     """
+    serve(parent, lambda: _load(dicom), _Worker)
+
+
+def serve(parent: int, load: Callable[[], None], make: Callable[[int, int], _Worker]) -> None:
+    """Load what is needed, contain this process, and answer requests until there are no more."""
     requests, replies = os.dup(0), os.dup(1)
     _end_with(parent)
     # Libraries that print must not be heard as answers.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    _load(dicom)
-    worker = _Worker(requests, replies)
+    load()
+    worker = make(requests, replies)
     worker.answer({"filtered": worker.contain()})
     while worker.turn():
         pass
@@ -104,6 +111,12 @@ def _load(dicom: bool) -> None:
     _ = numpy.ma, osler.decode.pictures
     _ = BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
     if dicom:
+        with suppress(ImportError):
+            import nibabel.arrayproxy
+            import nibabel.nifti2
+            import nibabel.orientations
+
+            _ = nibabel.arrayproxy, nibabel.nifti2, nibabel.orientations
         with suppress(ImportError):
             import pydicom.encaps
             from pydicom.charset import python_encoding
@@ -177,6 +190,10 @@ class _Worker:
     def _done(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], Sequence[NDArray[Any]]]:
         if request["op"] == "header":
             return {"header": Here().header(data)}, ()
+        if request["op"] == "voxels":
+            voxels = Here().voxels(data, request["keep"])
+            reply = {name: getattr(voxels, name) for name in VOXELS}
+            return reply | {"columns": voxels.columns, "identifiers": voxels.identifiers}, (voxels.array,)
         if request["op"] == "frame":
             if request["fresh"]:
                 self._open, self._open_bytes = None, 0
@@ -188,7 +205,7 @@ class _Worker:
         if sum(frame.nbytes for frame in frames) > KEPT_BYTES:
             frames = ()
         about = {"format": found.format, "columns": found.columns, "identifiers": found.identifiers}
-        return about | {"count": len(found.frames)}, frames
+        return about | {"count": len(found.frames), "planes": found.planes}, frames
 
     def answer(self, reply: dict[str, Any], frames: Sequence[NDArray[Any]] = ()) -> None:
         """Send one message."""

@@ -7,7 +7,6 @@ plain arrays whose shape, type and size are checked here. What such a process sa
 from __future__ import annotations
 
 import json
-import math
 import os
 import queue
 import select
@@ -28,8 +27,12 @@ from osler.config import LIMITS, settings
 from osler.decode import format_of
 from osler.decode.frames import KEPT_BYTES, Frames
 from osler.errors import Error, SourceError
-from osler.sources.decoder import PICTURE_COLUMNS, Decoded, Decoder, Here, SliceHeader
+from osler.sources.answers import Broken, checked, checked_voxels, frame_shape, slice_header, voxel_shape, wrong
+from osler.sources.decoder import Decoded, Decoder, Here, SliceHeader, Voxels
 from osler.sources.interpreter import command, environment, modules, no_interpreter
+from osler.sources.slide_process import SlideProcess
+from osler.sources.slide_worker import PROGRAM as SLIDE_PROGRAM
+from osler.sources.slides import SlideReader
 from osler.sources.worker import HEAD, HEADER_BYTES, PROGRAM, seconds_for
 
 __all__ = ["Workers", "contained"]
@@ -38,19 +41,9 @@ _START_SECONDS = 120
 # Other programs may have the processors: on the clock a file has this many times its processor time.
 _PATIENCE = 10
 _PIPE_BYTES, _SET_PIPE_SIZE = 1 << 20, 1031
-_TYPES = ("|u1", "<u2", "<f4")
 _MESSAGE_LENGTH = 1_000
-# Columns that hold numbers; all others that are stored without being named hold text.
-_WHOLE = ("rows", "columns", "frames", "year", "age")
-_FRACTIONS = ("spacing", "slice_thickness")
-
-
-class _Broken(Exception):
-    """A process ended, was too slow, or said what it must not; `code` is the file's outcome."""
-
-    def __init__(self, message: str, code: str = "crashed") -> None:
-        super().__init__(message)
-        self.code = code
+# Formats whose decoders take long to load.
+_HEAVY = ("dicom", "nifti")
 
 
 class _Process:
@@ -59,7 +52,7 @@ class _Process:
     Attributes
     ----------
     dicom : bool
-        It has loaded what DICOM needs.
+        It has loaded what DICOM and NIfTI need.
     rests : bool
         Its last answer was whole and right, and it takes another file.
     filtered : bool
@@ -68,18 +61,20 @@ class _Process:
         Most resident memory that it says it had.
     """
 
-    def __init__(self, dicom: bool) -> None:
+    def __init__(self, dicom: bool, slide: Sequence[str] = (), files: Sequence[int] = ()) -> None:
         self.dicom = dicom
         self.rests = True
         self.filtered = False
         self.peak = 0
+        arguments = slide or ["dicom" if dicom else "picture"]
         try:
             self._process = subprocess.Popen(
-                command(PROGRAM, [str(os.getpid()), "dicom" if dicom else "picture"]),
+                command(SLIDE_PROGRAM if slide else PROGRAM, [str(os.getpid()), *arguments]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
+                pass_fds=files,
                 cwd=os.sep,
                 env=_environment(),
                 # Ctrl-C at a terminal is for the program, which then ends this one.
@@ -100,7 +95,7 @@ class _Process:
         ------
         SourceError
             The file's outcome, as the process says.
-        _Broken
+        Broken
             There is no right answer.
         """
         self.rests = False
@@ -110,13 +105,13 @@ class _Process:
             try:
                 for piece in (HEAD.pack(len(header), len(data)), header, data):
                     self._send(piece, end)
-            except _Broken:
+            except Broken:
                 # It may have said why it would not read on.
                 if self._process.poll() is None:
                     raise
-            return self._answer(end)
+            return self._answer(end, request["op"] == "voxels")
         except TimeoutError:
-            raise _Broken(
+            raise Broken(
                 f"the file was not decoded after {_PATIENCE * seconds_for(size)} seconds; set "
                 "OSLER_LIMIT_DECODE_SECONDS to raise that",
                 "too_slow",
@@ -146,7 +141,7 @@ class _Process:
             self._send(modules(), end)
             reply, _ = self._answer(end)
             self.filtered = reply.get("filtered") is True
-        except (TimeoutError, _Broken):
+        except (TimeoutError, Broken):
             raise no_interpreter() from None
 
     def _send(self, piece: bytes, end: float) -> None:
@@ -161,22 +156,23 @@ class _Process:
                 except OSError:
                     raise self._ended(end) from None
 
-    def _answer(self, end: float) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    def _answer(self, end: float, voxels: bool = False) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         header_length, length = HEAD.unpack(self._receive(np.empty(HEAD.size, np.uint8), end).data)
         if header_length > HEADER_BYTES:
-            raise _wrong()
+            raise wrong()
         try:
             reply = json.loads(self._receive(np.empty(header_length, np.uint8), end).tobytes())
-            shapes = [_shape(described) for described in reply.pop("frames")]
+            shape = voxel_shape if voxels else frame_shape
+            shapes = [shape(described) for described in reply.pop("frames")]
             code, message, peak = reply.get("code"), reply.get("message"), reply.pop("peak")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-            raise _wrong() from None
+            raise wrong() from None
         if type(peak) is not int or not 0 <= peak < 2**63:
-            raise _wrong()
+            raise wrong()
         self.peak = peak
         sizes = [np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64)) for kind, shape in shapes]
         if sum(sizes) != length or (length > KEPT_BYTES and len(sizes) > 1) or len(sizes) > LIMITS.frames:
-            raise _wrong()
+            raise wrong()
         frames = [np.empty(shape, kind) for kind, shape in shapes]
         for frame in frames:
             self._receive(frame, end)
@@ -184,7 +180,7 @@ class _Process:
         self.rests = not reply.pop("last", False)
         if code is not None:
             if not (isinstance(code, str) and code.isidentifier() and isinstance(message, str)):
-                raise _wrong()
+                raise wrong()
             plain = "".join(letter if letter.isprintable() else " " for letter in message[:_MESSAGE_LENGTH])
             raise SourceError(plain, code=code)
         return reply, frames
@@ -208,26 +204,26 @@ class _Process:
         if not poll.poll(max(0.0, end - time.monotonic()) * 1_000):
             raise TimeoutError
 
-    def _ended(self, end: float) -> _Broken:
+    def _ended(self, end: float) -> Broken:
         """Say why the process is no more."""
         try:
             status = self._process.wait(max(0.1, min(10.0, end - time.monotonic())))
         except subprocess.TimeoutExpired:
-            return _wrong()
+            return wrong()
         if status == -signal.SIGXCPU:
-            return _Broken(
+            return Broken(
                 "the file takes more processor time to decode than one file may; set OSLER_LIMIT_DECODE_SECONDS to "
                 "raise that",
                 "too_slow",
             )
         if status == -signal.SIGKILL:
-            return _Broken(
+            return Broken(
                 "the process that decoded the file was killed, as systems do when memory runs out or a limit on "
                 "processor time is reached; free some memory, or set OSLER_LIMIT_DECODE_PROCESSES lower"
             )
         names = {one.value: one.name for one in signal.Signals}
         how = f"with {names.get(-status, f'signal {-status}')}" if status < 0 else f"with status {status}"
-        return _Broken(f"the process that decoded the file ended {how}; a decoder has a fault that the file reaches")
+        return Broken(f"the process that decoded the file ended {how}; a decoder has a fault that the file reaches")
 
 
 class Workers:
@@ -295,12 +291,20 @@ class Workers:
     def decode(self, data: bytes, keep: Sequence[str] = ()) -> Decoded:
         """Decode a whole file; see `Decoder`."""
         kind = format_of(data)
-        with self._taken(kind == "dicom") as process:
+        heavy = kind in _HEAVY
+        with self._taken(heavy) as process:
             reply, frames = process.ask({"op": "decode", "fresh": True, "keep": list(keep)}, data, len(data))
-            columns, identifiers, count = _checked(reply, frames, kind, keep)
+            columns, identifiers, count, planes = checked(reply, frames, kind, keep)
         if frames:
-            return Decoded(kind, tuple(frames), columns, identifiers)
-        return Decoded(kind, Frames(count, lambda i: self._frame(data, i, kind == "dicom")), columns, identifiers)
+            return Decoded(kind, tuple(frames), columns, identifiers, planes)
+        return Decoded(kind, Frames(count, lambda i: self._frame(data, i, heavy)), columns, identifiers, planes)
+
+    def voxels(self, data: bytes, keep: Sequence[str] = ()) -> Voxels:
+        """Decode the values of a file; see `Decoder`."""
+        kind = format_of(data)
+        with self._taken(kind in _HEAVY) as process:
+            reply, arrays = process.ask({"op": "voxels", "fresh": True, "keep": list(keep)}, data, len(data))
+            return checked_voxels(reply, arrays, kind, keep)
 
     def header(self, head: bytes) -> SliceHeader | None:
         """Read the beginning of a file; see `Decoder`."""
@@ -309,9 +313,13 @@ class Workers:
                 return None
             with self._taken(True) as process:
                 reply, _ = process.ask({"op": "header", "fresh": True}, head, len(head))
-                return _slice_header(reply.get("header"))
+                return slice_header(reply.get("header"))
         except SourceError:
             return None
+
+    def slide(self, paths: Sequence[Path], kind: str) -> SlideReader:
+        """Open a slide in a process of its own; see `Decoder`."""
+        return SlideProcess(paths, kind, start=self._started_for, end=self._gone, told=self._told)
 
     def close(self) -> None:
         """End all processes; what is under way fails. Nothing is left running when this returns."""
@@ -350,7 +358,7 @@ class Workers:
         """Make what is wrong with a process the outcome of its file."""
         try:
             yield
-        except _Broken as error:
+        except Broken as error:
             process.rests = False
             self.broken += 1
             raise SourceError(str(error), code=error.code) from None
@@ -364,12 +372,15 @@ class Workers:
         self._gone(process)
         return None
 
-    def _started(self, dicom: bool) -> _Process:
+    def _started_for(self, slide: Sequence[str], files: Sequence[int]) -> _Process:
+        return self._started(False, slide, files)
+
+    def _started(self, dicom: bool, slide: Sequence[str] = (), files: Sequence[int] = ()) -> _Process:
         for last in (False, False, True):
             with self._lock:
                 if self._closed:
                     raise Error("the processes that decode were ended", code="closed")
-                process = self._starter.submit(self._start, dicom).result()
+                process = self._starter.submit(self._start, dicom, slide, files).result()
             try:
                 process.greet()
                 return process
@@ -383,8 +394,8 @@ class Workers:
                 raise
         raise Error("the processes that decode were ended", code="closed")
 
-    def _start(self, dicom: bool) -> _Process:
-        process = _Process(dicom)
+    def _start(self, dicom: bool, slide: Sequence[str], files: Sequence[int]) -> _Process:
+        process = _Process(dicom, slide, files)
         self._running.add(process)
         return process
 
@@ -405,7 +416,7 @@ class Workers:
                     request = {"op": "frame", "fresh": fresh, "at": at}
                     _, frames = process.ask(request, data if fresh else b"", len(data))
                     if len(frames) != 1:
-                        raise _wrong()
+                        raise wrong()
             finally:
                 self._large = self._fit(process, False)
             self._large_data = data
@@ -456,70 +467,3 @@ def _without_pipe_signal() -> Iterator[None]:
             if hasattr(signal, "sigtimedwait"):
                 signal.sigtimedwait(held, 0)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-
-
-def _wrong() -> _Broken:
-    return _Broken(
-        "the process that decoded the file gave no right answer; a decoder has a fault that the file reaches"
-    )
-
-
-def _shape(described: Any) -> tuple[str, tuple[int, ...]]:
-    """Return the type and shape of an array, if they are those of a frame within the limits."""
-    kind, shape = described
-    if kind not in _TYPES or not all(type(side) is int and side > 0 for side in shape) or len(shape) not in (2, 3):
-        raise ValueError
-    if shape[2:] not in ([], [3]) or shape[0] * shape[1] > LIMITS.pixels_per_frame:
-        raise ValueError
-    return kind, tuple(shape)
-
-
-def _checked(
-    reply: dict[str, Any], frames: Sequence[NDArray[Any]], kind: str, keep: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, str], int]:
-    """Return the columns, identifiers and number of frames of an answer, if they are what they may be."""
-    columns, identifiers, count = reply.get("columns"), reply.get("identifiers"), reply.get("count")
-    allowed: set[str] = set(PICTURE_COLUMNS)
-    known: set[str] = set()
-    if kind == "dicom":
-        from osler.sources.dicom import COLUMNS, IDENTIFIERS
-
-        allowed, known = {*COLUMNS, *keep}, set(IDENTIFIERS)
-    right = (
-        isinstance(columns, dict)
-        and isinstance(identifiers, dict)
-        and reply.get("format") == kind
-        and allowed >= columns.keys() >= {"rows", "columns", "frames"}
-        and known >= identifiers.keys()
-        and all(_fits(name, value) for name, value in columns.items())
-        and all((columns["rows"], columns["columns"]) == frame.shape[:2] for frame in frames[:1])
-        and all(isinstance(value, str) for value in identifiers.values())
-        and type(count) is int
-        and 0 < count <= LIMITS.frames
-        and len(frames) in (0, count)
-    )
-    if not right:
-        raise _wrong()
-    return reply["columns"], reply["identifiers"], reply["count"]
-
-
-def _fits(name: str, value: Any) -> bool:
-    """Say whether a column may hold a value; of tags that are kept any plain one."""
-    if name in _WHOLE:
-        return type(value) is int and 0 <= value < 2**31
-    if name in _FRACTIONS:
-        return type(value) in (int, float) and math.isfinite(value)
-    if name in PICTURE_COLUMNS or name.islower():
-        return type(value) is str
-    return type(value) in (str, int, float) and (type(value) is not float or math.isfinite(value))
-
-
-def _slice_header(found: Any) -> SliceHeader | None:
-    if found is None:
-        return None
-    try:
-        series, orientation, position, number = found
-        place = None if position is None else float(position)
-        return SliceHeader(str(series), tuple(map(float, orientation)), place, float(number))
-    except (TypeError, ValueError, OverflowError):
-        raise _wrong() from None
