@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from osler.config import LIMITS
 from osler.decode import format_of, read_pixels
-from osler.decode.frames import Frames
+from osler.decode.frames import KEPT_BYTES, Frames
 from osler.decode.nifti import nifti_volume
 from osler.decode.planes import Plane
 from osler.decode.volumes import Slices
@@ -206,7 +206,11 @@ def _sliced(data: bytes) -> Decoded:
         raise SourceError(
             f"the file has {len(slices)} axial slices, the limit is {LIMITS.frames} frames", code="too_large"
         )
-    return Decoded("nifti", Frames(len(slices), slices.__getitem__).kept(), _volume_columns(slices, volume), {})
+    lazy = Frames(len(slices), slices.__getitem__)
+    rows, columns = slices.shape
+    # All values were read by now: what is too large to be kept needs no look at each frame.
+    kept = len(slices) * rows * columns * 2 <= KEPT_BYTES
+    return Decoded("nifti", lazy.kept() if kept else lazy, _volume_columns(slices, volume), {})
 
 
 def _volume_columns(slices: Slices, volume: Volume) -> dict[str, Any]:

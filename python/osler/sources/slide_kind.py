@@ -130,7 +130,8 @@ def _directories(file: BinaryIO, head: bytes) -> Iterator[_Directory]:
         at, big = struct.unpack(order + "Q", head[8:16])[0], True
     else:
         return
-    waiting, seen = [at], set()
+    waiting = [at]
+    seen: set[int] = set()
     while waiting and len(seen) < _MOST_DIRECTORIES:
         at = waiting.pop(0)
         if at in seen or at < 8:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from osler.decode.quiet import cause, quiet
 from osler.errors import SourceError
 
-__all__ = ["MOST_SIDE", "Level", "Region", "Slide", "SlideInfo", "open_slide"]
+__all__ = ["MOST_SIDE", "Level", "Slide", "SlideInfo", "SlideReader", "open_slide"]
 
 Box = tuple[int, int, int, int]
 
@@ -109,7 +109,7 @@ class Level:
     read: Callable[[int, int], NDArray[Any] | None]
 
 
-class Region(Protocol):
+class SlideReader(Protocol):
     """What gives regions of a slide: in this process or in another."""
 
     info: SlideInfo

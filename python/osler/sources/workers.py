@@ -15,9 +15,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -281,6 +283,7 @@ class Workers:
             self._idle.put(None)
         self._lock = threading.Lock()
         self._running: set[_Process] = set()
+        self._slides: weakref.WeakSet[SlideProcess] = weakref.WeakSet()
         self._closed = False
         # A process ends with the thread that started it, so one thread, which lives as long as this, starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="osler-decode")
@@ -319,7 +322,9 @@ class Workers:
 
     def slide(self, paths: Sequence[Path], kind: str) -> SlideReader:
         """Open a slide in a process of its own; see `Decoder`."""
-        return SlideProcess(paths, kind, start=self._started_for, end=self._gone, told=self._told)
+        slide = SlideProcess(paths, kind, start=self._started_for, end=self._gone, told=self._told)
+        self._slides.add(slide)
+        return slide
 
     def close(self) -> None:
         """End all processes; what is under way fails. Nothing is left running when this returns."""
@@ -328,6 +333,8 @@ class Workers:
             running = list(self._running)
         for process in running:
             process.stop()
+        for slide in list(self._slides):
+            slide.close()
         # Pipes of a process that is asked are closed by the thread that asks it.
         with suppress(queue.Empty):
             while True:
