@@ -55,7 +55,7 @@ AT_LEAST = {
     "Index.add": "(vectors, keys=None)",
     "load_encoder": "(name, device='auto')",
     "Encoder.encode_images": "(images, batch_size=None, progress=False)",
-    "Encoder.encode_texts": "(texts, batch_size=None, progress=False)",
+    "Encoder.encode_texts": "(texts, batch_size=None, progress=False, long='split')",
     "Collection.create": "(path, *, encoder=None, dim=None)",
     "Collection.open": "(path, mode='r')",
     "Collection.add": (

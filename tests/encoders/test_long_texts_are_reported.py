@@ -1,4 +1,4 @@
-"""Texts become the ids that WordPiece gives; one that does not fit is cut with a warning, a wrong one is named."""
+"""A text that does not fit is split or cut with one warning, or refused, as was asked; a wrong one is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import osler
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from osler.encoders import TruncatedTextWarning
+from osler.encoders import SplitTextWarning, TruncatedTextWarning, split_text
 from osler.encoders.manifest import read_manifest
 from osler.encoders.registry import shipped
 from osler.encoders.tokenize import Tokenizer
@@ -61,20 +61,86 @@ def test_ids_equal_word_pieces_written_out(tokenizer, vocabulary, golden_script,
     assert tokenizer(text, "text 0").ids == golden_script("minilm").word_pieces(text, vocabulary)
 
 
-def test_a_long_text_is_cut_with_one_warning(encoder) -> None:
+def test_a_long_text_is_split_with_one_warning_and_is_the_mean_of_its_passages(encoder) -> None:
+    long = "FINDINGS: " + "The left lung is clear. " * 100 + "IMPRESSION: No effusion."
+    said = r"2 of 4 texts are longer than 256 tokens and were split into 8 passages, .* the first is text 1;"
+    with pytest.warns(SplitTextWarning, match=said) as caught:
+        vectors = encoder.encode_texts(["short", long, "heart", long], batch_size=2)
+    assert [warning.filename for warning in caught] == [__file__]
+    passages = split_text(long, encoder)
+    assert len(passages) == 4 and passages[-1].text == "IMPRESSION: No effusion."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = encoder.encode_texts([passage.text for passage in passages])
+        others = encoder.encode_texts(["short", "heart"])
+    mean = parts.astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(vectors[1], mean / np.linalg.norm(mean), atol=1e-6)
+    np.testing.assert_array_equal(vectors[1], vectors[3])
+    np.testing.assert_array_equal(vectors[[0, 2]], others)
+
+
+def test_the_vector_of_a_split_text_orders_texts_by_the_mean_of_their_passages(encoder) -> None:
+    """What the mean promises: a query's cosine with the text is its mean cosine with the passages, times one factor."""
+    long = "Opacity in the left lower lobe. " * 90 + "Fracture of the sixth rib. " * 60
+    queries = encoder.encode_texts(["broken rib", "pneumonia", "normal study", "ultrasound of the liver"])
+    with pytest.warns(SplitTextWarning):
+        vector = encoder.encode_texts([long])[0]
+    parts = encoder.encode_texts([passage.text for passage in split_text(long, encoder)])
+    ratio = (queries @ vector) / (queries @ parts.T).mean(axis=1)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+
+
+def test_a_report_of_300_tokens_is_split_by_an_encoder_of_77(tiny) -> None:
+    tiny.manifest["text"] |= {"max_length": 77}
+    encoder = osler.load_encoder(tiny.save())
+    report = "lung heart brain clear " * 75
+    assert encoder.tokenizer.count(report) == 302
+    with pytest.warns(SplitTextWarning, match="1 of 1 texts are longer than 77 tokens"):
+        vector = encoder.encode_texts([report])[0]
+    states = tiny.token_weights[4:8]  # every window of whole words holds nearly this mean
+    assert vector @ states.mean(axis=0) / np.linalg.norm(states.mean(axis=0)) > 0.9
+    with pytest.raises(ValueError, match=r"text 0 has 302 tokens, the encoder takes 77; split it with .*split_text"):
+        encoder.encode_texts([report], long="error")
+
+
+def test_a_long_text_is_cut_with_a_warning_where_that_was_asked(encoder) -> None:
     long = "lung " * 600
-    with pytest.warns(TruncatedTextWarning, match=r"2 of 3 texts are longer than 256 tokens and were cut.*is text 1;"):
-        vectors = encoder.encode_texts(["short", long, long])
+    said = r"2 of 3 texts are longer than 256 tokens and were cut, so only their beginning is in the vector.*is text 1;"
+    with pytest.warns(TruncatedTextWarning, match=said) as caught:
+        vectors = encoder.encode_texts(["short", long, long], long="cut")
+    assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fits = encoder.encode_texts(["lung " * 254])  # one piece a word, and two special tokens
     np.testing.assert_array_equal(vectors[1], fits[0])
 
 
-def test_the_warning_points_at_the_caller(encoder) -> None:
-    with pytest.warns(TruncatedTextWarning) as caught:
-        encoder.encode_texts(["effusion " * 600])
-    assert [warning.filename for warning in caught] == [__file__]
+@pytest.mark.parametrize("long", ["Split", "", None, 3])
+def test_what_becomes_of_long_texts_has_three_names(encoder, long: Any) -> None:
+    with pytest.raises(ValueError, match=r"long is .*; it must be 'split', 'cut' or 'error'"):
+        encoder.encode_texts(["lung"], long=long)
+
+
+@pytest.mark.parametrize("long", ["split", "cut", "error"])
+def test_a_text_that_just_fits_is_left_alone(encoder, long: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert encoder.encode_texts(["lung " * 254], long=long).shape == (1, 384)
+
+
+def test_a_text_to_an_encoder_of_pictures_is_one_sentence(tiny) -> None:
+    del tiny.manifest["text"]
+    encoder = osler.load_encoder(tiny.save())
+    for call in (encoder.encode_texts, lambda texts: encoder.tokenizer, lambda texts: split_text("lung", encoder)):
+        with pytest.raises(ValueError, match=r"^the encoder tiny has no text tower; it takes image only$"):
+            call(["lung"])
+
+
+def test_the_tokenizer_opens_without_the_model(tiny) -> None:
+    encoder = osler.load_encoder(tiny.save())
+    (tiny.folder / "text.onnx").write_bytes(b"gone")
+    assert encoder.tokenizer("lung heart", "text 0").ids == [2, 4, 5, 3]
+    assert encoder.tokenizer is encoder.tokenizer
 
 
 def test_a_batch_equals_single_calls(encoder) -> None:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 
+from osler.encoders.long_texts import Long, LongTexts
 from osler.encoders.manifest import Manifest
-from osler.encoders.registry import Description, describe, ensure_ready
+from osler.encoders.registry import Description, Placed, describe, ensure_ready
 from osler.encoders.session import Device, thread_count
-from osler.encoders.tokenize import Tokens, TruncatedTextWarning
-from osler.encoders.tower import OpenTower, open_tower
+from osler.encoders.tokenize import Tokenizer
+from osler.encoders.tower import OpenTower, open_tokenizer, open_tower
 from osler.errors import EncoderError
 from osler.progress import Callback, track
 
@@ -36,6 +36,7 @@ class _Opened:
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.towers: dict[str, OpenTower] = {}
+        self.tokenizer: Tokenizer | None = None
 
 
 class Encoder:
@@ -168,18 +169,26 @@ class Encoder:
         return self._encode("image", _sequence(images), batch_size, progress)
 
     def encode_texts(
-        self, texts: Iterable[str], batch_size: int | None = None, progress: bool | Callback = False
+        self,
+        texts: Iterable[str],
+        batch_size: int | None = None,
+        progress: bool | Callback = False,
+        long: Long = "split",
     ) -> np.ndarray:
         """Encode texts.
 
         Parameters
         ----------
         texts : iterable of str
-            A text longer than the encoder takes is cut, with one `TruncatedTextWarning` for the call.
         batch_size : int, optional
             Texts in one run of the model; by default the manifest's.
         progress : bool or callable
             See `osler.progress.track`.
+        long : {"split", "cut", "error"}
+            What becomes of a text with more tokens than the encoder takes. "split": the passages of
+            `osler.encoders.split_text` are encoded, and the mean of their unit vectors, at length 1 again, is the
+            text's: the unit vector with the greatest mean cosine to them. "cut": only its beginning is encoded. Both
+            give one warning for the call, `SplitTextWarning` or `TruncatedTextWarning`.
 
         Returns
         -------
@@ -189,7 +198,8 @@ class Encoder:
         Raises
         ------
         ValueError
-            The encoder has no text tower, or a text is empty, too large, or not valid Unicode.
+            The encoder has no text tower, or a text is empty, too large, or not valid Unicode; or too long, where
+            `long` is "error".
         TypeError
             One text was passed instead of several, or something else.
         EncoderError
@@ -203,12 +213,45 @@ class Encoder:
         """
         if isinstance(texts, (str, bytes)):
             raise TypeError("texts is a single text; pass a list, as encode_texts([text])")
-        return self._encode("text", _sequence(texts), batch_size, progress)
+        if long not in get_args(Long):
+            raise ValueError(f"long is {long!r:.40}; it must be 'split', 'cut' or 'error'")
+        values = _sequence(texts)
+        self._check("text", batch_size)
+        sums = np.zeros((len(values), self.dim), dtype=np.float32)
+        if len(values) == 0:
+            return sums
+        tower = self._tower("text")
+        reader = LongTexts(self.tokenizer, long)
+        with track(progress, "encoding texts", len(values)) as step:
+            done = 0
+            for batch in reader.batches(values, tower.batch_size(batch_size)):
+                owners = reader.owners(done, done + len(batch))
+                np.add.at(sums, owners, self._rows(tower, "text", batch))
+                done += len(batch)
+                step(int(owners[-1]) + 1, len(values))
+        reader.warn(len(values), stacklevel=2)
+        return reader.join(sums)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to token ids, with this encoder's cleaning rule and greatest length; opens no model.
+
+        Raises
+        ------
+        ValueError
+            The encoder has no text tower.
+        EncoderError
+            The file is missing or changed.
+        """
+        self._check("text", None)
+        opened = self._own()
+        with opened.lock:
+            if opened.tokenizer is None:
+                opened.tokenizer = open_tokenizer(cast(Placed, self._description.text))
+            return opened.tokenizer
 
     def _tower(self, kind: str) -> OpenTower:
-        opened = self._opened
-        if opened.pid != os.getpid():
-            opened = self._opened = _Opened()
+        opened = self._own()
         with opened.lock:
             tower = opened.towers.get(kind)
             if tower is None:
@@ -216,9 +259,13 @@ class Encoder:
                 tower = opened.towers[kind] = open_tower(placed, self._asked)
         return tower
 
-    def _encode(
-        self, kind: str, values: Sequence[Any], batch_size: int | None, progress: bool | Callback
-    ) -> np.ndarray:
+    def _own(self) -> _Opened:
+        """Return what is open in this process."""
+        if self._opened.pid != os.getpid():
+            self._opened = _Opened()
+        return self._opened
+
+    def _check(self, kind: str, batch_size: int | None) -> None:
         if kind not in self.modalities:
             raise ValueError(
                 f"the encoder {self.name} has no {kind} tower; it takes {' and '.join(self.modalities)} only"
@@ -227,33 +274,31 @@ class Encoder:
             isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
         ):
             raise ValueError(f"batch_size is {batch_size!r:.40}; it must be a whole number of at least 1")
+
+    def _rows(self, tower: OpenTower, kind: str, batch: Sequence[Any]) -> np.ndarray:
+        rows = tower.run(batch)
+        if rows.shape[1] != self.dim:
+            raise EncoderError(
+                f"the {kind} tower of {self.name} gives {rows.shape[1]} numbers, its manifest says {self.dim}"
+            )
+        return rows
+
+    def _encode(
+        self, kind: str, values: Sequence[Any], batch_size: int | None, progress: bool | Callback
+    ) -> np.ndarray:
+        self._check(kind, batch_size)
         total = len(values)
         vectors = np.empty((total, self.dim), dtype=np.float32)
         if total == 0:
             return vectors
         tower = self._tower(kind)
         size = tower.batch_size(batch_size)
-        cut: list[int] = []
         with track(progress, f"encoding {kind}s", total) as step:
             done = 0
             for batch in _batches(tower, kind, values, size):
-                cut += [done + i for i, one in enumerate(batch) if isinstance(one, Tokens) and one.cut]
-                rows = tower.run(batch)
-                if rows.shape[1] != self.dim:
-                    raise EncoderError(
-                        f"the {kind} tower of {self.name} gives {rows.shape[1]} numbers, its manifest says {self.dim}"
-                    )
-                vectors[done : done + len(batch)] = rows
+                vectors[done : done + len(batch)] = self._rows(tower, kind, batch)
                 done += len(batch)
                 step(done, total)
-        if cut:
-            limit = getattr(tower.placed.tower, "max_length", None)
-            warnings.warn(
-                f"{len(cut)} of {total} texts are longer than {limit} tokens and were cut, the first is text {cut[0]}; "
-                "split long texts into passages",
-                TruncatedTextWarning,
-                stacklevel=3,
-            )
         return vectors
 
 
@@ -265,7 +310,7 @@ def _sequence(values: Iterable[Any]) -> Sequence[Any]:
 def _batches(tower: OpenTower, kind: str, values: Sequence[Any], size: int) -> Iterator[list[Any]]:
     """Yield prepared inputs in order; pictures are read ahead in threads by up to two batches."""
     total = len(values)
-    if kind == "text" or total == 1:
+    if total == 1:
         for start in range(0, total, size):
             stop = min(start + size, total)
             yield [tower.prepare(values[i], f"{kind} {i}") for i in range(start, stop)]

@@ -13,11 +13,7 @@ from osler.config import LIMITS
 from osler.encoders.clean import Clean, clean
 from osler.errors import EncoderError
 
-__all__ = ["Tokenizer", "Tokens", "TruncatedTextWarning"]
-
-
-class TruncatedTextWarning(UserWarning):
-    """Texts were longer than the encoder takes, and only their beginning is in the vector."""
+__all__ = ["Tokenizer", "Tokens", "check_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +49,8 @@ class Tokenizer:
     ----------
     max_length : int
     pad_id : int
+    special : int
+        Tokens that every text gets, as [CLS] and [SEP].
     largest_id : int
         Of the vocabulary.
 
@@ -90,7 +88,7 @@ class Tokenizer:
         self._rule: Clean = rule
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._special = int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
+        self.special = int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
 
     def __call__(self, text: Any, place: str) -> Tokens:
         """Return the ids of one text.
@@ -112,15 +110,15 @@ class Tokenizer:
         if not cleaned.strip() and self._rule != "none":
             raise ValueError(f"nothing of {place} is left by the cleaning rule {self._rule!r}; write it in letters")
         encoding = self._tokenizer.encode(cleaned, add_special_tokens=False)
-        cut = len(encoding) + self._special > self.max_length
+        cut = len(encoding) + self.special > self.max_length
         if cut:
-            encoding.truncate(max(self.max_length - self._special, 0))
+            encoding.truncate(max(self.max_length - self.special, 0))
         encoding = self._tokenizer.post_process(encoding)
         return Tokens(list(encoding.ids), list(encoding.type_ids), cut)
 
     def count(self, text: str) -> int:
         """Return how many tokens a text has, special ones included, however long it is."""
-        return len(self._tokenizer.encode(clean(text, self._rule), add_special_tokens=False)) + self._special
+        return len(self._tokenizer.encode(clean(text, self._rule), add_special_tokens=False)) + self.special
 
 
 def check_text(text: Any, place: str) -> None:

@@ -22,7 +22,7 @@ from osler.encoders.session import Device, Session
 from osler.encoders.tokenize import Tokenizer, Tokens
 from osler.errors import EncoderError
 
-__all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "open_tower"]
+__all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "open_tokenizer", "open_tower"]
 
 
 class OpenTower(ABC):
@@ -108,9 +108,7 @@ class OpenTextTower(OpenTower):
         tower = placed.tower
         assert isinstance(tower, TextTower)
         self.tower = tower
-        content = read_checked(tower.tokenizer, placed.folder)
-        self.tokenizer = Tokenizer(content, tower.max_length, tower.clean, tower.pad_id)
-        _check_pool_id(tower, self.tokenizer)
+        self.tokenizer = open_tokenizer(placed)
         names = {name for name in (tower.inputs.ids, tower.inputs.mask, tower.inputs.types) if name is not None}
         for output in (tower.output, *tower.layers):
             self.session.require(names, output, (2,) if tower.pooling == "none" else (3,))
@@ -146,6 +144,29 @@ class OpenTextTower(OpenTower):
         outputs = self.session.run_all(feeds, [self.tower.output, *self.tower.layers])
         output = outputs[0] if len(outputs) == 1 else np.asarray(np.mean(outputs, axis=0, dtype=np.float32))
         return self._vectors(pool(output[:rows], self.tower.pooling, mask[:rows], ids[:rows], self.tower.pool_id))
+
+
+def open_tokenizer(placed: Placed) -> Tokenizer:
+    """Open the tokenizer of a text tower, without its model.
+
+    Parameters
+    ----------
+    placed : Placed
+
+    Returns
+    -------
+    Tokenizer
+
+    Raises
+    ------
+    EncoderError
+        Its file is missing or changed, or does not fit the pooling of the manifest.
+    """
+    tower = placed.tower
+    assert isinstance(tower, TextTower)
+    tokenizer = Tokenizer(read_checked(tower.tokenizer, placed.folder), tower.max_length, tower.clean, tower.pad_id)
+    _check_pool_id(tower, tokenizer)
+    return tokenizer
 
 
 def _check_pool_id(tower: TextTower, tokenizer: Tokenizer) -> None:
