@@ -160,6 +160,12 @@ class _Tower(Strict):
             raise ValueError("external data lies beside a model in the folder only")
         return self
 
+    @property
+    def external_names(self) -> dict[str, FolderFile]:
+        """Each file of `external` by the name that the model knows it by, which starts at the model's own folder."""
+        start = f"{PurePosixPath(self.file.path).parent}/" if isinstance(self.file, FolderFile) else ""
+        return {file.path.removeprefix(start): file for file in self.external}
+
 
 class Classes(Strict):
     """A classifier on top of an image tower, in the same graph.

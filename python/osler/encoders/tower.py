@@ -30,7 +30,7 @@ class OpenTower(ABC):
 
     def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
         tower = placed.tower
-        external = {file.path: read_checked(file, placed.folder) for file in tower.external}
+        external = {name: read_checked(file, placed.folder) for name, file in tower.external_names.items()}
         self.placed = placed
         self.session = Session(content, device, external)
         self.maps = [Map.from_npz(read_checked(projection.file, folder)) for projection, folder in placed.projections]
