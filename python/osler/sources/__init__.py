@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from osler.decode import format_of, read_bytes
+from osler.decode.stack import Gaps
 from osler.items import Item
 from osler.sources.decoder import Decoder, Here
 from osler.sources.images import Entry, agreed, check_link, is_collection, list_files, parts_of, relative, size_of
@@ -33,6 +34,8 @@ class Source:
     root : Path or str
         What the locators are relative to: an absolute folder, or the address of a server.
     items : {"file", "series"}
+    whole : bool
+        A volume is one part, and not one part a slice; see `as_volumes`.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Source:
         self._rows = rows
         self._join = join
         self._decoder = decoder or Here()
+        self.whole = False
+        self._gaps: Gaps = "refuse"
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -121,6 +126,27 @@ class Source:
     def close(self) -> None:
         """Let go of what the source holds; reading from it ends."""
 
+    def as_volumes(self, gaps: Gaps = "refuse") -> None:
+        """Read whole volumes from now on: NIfTI files, multi-frame DICOM files and DICOM series, one part each.
+
+        Parameters
+        ----------
+        gaps : {"refuse", "fill"}
+            What becomes of a series with missing or unevenly spaced slices: an outcome of its own, or a volume with
+            values between neighbours.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from pydicom.data import get_testdata_file
+        >>> from osler.sources import open_source
+        >>> source = open_source(get_testdata_file("eCT_Supplemental.dcm", download=False))
+        >>> source.as_volumes()
+        >>> source.read(source.entries[0]).values
+        (<osler Volume 512 x 512 x 2, int16, HU>,)
+        """
+        self.whole, self._gaps = True, gaps
+
     def read(self, entry: Entry, content: bytes | None = None) -> Item:
         """Read one entry, of which `content` is what `content` has returned if that was asked before.
 
@@ -144,7 +170,11 @@ class Source:
         """
         key = self._keys[entry.number] if entry.number < len(self._keys) else None
         uids: list[str] = []
-        if entry.members:
+        if entry.members and self.whole:
+            from osler.sources.volumes import series_volume
+
+            item, uids = series_volume(entry, self._decoder, self._keep, key, load=self._load, gaps=self._gaps)
+        elif entry.members:
             item, uids = self._series(entry, key)
         else:
             item = self._file(entry, self._load(entry.path) if content is None else content, key)
@@ -167,6 +197,10 @@ class Source:
     def _file(self, entry: Entry, data: bytes, key: str | None) -> Item:
         # What is no picture is told here, without a decoder.
         dicom = format_of(data) == "dicom"
+        if self.whole:
+            from osler.sources.volumes import volume_item
+
+            return volume_item(entry, data, self._decoder, self._keep, key, gaps=self._gaps)
         found = self._decoder.decode(data, self._keep)
         return Item(
             key=entry.locator if key is None and not dicom else key,

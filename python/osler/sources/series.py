@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from osler.decode import read_bytes
 from osler.decode.frames import KEPT_BYTES, Frames
+from osler.decode.planes import Plane
 from osler.errors import SourceError
 from osler.items import Item
 from osler.sources.decoder import HEAD_BYTES, Decoder, SliceHeader
 from osler.sources.images import Entry, agreed, parts_of
+from osler.sources.volumes import stack_columns
 
 __all__ = ["group_series", "series_item"]
 
@@ -79,7 +81,8 @@ class _Slice(NamedTuple):
     header: SliceHeader
     columns: dict[str, Any]
     identifiers: dict[str, str]
-    many: int
+    planes: tuple[Plane, ...]
+    shapes: list[tuple[int, int]]
     frames: Sequence[NDArray[Any]]
 
 
@@ -96,7 +99,8 @@ def series_item(
 
     Its parts are the frames of its files by position along the normal, else by instance number: in the order of the
     entry's members, or of their headers where `arrange` asks for it. Its content is the sorted digests of its files,
-    its columns those on which all files agree, with frames in total. Equal files count once. `load` reads a member.
+    its columns those on which all files agree, with frames in total, the distance of slices and what looks odd about
+    their places. Equal files count once. `load` reads a member.
 
     Raises
     ------
@@ -121,7 +125,8 @@ def series_item(
         kept = isinstance(found.frames, tuple)
         held += sum(frame.nbytes for frame in found.frames) if kept else KEPT_BYTES + 1
         frames = found.frames if held <= KEPT_BYTES else ()
-        slices[digest] = _Slice(path, digest, header, found.columns, found.identifiers, len(found.frames), frames)
+        shapes = [(int(found.columns["rows"]), int(found.columns["columns"]))] * len(found.frames)
+        slices[digest] = _Slice(path, digest, header, found.columns, found.identifiers, found.planes, shapes, frames)
     return _assembled(entry, list(slices.values()), decoder, key, load, arrange)
 
 
@@ -140,18 +145,21 @@ def _assembled(
     if arrange:
         order = _order([one.header for one in slices], [one.path.as_posix() for one in slices])
         slices = [slices[i] for i in order]
-    places = [(one.path, i) for one in slices for i in range(one.many)]
+    places = [(one.path, i) for one in slices for i in range(len(one.shapes))]
     values: Sequence[NDArray[Any]] = tuple(frame for one in slices for frame in one.frames)
     if len(values) < len(places):
         values = Frames(len(places), _opened(places, decoder, load))
     identifiers = [one.identifiers for one in slices]
+    about = stack_columns(
+        [plane for one in slices for plane in one.planes], [shape for one in slices for shape in one.shapes]
+    )
     item = Item(
         key=key,
         locator=entry.locator,
         content=b"".join(sorted(one.digest for one in slices)),
         values=values,
         parts=parts_of(len(places)),
-        metadata=MappingProxyType({**agreed([one.columns for one in slices]), "frames": len(places)}),
+        metadata=MappingProxyType({**agreed([one.columns for one in slices]), "frames": len(places), **about}),
         identifiers=MappingProxyType({k: v for k, v in agreed(identifiers).items() if k != "instance_id"}),
     )
     return item, [row["instance_id"] for row in identifiers if "instance_id" in row]
