@@ -18,9 +18,11 @@ from osler.decode.stack import Gaps
 from osler.items import Item
 from osler.sources.decoder import Decoder, Here
 from osler.sources.images import Entry, agreed, check_link, is_collection, list_files, parts_of, relative, size_of
+from osler.sources.slide_list import Slides
 from osler.sources.tables import PSEUDONYMISED, Join, is_table, table_entries
+from osler.sources.tiles import Tiles
 
-__all__ = ["Entry", "Source", "open_source"]
+__all__ = ["Entry", "Source", "Tiles", "open_source"]
 
 Path_ = str | os.PathLike[str]
 
@@ -50,6 +52,7 @@ class Source:
         rows: Sequence[dict[str, Any]] = (),
         join: Join | None = None,
         decoder: Decoder | None = None,
+        tiles: Tiles | None = None,
     ) -> None:
         self.root = root
         self.entries = tuple(entries)
@@ -60,6 +63,7 @@ class Source:
         self._rows = rows
         self._join = join
         self._decoder = decoder or Here()
+        self._slides = Slides(self._decoder, tiles)
         self.whole = False
         self._gaps: Gaps = "refuse"
 
@@ -106,6 +110,9 @@ class Source:
         39206
         >>> source.close()
         """
+        if self._slides.kind(entry) is not None:
+            check_link(entry.path, self._roots)
+            return self._slides.content(entry, self._cells(entry))
         return None if entry.members else self._load(entry.path)
 
     def place(self, entry: Entry) -> tuple[str, list[str]]:
@@ -170,7 +177,10 @@ class Source:
         """
         key = self._keys[entry.number] if entry.number < len(self._keys) else None
         uids: list[str] = []
-        if entry.members and self.whole:
+        if self._slides.kind(entry) is not None:
+            check_link(entry.path, self._roots)
+            item = self._slides.read(entry, self._cells(entry), key, content)
+        elif entry.members and self.whole:
             from osler.sources.volumes import series_volume
 
             item, uids = series_volume(entry, self._decoder, self._keep, key, load=self._load, gaps=self._gaps)
@@ -179,11 +189,14 @@ class Source:
         else:
             item = self._file(entry, self._load(entry.path) if content is None else content, key)
             uids = [item.identifiers["instance_id"]] if "instance_id" in item.identifiers else []
+        cells = self._cells(entry, uids)
+        return _with(item, cells) if cells else item
+
+    def _cells(self, entry: Entry, uids: Sequence[str] = ()) -> dict[str, Any]:
+        """Return what the tables say of an entry, and of a series what they say of all its files."""
         numbers = entry.numbers or (entry.number,)
         cells = agreed([self._rows[number] for number in numbers]) if self._rows else {}
-        if self._join:
-            cells |= agreed(self._join.cells(entry, uids))
-        return _with(item, cells) if cells else item
+        return cells | (agreed(self._join.cells(entry, uids)) if self._join else {})
 
     def _load(self, path: Path) -> bytes:
         check_link(path, self._roots)
@@ -238,6 +251,7 @@ def open_source(
     metadata: Any = None,
     items: Literal["file", "series"] = "file",
     decoder: Decoder | None = None,
+    tiles: Tiles | str | None = None,
 ) -> Source:
     """List what a source holds, without reading pixels.
 
@@ -256,6 +270,10 @@ def open_source(
         One item a file, or one item a DICOM series, its parts in the order of its slices.
     decoder : Decoder, optional
         What decodes the files; by default this process does.
+    tiles : Tiles or str, optional
+        How whole slides are cut into the parts of their items, also as a text such as ``224@0.5``; with it every tiled
+        TIFF is a slide, and so is DICOM slide microscopy. Without it, slides are tiled as ``Tiles()`` says where their
+        maker's mark, or levels and a microscope's resolution, tell them from pictures.
 
     Returns
     -------
@@ -293,6 +311,8 @@ def open_source(
     else:
         root, entries = _list(paths)
         roots = [path if path.is_dir() else path.parent for path in paths]
+    wanted = Tiles.of(tiles)
+    entries = Slides(decoder or Here(), wanted).arranged(entries)
     join = Join(metadata, entries, keys, keep) if metadata is not None else None
     columns = {name for row in rows[:1] for name in row} | (join.columns if join else set())
     tags: Sequence[str] = ()
@@ -304,7 +324,18 @@ def open_source(
         from osler.sources.series import group_series
 
         entries = group_series(entries, decoder or Here())
-    return Source(root, entries, roots=roots, items=items, keep=tags, keys=keys, rows=rows, join=join, decoder=decoder)
+    return Source(
+        root,
+        entries,
+        roots=roots,
+        items=items,
+        keep=tags,
+        keys=keys,
+        rows=rows,
+        join=join,
+        decoder=decoder,
+        tiles=wanted,
+    )
 
 
 def _paths(source: Path_ | Sequence[Path_]) -> list[Path]:
