@@ -63,6 +63,7 @@ def _here(name: str) -> dict[str, Any]:
 
     described = describe(name)
     manifest = described.manifest
+    classes = getattr(described.image.tower, "classes", None) if described.image is not None else None
     return {
         "name": manifest.name,
         "title": manifest.title,
@@ -73,6 +74,8 @@ def _here(name: str) -> dict[str, Any]:
         "dim": manifest.dim,
         "logit_scale": manifest.logit_scale,
         "logit_bias": manifest.logit_bias,
+        "classes": list(classes.names) if classes is not None else [],
+        "classes_note": classes.note if classes is not None else "",
         "licence": manifest.licence.id,
         "licence_note": manifest.licence.note,
         "gate": manifest.gate,

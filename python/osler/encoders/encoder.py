@@ -20,7 +20,7 @@ from osler.encoders.manifest import Manifest
 from osler.encoders.registry import Description, Placed, describe, ensure_ready
 from osler.encoders.session import Device, thread_count
 from osler.encoders.tokenize import Tokenizer
-from osler.encoders.tower import OpenTower, open_tokenizer, open_tower
+from osler.encoders.tower import OpenImageTower, OpenTower, open_tokenizer, open_tower
 from osler.errors import EncoderError
 from osler.progress import Callback, track
 
@@ -51,6 +51,8 @@ class Encoder:
     dim : int
     modalities : tuple of str
         "image", "text" or both.
+    classes : tuple of str
+        Of a classifier on top of the image tower, see `class_scores`; empty for most encoders.
     fingerprint : str
         SHA-256 over all that shapes a vector; equal fingerprints give vectors that may be compared.
     manifest : Manifest
@@ -162,11 +164,56 @@ class Encoder:
         >>> encoder.encode_images([np.zeros((64, 48), dtype=np.uint8)]).shape
         (1, 1280)
         """
-        if isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "getexif"):
-            raise TypeError("images is a single picture; pass a list, as encode_images([picture])")
-        if isinstance(images, np.ndarray) and images.ndim < 4:
-            raise TypeError(f"images is one array of shape {images.shape}; pass a list of arrays (H, W) or (H, W, 3)")
-        return self._encode("image", _sequence(images), batch_size, progress)
+        return self._encode("image", _pictures(images), batch_size, progress)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that `class_scores` gives scores for, in their order; empty without a classifier."""
+        placed = self._description.image
+        classes = getattr(placed.tower, "classes", None) if placed is not None else None
+        return classes.names if classes is not None else ()
+
+    def class_scores(
+        self, images: Iterable[Any], batch_size: int | None = None, progress: bool | Callback = False
+    ) -> np.ndarray:
+        """Return what the classifier on top of the image tower says, for the few encoders that come with one.
+
+        A classifier answers with one of its classes whatever it is shown: of a picture from outside the domain it was
+        taught on, a score near 1 means nothing. ``manifest.image.classes.note`` says what is known of it.
+
+        Parameters
+        ----------
+        images : iterable
+            As `encode_images`.
+        batch_size : int, optional
+            As `encode_images`.
+        progress : bool or callable
+            See `osler.progress.track`.
+
+        Returns
+        -------
+        ndarray
+            (n, len(classes)) float32, a row for each picture; probabilities that sum to 1 where the classifier ends in
+            a softmax.
+
+        Raises
+        ------
+        ValueError
+            The encoder has no classifier; or as `encode_images`.
+        TypeError, FileNotFoundError, SourceError, EncoderError
+            As `encode_images`.
+
+        Examples
+        --------
+        >>> import numpy as np, osler
+        >>> encoder = osler.load_encoder("capricorn-densenet121")
+        >>> scores = encoder.class_scores([np.zeros((64, 64, 3), dtype=np.uint8)])
+        >>> scores.shape, encoder.classes[:2], round(float(scores.sum()), 3)
+        ((1, 24), ('adipose', 'background'), 1.0)
+        """
+        if not self.classes:
+            raise ValueError(f"the encoder {self.name} has no classifier; encode_images gives vectors to compare")
+        return self._encode("image", _pictures(images), batch_size, progress, classify=True)
 
     def encode_texts(
         self,
@@ -275,7 +322,9 @@ class Encoder:
         ):
             raise ValueError(f"batch_size is {batch_size!r:.40}; it must be a whole number of at least 1")
 
-    def _rows(self, tower: OpenTower, kind: str, batch: Sequence[Any]) -> np.ndarray:
+    def _rows(self, tower: OpenTower, kind: str, batch: Sequence[Any], classify: bool = False) -> np.ndarray:
+        if classify:
+            return cast(OpenImageTower, tower).class_scores(batch)
         rows = tower.run(batch)
         if rows.shape[1] != self.dim:
             raise EncoderError(
@@ -284,11 +333,17 @@ class Encoder:
         return rows
 
     def _encode(
-        self, kind: str, values: Sequence[Any], batch_size: int | None, progress: bool | Callback
+        self,
+        kind: str,
+        values: Sequence[Any],
+        batch_size: int | None,
+        progress: bool | Callback,
+        *,
+        classify: bool = False,
     ) -> np.ndarray:
         self._check(kind, batch_size)
         total = len(values)
-        vectors = np.empty((total, self.dim), dtype=np.float32)
+        vectors = np.empty((total, len(self.classes) if classify else self.dim), dtype=np.float32)
         if total == 0:
             return vectors
         tower = self._tower(kind)
@@ -296,10 +351,18 @@ class Encoder:
         with track(progress, f"encoding {kind}s", total) as step:
             done = 0
             for batch in _batches(tower, kind, values, size):
-                vectors[done : done + len(batch)] = self._rows(tower, kind, batch)
+                vectors[done : done + len(batch)] = self._rows(tower, kind, batch, classify)
                 done += len(batch)
                 step(done, total)
         return vectors
+
+
+def _pictures(images: Iterable[Any]) -> Sequence[Any]:
+    if isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "getexif"):
+        raise TypeError("images is a single picture; pass a list, as encode_images([picture])")
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        raise TypeError(f"images is one array of shape {images.shape}; pass a list of arrays (H, W) or (H, W, 3)")
+    return _sequence(images)
 
 
 def _sequence(values: Iterable[Any]) -> Sequence[Any]:

@@ -70,6 +70,8 @@ class OpenImageTower(OpenTower):
         assert isinstance(tower, ImageTower)
         self.tower = tower
         self.session.require({tower.input}, tower.output, (2, 4) if tower.pooling == "none" else (3,))
+        if tower.classes is not None:
+            self.session.require({tower.input}, tower.classes.output, (2,))
         self._shape = self.session.shape(tower.input, 4)
 
     def batch_size(self, asked: int | None) -> int:
@@ -89,15 +91,29 @@ class OpenImageTower(OpenTower):
 
     def run(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Return unit rows (n, d)."""
+        output = self._output(prepared, self.tower.output)
+        if output.ndim == 4:  # (n, d, 1, 1) of a global pooling that keeps its axes
+            output = output.reshape(len(prepared), -1)
+        return self._vectors(pool(output, self.tower.pooling, None))
+
+    def class_scores(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the scores (n, classes) of the classifier that the manifest names."""
+        classes = self.tower.classes
+        assert classes is not None
+        scores = self._output(prepared, classes.output)
+        if scores.shape[1] != len(classes.names):
+            raise EncoderError(
+                f"the model scores {scores.shape[1]} classes, manifest.json names {len(classes.names)}; correct it"
+            )
+        return scores
+
+    def _output(self, prepared: Sequence[np.ndarray], name: str) -> np.ndarray:
         if len({array.shape for array in prepared}) > 1:
-            return np.concatenate([self.run([array]) for array in prepared])
+            return np.concatenate([self._output([array], name) for array in prepared])
         rows = len(prepared)
         batch = np.zeros((self._fill(rows, self._shape[0]), *prepared[0].shape), dtype=prepared[0].dtype)
         np.stack(prepared, out=batch[:rows])
-        output = self.session.run({self.tower.input: batch}, self.tower.output)[:rows]
-        if output.ndim == 4:  # (n, d, 1, 1) of a global pooling that keeps its axes
-            output = output.reshape(rows, -1)
-        return self._vectors(pool(output, self.tower.pooling, None))
+        return self.session.run({self.tower.input: batch}, name)[:rows]
 
 
 class OpenTextTower(OpenTower):
