@@ -19,7 +19,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust models -type f 2>/dev/nu
 
 $(BIN)/.built: $(BIN)/.tools $(RUST_SOURCES) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --group models-apart
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras cpu,dicom,models,models-more
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras cpu,dicom,hub,models,models-more
 	@touch $@
 
 help:  ## list the targets
