@@ -1,7 +1,7 @@
-"""What users have, as items: files, folders, lists of them, tables that name pictures, DICOM files and series.
+"""What users have, as items: files, folders, lists of them, tables that name pictures, DICOM files, series and servers.
 
-Reads files below the paths that it is given; knows no encoder and no collection. Files are decoded in this process
-unless another decoder is passed: `osler.sources.workers.contained` gives the one that collections use.
+Reads below the paths and the address that it is given; knows no encoder and no collection. Files are decoded in this
+process unless another decoder is passed: `osler.sources.workers.contained` gives the one that collections use.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from osler.decode import format_of, read_bytes
 from osler.decode.stack import Gaps
 from osler.items import Item
+from osler.sources.address import is_address
 from osler.sources.decoder import Decoder, Here
 from osler.sources.images import Entry, agreed, check_link, is_collection, list_files, parts_of, relative, size_of
 from osler.sources.slide_list import Slides
@@ -260,7 +261,8 @@ def open_source(
     source : path or sequence of paths
         A file; a folder, with every file below it; or a table (CSV, TSV, Parquet) whose column path, file or filename
         names pictures relative to it, with an optional column key. Of several, locators are relative to the folder
-        that they have in common, and a file that is named twice is read once.
+        that they have in common, and a file that is named twice is read once. Or the address of a DICOMweb server,
+        alone and as a str: see `osler.sources.dicomweb.open_server`.
     keep : sequence of str
         DICOM keywords to store as they are under their keyword, and columns of tables to accept although their names
         are those of identifiers.
@@ -285,6 +287,8 @@ def open_source(
         A path is not there.
     ValueError
         A table or the metadata cannot be used as they are, a name in `keep` is not known, or `items` is neither.
+    ServerError
+        A server cannot be reached, refuses or fails.
 
     Examples
     --------
@@ -301,7 +305,16 @@ def open_source(
     """
     if items not in ("file", "series"):
         raise ValueError(f"items is {items!r}; use 'file' or 'series'")
-    paths = _paths(source)
+    named = [source] if isinstance(source, str | os.PathLike) else list(source)
+    if any(map(is_address, named)):
+        if len(named) > 1 or tiles is not None:
+            raise ValueError(
+                "a server must be the only source, and its slides are not tiled; add others in another call"
+            )
+        from osler.sources.dicomweb import open_server
+
+        return open_server(str(named[0]), keep=keep, metadata=metadata, items=items, decoder=decoder)
+    paths = _paths(named)
     keys: list[str | None] = []
     rows: list[dict[str, Any]] = []
     if len(paths) == 1 and paths[0].is_file() and is_table(paths[0]):
@@ -338,8 +351,7 @@ def open_source(
     )
 
 
-def _paths(source: Path_ | Sequence[Path_]) -> list[Path]:
-    named = [source] if isinstance(source, str | os.PathLike) else list(source)
+def _paths(named: Sequence[Path_]) -> list[Path]:
     if not named:
         raise ValueError("no source is named; give a file, a folder or a table")
     paths = [Path(os.path.abspath(path)) for path in named]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import ipaddress
 import os
 import socket
 import ssl
@@ -23,8 +22,9 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from osler.errors import ServerError
+from osler.sources.address import is_loopback
 
-__all__ = ["Body", "Client", "CutShort", "Refused", "TooLarge", "check_credentials", "is_loopback"]
+__all__ = ["Body", "Client", "CutShort", "Refused", "TooLarge", "check_credentials"]
 
 _T = TypeVar("_T")
 
@@ -72,28 +72,12 @@ class _Origin(NamedTuple):
 
 
 class _Again(NamedTuple):
-    """Why an attempt failed that may succeed later, its status if there was one, and how long it says to wait."""
+    """Why an attempt failed that may succeed later, its status, how long it says to wait; an answer may be cut."""
 
     why: str
     status: int | None = None
     seconds: float | None = None
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine itself.
-
-    Examples
-    --------
-    >>> from osler.sources.web import is_loopback
-    >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("pacs.example")
-    (True, True, True, False)
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    cut: bool = False
 
 
 def check_credentials() -> None:
@@ -242,6 +226,11 @@ class Client:
     def __repr__(self) -> str:
         return "<osler Client>"
 
+    def __del__(self) -> None:
+        # Of a source that nobody closed; half-made ones have nothing to close.
+        with suppress(AttributeError):
+            self.close()
+
     def get(self, path: str, accept: str, read: Callable[[Body], _T], *, most: int, compressed: bool = False) -> _T:
         """Return what `read` makes of the body of an answer.
 
@@ -264,6 +253,8 @@ class Client:
             The status is no success, and asking again is of no use.
         TooLarge
             There are more than `most` bytes.
+        CutShort
+            The answer does not come whole, also when it is asked for again.
         ServerError
             There is no server, it fails again and again, or it redirects to where it must not.
         """
@@ -277,9 +268,11 @@ class Client:
             if found.status == 500 and attempt + 1 >= _ATTEMPTS_OF_500:
                 raise Refused(500)
             again = found
+        if again.cut:
+            raise CutShort(again.why)
         raise ServerError(
-            f"the server fails ({again.why}), also when asked {_ATTEMPTS} times; see to it, then add the source again "
-            "to go on: what was added is kept"
+            f"the server fails ({again.why}), also when asked {_ATTEMPTS} times; what was added before is kept: add "
+            "the source again when it works"
         )
 
     def close(self) -> None:
@@ -341,7 +334,7 @@ class Client:
                 why = _why(error)
             finally:
                 self._give_back(connection, response, whole)
-            return _Again(why)
+            return _Again(why, cut=True)
         raise ServerError("the server redirects in a circle; give the address that it redirects to")
 
     def _exchange(
