@@ -41,6 +41,11 @@ _keep_option = click.option("--keep", metavar="TAG", multiple=True, help="Store 
 _items_option = click.option(
     "--items", type=click.Choice(["file", "series"]), default="file", show_default=True, help="What is one item."
 )
+_tiles_option = click.option(
+    "--tiles",
+    metavar="SIZE@MPP",
+    help="Cut whole slides into tiles of SIZE pixels at MPP micrometres per pixel, as 224@0.5 or 224@20x.",
+)
 _shard_option = click.option(
     "--shard", metavar="I/N", help="Only this share of the files, 1/4 to 4/4; merge them later."
 )
@@ -64,6 +69,7 @@ for _kept in upkeep.COMMANDS:
 @_metadata_option
 @_keep_option
 @_items_option
+@_tiles_option
 @_shard_option
 @device_option
 @click.option("--resume", is_flag=True, help="Go on with a collection that is there already.")
@@ -78,6 +84,7 @@ def build(
     metadata: str | None,
     keep: tuple[str, ...],
     items: str,
+    tiles: str | None,
     shard: str | None,
     device: Device,
     resume: bool,
@@ -101,7 +108,7 @@ def build(
         raise UsageProblem(f'"{out}" exists; go on with --resume, or choose another name')
     _check_parent(target, out)
     part = _check_shard(shard)
-    plan = _check_sources(sources, metadata, keep, items)
+    plan = _check_sources(sources, metadata, keep, items, tiles)
     named = check_encoder(encoder)
     if not target.exists():
         from osler.encoders.registry import describe
@@ -114,7 +121,9 @@ def build(
             raise UsageProblem(f'--secret is for a new collection, and "{out}" has its own; leave it out')
         with open_collection(out, "a", encoder=encoder, device=device) as cases:
             _check_encoder_of(cases)
-            return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
+            return _add(
+                cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, tiles=tiles, shard=part
+            )
     found = load_encoder(encoder, device)
     from osler.collection import Collection
     from osler.collection.privacy import Secret, secret_path
@@ -122,7 +131,9 @@ def build(
     own = None if secret is None else existing(secret)
     had_secret = Secret.lies_at(secret_path(target))
     with Collection.create(target, encoder=found, secret=own) as cases, _whole_or_gone(cases, had_secret):
-        return _add(cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
+        return _add(
+            cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, tiles=tiles, shard=part
+        )
 
 
 @command.command("add")
@@ -131,6 +142,7 @@ def build(
 @_metadata_option
 @_keep_option
 @_items_option
+@_tiles_option
 @_shard_option
 @device_option
 @_dry_option
@@ -142,6 +154,7 @@ def add(
     metadata: str | None,
     keep: tuple[str, ...],
     items: str,
+    tiles: str | None,
     shard: str | None,
     device: Device,
     dry_run: bool,
@@ -151,14 +164,25 @@ def add(
     """Add pictures and DICOM files; what is there already is left as it is."""
     part = _check_shard(shard)
     with open_collection(collection, "r" if dry_run else "a", device=device) as cases:
-        plan = _check_sources(sources, metadata, keep, items)
+        plan = _check_sources(sources, metadata, keep, items, tiles)
         if dry_run:
             named = cases.info().encoder
             return _show_plan(
                 style, plan, {"encoder": named, "collection": collection, "keep": list(keep), "items": items}
             )
         _check_encoder_of(cases)
-        return _add(cases, sources, collection, style, strict, metadata=metadata, keep=keep, items=items, shard=part)
+        return _add(
+            cases,
+            sources,
+            collection,
+            style,
+            strict,
+            metadata=metadata,
+            keep=keep,
+            items=items,
+            tiles=tiles,
+            shard=part,
+        )
 
 
 @command.command("delete")
@@ -313,7 +337,9 @@ def _check_parent(target: Path, typed: str) -> None:
         raise UsageProblem(f'the folder of "{typed}" does not exist; make it first')
 
 
-def _check_sources(sources: Sequence[str], metadata: str | None, keep: Sequence[str], items: str) -> Plan:
+def _check_sources(
+    sources: Sequence[str], metadata: str | None, keep: Sequence[str], items: str, tiles: str | None
+) -> Plan:
     """Return what would be read, after all checks that need no pixel."""
     if not sources:
         raise UsageProblem("SOURCE is missing; name a folder, a file, or a table of pictures")
@@ -322,11 +348,15 @@ def _check_sources(sources: Sequence[str], metadata: str | None, keep: Sequence[
     from osler.collection.ingest import plan
 
     try:
-        found = plan(paths, metadata=table, keep=keep, items=items)
+        found = plan(paths, metadata=table, keep=keep, items=items, tiles=tiles)
     except (ValueError, KeyError) as error:
         raise UsageProblem(str(error.args[0] if error.args else error)) from None
     if not found.files:
         raise UsageProblem(f'there is no file in "{sources[0]}"; name a folder with pictures or DICOM files')
+    if found.kinds.get("slide") and tiles is None:
+        from osler.sources import Tiles
+
+        output.say(f"slides: tiles of {Tiles().describe()}; --tiles chooses others")
     return found
 
 

@@ -25,6 +25,7 @@ from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
 from osler.collection.where import unknown_column
 from osler.items import Hit
+from osler.sources.tiles import Tiles
 
 if TYPE_CHECKING:
     import polars as pl
@@ -178,6 +179,7 @@ class Collection:
         metadata: Any = None,
         keep: Iterable[str] = (),
         items: Literal["file", "series"] = "file",
+        tiles: Tiles | str | None = None,
         shard: tuple[int, int] | None = None,
         on_error: Literal["skip", "raise"] = "skip",
         on_duplicate: Literal["skip", "replace"] = "skip",
@@ -200,6 +202,9 @@ class Collection:
             DICOM tags or columns of `metadata` to keep as they are, though they may identify a patient. In a
             collection that has items already, this holds for new ones only.
         items : {"file", "series"}
+        tiles : Tiles or str, optional
+            How whole slides are cut into the parts of their items, as `osler.sources.Tiles` or a text such as
+            ``224@0.5``: 224 pixels at 0.5 micrometres per pixel, which is 20x. See `osler.sources.open_source`.
         shard : (int, int), optional
             Of ``(i, n)``, only every n-th file, from the i-th on, 1 to n: the same ones wherever the source lies.
         on_error : {"skip", "raise"}
@@ -231,6 +236,7 @@ class Collection:
             metadata=metadata,
             keep=tuple(keep),
             items=items,
+            tiles=tiles,
             shard=shard,
             on_error=on_error,
             on_duplicate=on_duplicate,

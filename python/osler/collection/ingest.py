@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,15 @@ from osler.collection.outcome import AddReport, Failure
 from osler.collection.privacy import Secret, content_digest, policy, stored_columns
 from osler.collection.rows import Array, Columns, check_table, is_unicode, unit_rows
 from osler.collection.segment import Place
+from osler.collection.sequences import Joined, Picked, unreadable
 from osler.decode import format_of
-from osler.errors import EncoderError, Error, SourceError
-from osler.items import Item
+from osler.errors import EncoderError, Error, ServerError, SourceError
+from osler.items import Item, Part
 from osler.progress import Callback, track
 from osler.sources import Entry, Source, open_source
+from osler.sources.address import is_address
 from osler.sources.decoder import Decoder
+from osler.sources.slide_kind import slide_kind
 from osler.sources.workers import contained
 
 __all__ = ["Plan", "add", "plan"]
@@ -52,7 +56,8 @@ class Plan:
     files : int
     bytes : int
     kinds : dict of str to int
-        Files by format, as their first bytes say; ``other`` for what no reader takes.
+        Files by format, as their first bytes say; ``slide`` for those that are tiled, ``other`` for what no reader
+        takes.
     unmatched : int
         Rows of the metadata table that name no file; those joined on SOPInstanceUID are not known before reading.
     """
@@ -100,6 +105,8 @@ class _Run:
     columns: Columns
     changes: dict[str, Any]
     secret: Secret | None = None
+    # Where items of a server lie, by which they are known without being fetched.
+    places: dict[bytes, str] = field(default_factory=dict)
     # What this call has accepted, by key.
     accepted: dict[str, str] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
@@ -163,12 +170,15 @@ class _Run:
             self.replaced.add(key)
         self.accepted[key] = content
         place = self.source.place(read.entry)
+        if len(item.parts) >= _ENCODE_FRAMES:
+            # Another's fault must not have all of its parts encoded twice.
+            self.encode()
         self.waiting.append(_Waiting(read.entry, key, row, item, content, place))
         if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES:
             self.encode()
 
     def repeat(self, entry: Entry, key: str | None) -> None:
-        """Count a duplicate, and note where it lies if the file that the item was made of is there no longer."""
+        """Count a duplicate, and note where it lies if what the item was made of is not known to be there."""
         self.duplicates += 1
         snapshot = self.handle.snapshot
         row = snapshot.row(key)
@@ -176,7 +186,7 @@ class _Run:
             return
         former = snapshot.locator(row)
         place = self.source.place(entry)
-        if former is not None and former != place and not all(Path(former[0], file).exists() for file in former[1]):
+        if former is not None and former != place and not _is_there(former):
             self.moved[key] = place
 
     def encode(self) -> None:
@@ -186,7 +196,7 @@ class _Run:
             return
         found: list[Array | SourceError]
         try:
-            found = list(self._encoded(waiting))
+            found = list(self._encoded(waiting)) if len(waiting) > 1 else [self._alone(waiting[0])]
         except (SourceError, ValueError, TypeError):
             found = [self._alone(one) for one in waiting]
         for one, vectors in zip(waiting, found, strict=True):
@@ -195,7 +205,8 @@ class _Run:
                 self.replaced.discard(one.key)
                 self.fail(one.entry, vectors.code, str(vectors), vectors)
                 continue
-            self.batch.append(one.key, one.row, one.item.parts, vectors, one.content, one.place)
+            parts, vectors = _readable(one, vectors)
+            self.batch.append(one.key, one.row, parts, vectors, one.content, one.place)
         if len(self.batch) >= _COMMIT_ITEMS or self.batch.vector_bytes >= _COMMIT_BYTES:
             self.commit()
 
@@ -219,7 +230,7 @@ class _Run:
     def _encoded(self, waiting: Sequence[_Waiting]) -> Iterator[Array]:
         """Yield the vectors of each item's parts, all pictures in one call and all texts in another."""
         snapshot = self.handle.snapshot
-        values = _Flat([one.item.values for one in waiting])
+        values = Joined([one.item.values for one in waiting])
         kinds = [part.kind for one in waiting for part in one.item.parts]
         vectors = np.empty((len(kinds), snapshot.dim), np.float32)
         for kind in ("image", "text"):
@@ -227,7 +238,7 @@ class _Run:
             if rows:
                 encoder = self.handle.encoder_for(kind)
                 encode = encoder.encode_images if kind == "image" else encoder.encode_texts
-                encoded = encode(values if len(rows) == len(kinds) else _Picked(values, rows))
+                encoded = encode(values if len(rows) == len(kinds) else Picked(values, rows))
                 vectors[rows] = unit_rows(encoded, snapshot.dim, snapshot.metric, "the encoding")
         ends = np.cumsum([len(one.item.parts) for one in waiting])
         yield from np.split(vectors, ends[:-1])
@@ -250,34 +261,15 @@ class _Run:
             self.changes["secret_check"] = self.secret.check()
 
 
-class _Flat(Sequence[Any]):
-    """Several sequences as one, without reading any of their values."""
-
-    def __init__(self, sequences: Sequence[Sequence[Any]]) -> None:
-        self._sequences = sequences
-        self._ends = np.cumsum([len(one) for one in sequences])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, at: Any) -> Any:
-        if not 0 <= at < len(self):
-            raise IndexError(at)
-        owner = int(np.searchsorted(self._ends, at, "right"))
-        return self._sequences[owner][at - (int(self._ends[owner - 1]) if owner else 0)]
-
-
-class _Picked(Sequence[Any]):
-    """Some values of a sequence."""
-
-    def __init__(self, values: Sequence[Any], rows: Sequence[int]) -> None:
-        self._values, self._rows = values, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._values[self._rows[at]]
+def _readable(one: _Waiting, vectors: Array) -> tuple[Sequence[Part], Array]:
+    """Return the parts that could be read, and their vectors; the item's columns say how many could not."""
+    lost = unreadable(one.item.values)
+    if not lost:
+        return one.item.parts, vectors
+    kept = [at for at in range(len(vectors)) if at not in lost]
+    one.row.update(tiles=len(kept), tiles_unreadable=len(lost))
+    parts = [replace(one.item.parts[at], position=position) for position, at in enumerate(kept)]
+    return parts, vectors[kept]
 
 
 def add(
@@ -287,6 +279,7 @@ def add(
     metadata: Any,
     keep: tuple[str, ...],
     items: Any,
+    tiles: Any,
     shard: tuple[int, int] | None,
     on_error: str,
     on_duplicate: str,
@@ -302,7 +295,7 @@ def add(
     handle.store.check_writable()
     _ = handle.encoder
     with contained() as decoder:
-        opened = open_source(source, keep=keep, metadata=metadata, items=items, decoder=decoder)
+        opened = open_source(source, keep=keep, metadata=metadata, items=items, decoder=decoder, tiles=tiles)
         if not is_unicode(str(opened.root)):
             raise ValueError(
                 "the path of the source is not UTF-8, so it cannot be stored; give its folder another name"
@@ -315,7 +308,12 @@ def add(
             run = _Run(handle, opened, on_error, on_duplicate, handle.columns(), changes)
             if handle.snapshot.manifest["secret_check"] is not None and entries:
                 run.secret = _known_secret(handle)
-            _add(run, entries, decoder, progress)
+            if isinstance(opened.root, str) and on_duplicate == "skip":
+                run.places = _known_places(handle, opened.root)
+            try:
+                _add(run, entries, decoder, progress)
+            finally:
+                opened.close()
             return run.report()
 
 
@@ -326,15 +324,20 @@ def _add(run: _Run, entries: Sequence[Entry], decoder: Decoder, progress: bool |
                 run.take(read)
                 step(done, len(entries))
             run.encode()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ServerError) as error:
             # What is encoded already was the costly part, and is whole items.
+            if isinstance(error, ServerError):
+                with suppress(ServerError):
+                    run.encode()
             run.commit()
             raise
         run.commit()
         run.handle.relocate({key: place for key, place in run.moved.items() if key not in run.replaced})
 
 
-def plan(source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: Any = "file") -> Plan:
+def plan(
+    source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: Any = "file", tiles: Any = None
+) -> Plan:
     """Return what adding a source would read, from the first bytes of each file.
 
     Examples
@@ -345,14 +348,14 @@ def plan(source: Any, *, metadata: Any = None, keep: Sequence[str] = (), items: 
     {'dicom': 1}
     """
     with contained() as decoder:
-        opened = open_source(source, metadata=metadata, keep=keep, items=items, decoder=decoder)
+        opened = open_source(source, metadata=metadata, keep=keep, items=items, decoder=decoder, tiles=tiles)
     check_table(opened.table_cells(), {}, "the table")
     kinds: Counter[str] = Counter()
     files = 0
     for entry in opened.entries:
         for path in entry.members or (entry.path,):
             files += 1
-            kinds[_kind(path)] += 1
+            kinds["slide" if slide_kind(path, wanted=tiles is not None) else _kind(path)] += 1
     size = sum(entry.size for entry in opened.entries)
     return Plan(files, size, dict(sorted(kinds.items())), opened.unmatched_rows)
 
@@ -383,13 +386,17 @@ def _reads(source: Source, wanted: Sequence[Entry], run: _Run, decoder: Decoder)
         whole = True
     finally:
         if not whole:
-            # What is being decoded is of no use any more, and may take long.
+            # What is being decoded or fetched is of no use any more, and may take long.
             decoder.close()
+            source.close()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _read(source: Source, entry: Entry, run: _Run) -> _Read:
     try:
+        there = run.places.get(_place_digest(source.place(entry))) if run.places else None
+        if there is not None:
+            return _Read(entry, there)
         content = source.content(entry)
         known = None if content is None else _known_key(entry, content, run)
         return _Read(entry, known, source.read(entry, content) if known is None else None)
@@ -398,6 +405,24 @@ def _read(source: Source, entry: Entry, run: _Run) -> _Read:
     except OSError as error:
         message = "the file cannot be opened; check that it is there and may be read"
         return _Read(entry, None, None, Failure(entry.locator, "unreadable", message), error)
+
+
+def _known_places(handle: Handle, root: str) -> dict[bytes, str]:
+    """Return the keys of what a server holds: an instance does not change under its UID, and is costly to fetch."""
+    snapshot = handle.snapshot
+    places = ((key, snapshot.locator(row)) for key, row in zip(snapshot.keys, snapshot.live_rows.tolist(), strict=True))
+    return {_place_digest(place): key for key, place in places if place is not None and place[0].startswith(root)}
+
+
+def _place_digest(place: Place) -> bytes:
+    root, files = place
+    return bytes.fromhex(content_digest("\n".join([root, *sorted(files)]).encode()))
+
+
+def _is_there(place: Place) -> bool:
+    """Tell whether files are where they were; of a server that is not known without asking."""
+    root, files = place
+    return not is_address(root) and all(Path(root, file).exists() for file in files)
 
 
 def _known_key(entry: Entry, content: bytes, run: _Run) -> str | None:

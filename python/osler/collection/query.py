@@ -15,9 +15,11 @@ import numpy as np
 from osler.collection.graph import Ask, Graphs
 from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array, accepts, unit_rows
+from osler.collection.sequences import Joined, Picked, unreadable
 from osler.collection.snapshot import Snapshot
 from osler.collection.where import unknown_column
 from osler.index import rank_items
+from osler.sources.tiles import Tiles
 
 if TYPE_CHECKING:
     from osler.collection.handle import Handle
@@ -150,24 +152,22 @@ def text_question(handle: Handle, texts: Sequence[str]) -> list[Question]:
 def image_question(handle: Handle, images: Sequence[Any]) -> list[Question]:
     """Encode pictures, one question each: paths of any file that a collection can be made of, PIL images or arrays."""
     encoder = handle.encoder_for("image")
-    values: list[Any] = []
-    spans: list[tuple[int, int]] = []
+    values: list[Sequence[Any]] = []
     columns: list[Mapping[str, Any] | None] = []
     for image in images:
-        first = len(values)
         if isinstance(image, str) or hasattr(image, "__fspath__"):
             frames, own = _read_image(handle, image)
-            values.extend(frames)
+            values.append(frames)
             columns.append(own)
         else:
-            values.append(image)
+            values.append([image])
             columns.append(None)
-        spans.append((first, len(values)))
-    found = encoder.encode_images(values)
+    found = encoder.encode_images(Joined(values))
     vectors = unit_rows(found, handle.snapshot.dim, handle.snapshot.metric, "the encoding")
+    each = np.split(vectors, np.cumsum([len(frames) for frames in values])[:-1])
     return [
-        Question(vectors[first:last], image, None, own)
-        for image, (first, last), own in zip(images, spans, columns, strict=True)
+        Question(np.delete(rows, list(unreadable(frames)), axis=0), image, None, own)
+        for image, frames, rows, own in zip(images, values, each, columns, strict=True)
     ]
 
 
@@ -186,23 +186,35 @@ def like_question(snapshot: Snapshot, key: str, kind: str | None) -> Question:
     return Question(snapshot.vectors(parts), None, row, snapshot.metadata(row))
 
 
-def _read_image(handle: Handle, path: Any) -> tuple[list[Any], dict[str, Any]]:
+def _read_image(handle: Handle, path: Any) -> tuple[Sequence[Any], dict[str, Any]]:
     """Return the frames of one file and its own column values; identifiers wait for the secret until it is needed."""
     from osler.sources import open_source
 
     # A path, whatever it looks like: a query never opens a connection.
-    source = open_source(Path(path) if isinstance(path, str) else path, keep=handle.keep)
+    source = open_source(Path(path) if isinstance(path, str) else path, keep=handle.keep, tiles=_tiles(handle.snapshot))
     if len(source.entries) != 1:
         raise ValueError(f"a query is one file, and there are {len(source.entries)} here; name one of them")
     item = source.read(source.entries[0])
-    frames = [value for value, part in zip(item.values, item.parts, strict=True) if part.kind == "image"]
-    if not frames:
+    pictures = [at for at, part in enumerate(item.parts) if part.kind == "image"]
+    frames = item.values if len(pictures) == len(item.parts) else Picked(item.values, pictures)
+    if not pictures:
         raise ValueError("the query file holds no picture; ask with text=")
     own = {name: value for name, value in item.metadata.items() if value is not None}
     if item.key is None:
         own.update(dict.fromkeys(IDENTIFIERS))
     own.update({name: _Identifier(handle, name, value) for name, value in item.identifiers.items()})
     return frames, own
+
+
+def _tiles(snapshot: Snapshot) -> Tiles | None:
+    """Return how the slides of a collection are tiled, where all of them are alike: so are those that ask."""
+    if not {"tile_size", "tile_mpp"} <= snapshot.types.keys():
+        return None
+    found = snapshot.table.select("tile_size", "tile_mpp").drop_nulls().unique()
+    if len(found) != 1:
+        return None
+    size, mpp = found.row(0)
+    return Tiles(size=size, mpp=mpp)
 
 
 class _Identifier:

@@ -25,6 +25,7 @@ from osler.decode import read_bytes
 from osler.errors import SourceError
 from osler.items import WHOLE, Hit, Locator
 from osler.sources.decoder import Decoder
+from osler.sources.slide_kind import slide_kind
 from osler.sources.workers import contained
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ _FOLDED = {
     "slice_thickness",
     "encoding",
     "format",
+    "mpp",
+    "tile_size",
+    "tile_mpp",
+    "tiles",
+    "tiles_found",
+    "tiles_unreadable",
+    "tissue",
     "study_id",
     "series_id",
     "instance_id",
@@ -227,6 +235,9 @@ def _thumbnail(place: Place | None, size: int, part: Locator, decoder: Decoder) 
     if place is None:
         return None
     root, files = place
+    kind = slide_kind(Path(root, files[0]), wanted=part.box is not None)
+    if kind is not None:
+        return _of_slide([Path(root, file) for file in files], kind, part.box, decoder)
     at = part.frame or 0
     if len(files) > 1:
         # A series: only where each file is one part is it known which file holds the frame.
@@ -244,8 +255,26 @@ def _decoded(path: Path, frame: int, box: Any, decoder: Decoder) -> str | None:
         return None
 
 
+def _of_slide(paths: Sequence[Path], kind: str, box: Any, decoder: Decoder) -> str | None:
+    """Return a box of a slide, or the whole of it, as a data URI."""
+    try:
+        slide = decoder.slide(paths, kind)
+        try:
+            left, top, right, bottom = box or (0, 0, slide.info.width, slide.info.height)
+            scale = _SIDE / max(right - left, bottom - top, _SIDE)
+            sides = (max(1, round(side * scale)) for side in (right - left, bottom - top))
+            return _uri(slide.region((left, top, right, bottom), *sides), None)
+        finally:
+            slide.close()
+    except (SourceError, OSError):
+        return None
+
+
 def _picture_of(query: Any, decoder: Decoder) -> str | None:
     if isinstance(query, str | os.PathLike):
+        kind = slide_kind(Path(query))
+        if kind is not None:
+            return _of_slide([Path(query)], kind, None, decoder)
         return _decoded(Path(query), 0, None, decoder)
     pixels = np.asarray(query)
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
