@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from osler.encoders.manifest import Licence, Name, Pooling, Sha256, TextInputs, Words, first_finding
-from osler.encoders.recipe import Step, Strict
+from osler.encoders.recipe import Strict
+from osler.encoders.volume_recipe import AnyStep
 from osler.errors import EncoderError
 
 __all__ = [
@@ -287,15 +288,15 @@ def entries() -> dict[str, Entry]:
 
 
 @functools.cache
-def _recipes() -> dict[str, tuple[Step, ...]]:
-    adapter: TypeAdapter[dict[str, tuple[Step, ...]]] = TypeAdapter(dict[str, tuple[Step, ...]])
+def _recipes() -> dict[str, tuple[AnyStep, ...]]:
+    adapter: TypeAdapter[dict[str, tuple[AnyStep, ...]]] = TypeAdapter(dict[str, tuple[AnyStep, ...]])
     try:
         return adapter.validate_json((registry_root() / "recipes.json").read_bytes())
     except ValidationError as error:
         raise EncoderError(f"models/recipes.json: {first_finding(error)}") from None
 
 
-def recipe(name: str) -> tuple[Step, ...]:
+def recipe(name: str) -> tuple[AnyStep, ...]:
     """Return the steps of a recipe of models/recipes.json.
 
     Raises

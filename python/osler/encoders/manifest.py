@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from osler.encoders.clean import Clean
-from osler.encoders.recipe import Step, Strict
+from osler.encoders.recipe import Strict
+from osler.encoders.volume_recipe import AnyStep, check_order, takes_volumes
 from osler.errors import EncoderError
 
 __all__ = [
@@ -192,7 +193,7 @@ class Classes(Strict):
 
 
 class ImageTower(_Tower):
-    """Pictures to vectors.
+    """Pictures or volumes to vectors.
 
     Attributes
     ----------
@@ -202,9 +203,10 @@ class ImageTower(_Tower):
         Every file that holds tensors of the model.
     input, output : str
         Names in the ONNX graph.
-    layout : {"NCHW", "NHWC"}
+    layout : {"NCHW", "NHWC", "NCDHW"}
+        The last one for volumes, whose axes are in the order in which the recipe leaves them.
     recipe : tuple of steps
-        In this order; see `preprocess`.
+        In this order; see `preprocess`, and `volume_steps` for volumes. What it starts from is what the tower takes.
     pooling : {"none", "mean", "cls"}
         The output is (n, d) already, or (n, tokens, d) to be averaged or cut to its first token.
     rows_interact : bool
@@ -214,10 +216,22 @@ class ImageTower(_Tower):
     """
 
     input: Words
-    layout: Literal["NCHW", "NHWC"]
+    layout: Literal["NCHW", "NHWC", "NCDHW"]
     pooling: Pooling = "none"
-    recipe: tuple[Step, ...] = Field(min_length=1)
+    recipe: tuple[AnyStep, ...] = Field(min_length=1)
     classes: Classes | None = None
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> ImageTower:
+        check_order(self.recipe)
+        if takes_volumes(self.recipe) != (self.layout == "NCDHW"):
+            raise ValueError("layout NCDHW belongs to a recipe for volumes, and the others to one for pictures")
+        return self
+
+    @property
+    def takes(self) -> Literal["picture", "volume"]:
+        """What one input is."""
+        return "volume" if self.layout == "NCDHW" else "picture"
 
 
 class TextInputs(Strict):

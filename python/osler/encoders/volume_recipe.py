@@ -6,14 +6,15 @@ Astra chest CT encoder (MONAI's transforms) and of MedicalNet (SciPy).
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from osler.encoders.recipe import Strict
+from osler.encoders.recipe import Step, Strict
 
 __all__ = [
+    "AnyStep",
     "Axes",
     "Channels",
     "CropVolume",
@@ -26,6 +27,7 @@ __all__ = [
     "Standardise",
     "VolumeStep",
     "check_order",
+    "takes_volumes",
 ]
 
 Side = Annotated[int, Field(ge=1, le=2048)]
@@ -55,8 +57,8 @@ class Respace(Strict):
     """Resamples to a spacing in millimetres, axis by axis (MONAI ``Spacing``, its defaults).
 
     The first voxel stays where it is; a side of n voxels gets round((n - 1) * old / new + 1). Trilinear in float64,
-    without a filter for shrinking; what lies outside is taken from the border; shear is removed. A volume whose affine
-    would change by less than 0.001 is left as it is.
+    without a filter for shrinking; what lies outside is taken from the border; shear is removed. A spacing within 0.001
+    of the one that is asked for is kept, and a volume whose affine would change by less is left as it is.
     """
 
     op: Literal["respace"]
@@ -158,7 +160,23 @@ VolumeStep = Annotated[
 ]
 
 
-def check_order(steps: tuple[object, ...]) -> None:
+# A recipe is a tuple of these, all for volumes or all for pictures.
+AnyStep = Annotated[Step | VolumeStep, Field(discriminator="op")]
+
+
+def takes_volumes(recipe: Sequence[object]) -> bool:
+    """Tell whether a recipe starts from a volume.
+
+    Examples
+    --------
+    >>> from osler.encoders.volume_recipe import Orient, takes_volumes
+    >>> takes_volumes([Orient(op="orient")])
+    True
+    """
+    return len(recipe) > 0 and isinstance(recipe[0], _KINDS)
+
+
+def check_order(recipe: Sequence[object]) -> None:
     """Refuse a recipe that mixes volumes and pictures, or that goes on after the channels were made.
 
     Raises
@@ -171,10 +189,9 @@ def check_order(steps: tuple[object, ...]) -> None:
     >>> from osler.encoders.volume_recipe import Channels, Orient, check_order
     >>> check_order((Orient(op="orient"), Channels(op="channels", count=3)))
     """
-    volumes = [isinstance(step, _KINDS) for step in steps]
-    if any(one != other for one, other in pairwise(volumes)):
+    if len({isinstance(step, _KINDS) for step in recipe}) > 1:
         raise ValueError("mixes steps for volumes with steps for pictures")
-    if any(isinstance(step, Channels) for step in steps[:-1]):
+    if any(isinstance(step, Channels) for step in recipe[:-1]):
         raise ValueError("step channels must be the last one")
 
 

@@ -145,8 +145,10 @@ def _respace(step: Respace, array: np.ndarray, affine: np.ndarray) -> _State:
     old, axes = affine[:3, :3], np.array(affine[:3, :3])
     # The upper triangle of axes = rotation @ upper, whose diagonal is positive: what is off it is shear.
     upper = np.linalg.cholesky(axes.T @ axes).T
+    lengths, wanted = np.sqrt((axes**2).sum(axis=0)), np.array(step.spacing)
+    wanted = np.where(np.abs(lengths - wanted) <= _AFFINE_TOLERANCE, lengths, wanted)
     new = np.eye(4)
-    new[:3, :3] = axes @ np.linalg.inv(upper) @ np.diag(step.spacing)
+    new[:3, :3] = axes @ np.linalg.inv(upper) @ np.diag(wanted)
     corners = np.array(np.meshgrid(*([0.0, side - 1.0] for side in array.shape), indexing="ij")).reshape(3, -1)
     reached = np.linalg.solve(new[:3, :3], old @ corners)
     shape = [int(side) for side in np.round(np.ptp(reached, axis=1) + 1.0)]
@@ -157,7 +159,8 @@ def _respace(step: Respace, array: np.ndarray, affine: np.ndarray) -> _State:
     matrix, offset, straight = across[:3, :3], across[:3, 3], np.diag(across)[:3]
     if np.abs(matrix - np.diag(straight)).max() * max(shape) < _STRAIGHT:
         resampled = array
-        for axis in range(3):
+        # What shrinks most first, so that the rest is less.
+        for axis in sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis]):
             resampled = _between(resampled, axis, offset[axis] + straight[axis] * np.arange(shape[axis]))
     else:
         from scipy import ndimage
@@ -177,7 +180,7 @@ def _between(array: np.ndarray, axis: int, places: np.ndarray) -> np.ndarray:
     found = array.take(before, axis=axis).astype(np.float64)
     found *= 1.0 - share
     found += array.take(np.minimum(before + 1, last), axis=axis) * share
-    return found
+    return np.asarray(found)
 
 
 def _first_corner(
@@ -191,7 +194,7 @@ def _first_corner(
 
 
 def _near(one: np.ndarray, other: np.ndarray) -> bool:
-    return np.allclose(one, other, atol=_AFFINE_TOLERANCE)
+    return bool(np.allclose(one, other, atol=_AFFINE_TOLERANCE))
 
 
 def _intensity(step: Intensity, array: np.ndarray, affine: np.ndarray) -> _State:
@@ -213,19 +216,22 @@ def _foreground(step: Foreground, array: np.ndarray, affine: np.ndarray) -> _Sta
 
 
 def _resize_volume(step: ResizeVolume, array: np.ndarray, affine: np.ndarray) -> _State:
-    from scipy import ndimage
-
+    before, after = np.array(array.shape), np.array(step.shape)
     if step.rule == "zoom":
-        factors = [side * 1.0 / before for side, before in zip(step.shape, array.shape, strict=True)]
-        resized = ndimage.zoom(array, factors, order=0)
-        if resized.shape != tuple(step.shape):
-            raise EncoderError("comes out of zoom in another shape than the recipe asks for; report it with its shape")
+        from scipy import ndimage
+
+        resized = ndimage.zoom(array, after / before, order=0)
+        # Corners lie on corners; a side of one voxel has no second corner.
+        factors = np.where(after > 1, (before - 1) / np.maximum(after - 1, 1), before)
+        first = np.zeros(3)
     else:
         resized = array.astype(np.float64)
         for axis, side in enumerate(step.shape):
             resized = _area(resized, axis, side)
-    scale = np.diag([*(before / side for side, before in zip(step.shape, array.shape, strict=True)), 1.0])
-    return resized.astype(np.float32), affine @ scale
+        factors = before / after
+        first = (factors - 1.0) / 2.0
+    factors = np.where(factors > 0, factors, 1.0)
+    return resized.astype(np.float32), _shifted(affine, first) @ np.diag([*factors, 1.0])
 
 
 def _area(array: np.ndarray, axis: int, side: int) -> np.ndarray:
