@@ -1,0 +1,337 @@
+"""A published checkpoint to an encoder's folder: ONNX files, tokenizer, manifest, golden vectors, with parity measured.
+
+Writes one folder, whole or not at all. Needs the extra ``export``; nothing here is needed to run an encoder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from osler.encoders.entry import Entry, entries, recipe_json, registry_root
+from osler.encoders.registry import describe, home_folder, what_to_do
+from osler.errors import EncoderError
+from osler.progress import notice
+
+if TYPE_CHECKING:
+    from osler.encoders.export.graph import Written
+    from osler.encoders.export.parity import Compared
+    from osler.encoders.export.towers import Towers
+    from osler.encoders.export.weights import Checkpoint
+
+__all__ = ["VERSION", "Exported", "export_encoder"]
+
+VERSION = 1  # of what this package writes; it enters fingerprints
+NEEDED = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.95}
+_GOLDEN = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.95}
+
+Precision = Literal["fp32", "fp16", "int8"]
+Path_ = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What `export_encoder` made.
+
+    Attributes
+    ----------
+    name : str
+    folder : Path
+    precision : {"fp32", "fp16", "int8"}
+    image, text : float or None
+        Least cosine between the original's vectors and the exported encoder's.
+    inputs : dict of str to int
+        How many pictures and texts were compared.
+    against : str
+        Libraries that ran the original, with versions.
+    bytes : int
+        Of the folder.
+    """
+
+    name: str
+    folder: Path
+    precision: Precision
+    image: float | None
+    text: float | None
+    inputs: dict[str, int]
+    against: str
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        names = ("name", "precision", "image", "text", "inputs", "against", "bytes")
+        return {**{name: getattr(self, name) for name in names}, "folder": str(self.folder)}
+
+
+def export_encoder(
+    name: str,
+    checkpoint: Path_,
+    out: Path_ | None = None,
+    *,
+    precision: Precision = "fp32",
+    tokenizer: Path_ | None = None,
+    pictures: Sequence[Any] | None = None,
+    texts: Sequence[str] | None = None,
+    entry: Entry | None = None,
+) -> Exported:
+    """Turn a checkpoint of the registry into a folder that `load_encoder` opens.
+
+    Parameters
+    ----------
+    name : str
+        An entry of the registry.
+    checkpoint : path
+        The weight file, or the folder of the published repository.
+    out : path, optional
+        The folder to make; by default where `load_encoder` finds it by name.
+    precision : {"fp32", "fp16", "int8"}
+        Of the weights. Half precision keeps normalisations and softmax in single; 8 bits quantise matrix products, and
+        make another encoder, with a fingerprint of its own.
+    tokenizer : path, optional
+        Folder of the tokenizer's files where they do not lie beside the checkpoint.
+    pictures, texts : sequence, optional
+        What original and export are compared on; by default seven pictures of models/samples.npz and eight sentences.
+    entry : Entry, optional
+        Instead of the registry's.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    EncoderError
+        The name is unknown or cannot be exported, PyTorch is missing, the checkpoint is of another model, or the least
+        cosine is below 0.99999 (fp32), 0.999 (fp16) or 0.95 (int8).
+    FileNotFoundError, FileExistsError
+        The checkpoint is not there; `out` exists and is not empty.
+    """
+    if precision not in NEEDED:
+        raise ValueError(f"precision is {precision!r:.40}; it must be 'fp32', 'fp16' or 'int8'")
+    entry = entry or _entry(name)
+    target = Path(out) if out is not None else home_folder(entry.name)
+    if target.exists() and (not target.is_dir() or any(path.name != "checkpoint" for path in target.iterdir())):
+        raise FileExistsError("the folder to export into exists and is not empty; name another, or remove it first")
+    _require()
+    from osler.encoders.export.weights import read_weights
+
+    source = entry.source("checkpoint")
+    weights = [file.path for file in source.files if _is_weight(file.path)] if source is not None else []
+    notice(f"osler: reading the checkpoint of {entry.name}")
+    read = read_weights(Path(checkpoint), weights)
+    assert entry.architecture is not None
+    builder = importlib.import_module(f"osler.encoders.export.{entry.architecture.builder}")
+    towers: Towers = builder.build(entry, read)
+    with _staging(target) as folder:
+        return _write(entry, towers, read, folder, target, precision, tokenizer, pictures, texts)
+
+
+def _entry(name: str) -> Entry:
+    entry = entries().get(name)
+    if entry is None:
+        raise EncoderError(
+            f"the registry has no encoder {name!r:.60} to export; osler encoder list names them", code="unknown_encoder"
+        )
+    if entry.architecture is None:
+        raise EncoderError(f"{name} cannot be exported ({what_to_do(entry)})", code="not_possible")
+    return entry
+
+
+def _require() -> None:
+    for package in ("torch", "onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise EncoderError(
+                f'exporting needs the package {package}; pip install "osler[export]", on any machine: the folder it '
+                "makes runs without PyTorch",
+                code="package_missing",
+            )
+
+
+def _is_weight(path: str) -> bool:
+    return path.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar"))
+
+
+@contextlib.contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Give a folder beside the target that becomes it at the end, or goes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if (target / "checkpoint").is_dir():  # where `pull` put the files that this was made of
+            (target / "checkpoint").rename(folder / "checkpoint")
+        with contextlib.suppress(FileNotFoundError):
+            target.rmdir()
+        folder.rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(
+    entry: Entry,
+    towers: Towers,
+    read: Checkpoint,
+    folder: Path,
+    target: Path,
+    precision: Precision,
+    tokenizer: Path_ | None,
+    pictures: Sequence[Any] | None,
+    texts: Sequence[str] | None,
+) -> Exported:
+    from osler.encoders.export.graph import write_image, write_text
+    from osler.encoders.export.parity import TEXTS, compare, golden_bytes, versions
+
+    written: dict[str, Written] = {}
+    if towers.image is not None:
+        notice(f"osler: tracing the image tower of {entry.name}")
+        written["image"] = write_image(towers.image, folder, precision)
+    if towers.text is not None:
+        notice(f"osler: tracing the text tower of {entry.name}")
+        written["text"] = write_text(towers.text, folder, precision)
+        _write_tokenizer(entry, Path(tokenizer) if tokenizer is not None else read.folder, folder)
+    document = _document(entry, towers, read, folder, written, precision)
+    _save(document, folder)
+    shown = list(pictures) if pictures is not None else _samples()
+    said = list(texts) if texts is not None else list(TEXTS)
+    notice("osler: comparing with the original")
+    compared = compare(towers, *_opened(folder), shown, said)
+    least = _least(compared)
+    worst = min(least.values())
+    if not worst >= NEEDED[precision]:
+        raise EncoderError(
+            f"the exported {entry.name} has cosine {worst:.6f} with its original, {NEEDED[precision]} is needed for "
+            f"{precision}; export it in fp32, or report it with the versions {versions(towers)}",
+            code="parity",
+        )
+    (folder / "golden.npz").write_bytes(golden_bytes(compared, shown, said))
+    inputs = {kind: len(shown if kind == "image" else said) for kind in least}
+    document["golden"] = {"file": _file(folder, "golden.npz"), "cosine": min(_GOLDEN[precision], _floor(worst))}
+    document["parity"] = {**least, "inputs": inputs, "against": versions(towers)}
+    _save(document, folder)
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    return Exported(
+        entry.name, target, precision, least.get("image"), least.get("text"), inputs, versions(towers), total
+    )
+
+
+def _write_tokenizer(entry: Entry, source: Path, folder: Path) -> None:
+    from osler.encoders.tokenizer_files import tokenizer_json
+
+    assert entry.text is not None
+    wanted = entry.text.tokenizer
+    files = [source / name if (source / name).is_file() else source / Path(name).name for name in wanted.files]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        where = f" of {wanted.hub}" if wanted.hub is not None else ""
+        raise EncoderError(
+            f"the tokenizer's file {missing[0]}{where} is not beside the checkpoint; put it there, or pass its folder "
+            "as --tokenizer",
+            code="file_missing",
+        )
+    (folder / "tokenizer.json").write_bytes(tokenizer_json(files, wanted.kind, lower_case=wanted.lower_case))
+
+
+def _document(
+    entry: Entry,
+    towers: Towers,
+    read: Checkpoint,
+    folder: Path,
+    written: dict[str, Written],
+    precision: Precision,
+) -> dict[str, Any]:
+    from osler.encoders.export.graph import IDS, IMAGE, MASK, OUTPUT
+
+    assert entry.architecture is not None
+    exporter = entry.architecture.builder
+    document: dict[str, Any] = {
+        "version": 1,
+        **{name: getattr(entry, name) for name in ("name", "title", "purpose", "domain", "gate", "citation", "dim")},
+        "licence": entry.licence.model_dump(),
+        "entry": entry.name,
+    }
+
+    def tower(kind: str, batch_size: int) -> dict[str, Any]:
+        files = written[kind]
+        return {
+            "file": _file(folder, files.graph),
+            "external": [_file(folder, name) for name in files.external],
+            "origin": {"weights": list(read.hashes), "exporter": exporter, "version": VERSION},
+            "output": OUTPUT,
+            "precision": precision,
+            "batch_size": batch_size,
+            # dynamic quantisation takes one scale for all rows of a run
+            "rows_interact": precision == "int8",
+        }
+
+    if towers.image is not None and entry.image is not None:
+        document["image"] = {
+            **tower("image", entry.image.batch_size),
+            "input": IMAGE,
+            "layout": "NCHW",
+            "recipe": recipe_json(entry.image.recipe),
+        }
+    if towers.text is not None and entry.text is not None:
+        spec = entry.text
+        document["text"] = {
+            **tower("text", spec.batch_size),
+            "inputs": {"ids": IDS, **({"mask": MASK} if towers.text.masked else {})},
+            "tokenizer": _file(folder, "tokenizer.json"),
+            "max_length": spec.max_length,
+            "pad_to_max": not towers.text.dynamic,
+            "clean": spec.clean,
+            **({} if spec.pad_id is None else {"pad_id": spec.pad_id}),
+        }
+    for field, found in (("logit_scale", towers.logit_scale), ("logit_bias", towers.logit_bias)):
+        stated = getattr(entry, field)
+        document[field] = found if stated == "checkpoint" else stated
+    return document
+
+
+def _file(folder: Path, name: str) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with (folder / name).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return {"path": name, "sha256": digest.hexdigest(), "size": (folder / name).stat().st_size}
+
+
+def _save(document: dict[str, Any], folder: Path) -> None:
+    (folder / "manifest.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _opened(folder: Path) -> tuple[Any, Any]:
+    from osler.encoders.tower import open_tower
+
+    described = describe(folder)
+    image = open_tower(described.image, "cpu") if described.image is not None else None
+    text = open_tower(described.text, "cpu") if described.text is not None else None
+    return image, text
+
+
+def _samples() -> list[np.ndarray]:
+    with np.load(registry_root() / "samples.npz", allow_pickle=False) as archive:
+        return [archive[name] for name in archive.files]
+
+
+def _least(compared: Compared) -> dict[str, float]:
+    cosines = (("image", compared.image), ("text", compared.text))
+    return {kind: float(values.min()) for kind, values in cosines if values is not None}
+
+
+def _floor(cosine: float) -> float:
+    """Leave room below a measured cosine for the arithmetic of other processors."""
+    return math.floor((cosine - 0.002) * 1000) / 1000

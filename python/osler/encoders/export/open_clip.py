@@ -1,0 +1,111 @@
+"""Builds encoders of the open_clip family from their configuration and state dict.
+
+Needs open_clip, and transformers where the text tower is one of theirs; reads no network. The configuration is the
+``model_cfg`` of open_clip; ``hf_text_config`` beside it is the text tower's own config.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from osler.encoders.entry import Entry
+from osler.encoders.export.towers import ImageModel, TextModel, Towers
+from osler.encoders.export.weights import Checkpoint, load_into
+
+__all__ = ["build", "module"]
+
+
+def module(options: dict[str, Any]) -> Any:
+    """Return an open_clip model of that configuration with random weights.
+
+    Parameters
+    ----------
+    options : dict
+        ``model`` (a name that open_clip knows) or the fields of its configuration; ``hf_text_config`` or None.
+
+    Returns
+    -------
+    open_clip.CLIP or open_clip.CustomTextCLIP
+    """
+    import open_clip
+
+    config = dict(options)
+    own_text = config.pop("hf_text_config", None)
+    known = config.pop("model", None)
+    if known is not None:
+        config = {**open_clip.get_model_config(known), **config}
+    custom = bool(config.pop("custom_text", False)) or "hf_model_name" in config["text_cfg"]
+    with tempfile.TemporaryDirectory() as folder:
+        if own_text is not None:
+            # open_clip reads the text tower's configuration by name, which would be a download
+            (Path(folder) / "config.json").write_text(json.dumps(own_text))
+            config["text_cfg"] = {**config["text_cfg"], "hf_model_name": folder, "hf_model_pretrained": False}
+        kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        return kind(**config).eval()
+
+
+def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
+    """Return the towers of an open_clip checkpoint.
+
+    Raises
+    ------
+    EncoderError
+        The checkpoint is of another model.
+    """
+    import open_clip
+    import torch
+    from torch import nn
+
+    assert entry.architecture is not None
+    model = module(entry.architecture.options)
+    tensors = checkpoint.tensors
+    if not any(key.startswith("text.") for key in tensors) and any(
+        key.startswith("text.") for key in model.state_dict()
+    ):
+        tensors = open_clip.model.convert_to_custom_text_state_dict(dict(tensors))
+    # the pooler of a BERT text tower was saved by some releases and is not used
+    load_into(model, tensors, entry.name, unused=("text.transformer.pooler.",))
+
+    class Image(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.visual = model.visual
+
+        def forward(self, image: Any) -> Any:
+            found = self.visual(image)
+            return found[0] if isinstance(found, tuple) else found
+
+    class Text(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            model.visual = nn.Identity()
+
+        def forward(self, ids: Any) -> Any:
+            return self.model.encode_text(ids)
+
+    image = Image().eval()
+    text = Text().eval() if entry.text is not None else None
+    side = model_side(image.visual)
+    with torch.no_grad():
+        scale = float(model.logit_scale.exp())
+        bias = None if getattr(model, "logit_bias", None) is None else float(model.logit_bias)
+    hugging = hasattr(getattr(model, "text", None), "config")
+    length = entry.text.max_length if entry.text is not None else 0
+    return Towers(
+        image=ImageModel(image, (3, side, side)),
+        text=None if text is None else TextModel(text, length, dynamic=hugging),
+        logit_scale=scale if math.isfinite(scale) else None,
+        logit_bias=bias,
+        libraries=("torch", "open_clip_torch", *(("transformers",) if hugging else ()), "timm"),
+    )
+
+
+def model_side(visual: Any) -> int:
+    """Return the side of the pictures that a vision tower takes."""
+    size = visual.image_size
+    return int(size[0] if isinstance(size, (tuple, list)) else size)

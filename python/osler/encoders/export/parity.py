@@ -1,0 +1,144 @@
+"""Compares an exported encoder with its original, from pictures and texts to vectors, and writes golden vectors.
+
+Runs the original's modules in PyTorch and the exported folder through `osler.encoders`, each with its own preparation
+where the original's is at hand.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from osler.encoders.export.towers import ImageModel, TextModel, Towers
+from osler.encoders.tower import OpenImageTower, OpenTextTower
+
+__all__ = ["TEXTS", "Compared", "compare", "golden_bytes", "versions"]
+
+# short and long, with figures, capitals and punctuation, as reports have them
+TEXTS = (
+    "Normal chest radiograph.",
+    "right lower lobe consolidation with a small pleural effusion",
+    "No pneumothorax. Heart size is at the upper limit of normal; the mediastinum is unremarkable.",
+    "H&E stain, invasive ductal carcinoma, grade 2",
+    "Fundus photograph: mild non-proliferative diabetic retinopathy, few microaneurysms",
+    "CT abdomen with contrast: 2.3 cm hypodense lesion in segment VI of the liver, too small to characterise",
+    "T2-weighted MRI of the brain, hyperintense lesion in the left frontal lobe",
+    "ultrasound",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The vectors of the original, and the cosine of each with the exported encoder's.
+
+    Attributes
+    ----------
+    image_vectors, text_vectors : ndarray or None
+        (n, dim) float32 unit rows of the original.
+    image, text : ndarray or None
+        (n,) cosines.
+    """
+
+    image_vectors: np.ndarray | None
+    text_vectors: np.ndarray | None
+    image: np.ndarray | None
+    text: np.ndarray | None
+
+
+def compare(
+    towers: Towers,
+    image_tower: OpenImageTower | None,
+    text_tower: OpenTextTower | None,
+    pictures: list[Any],
+    texts: list[str],
+) -> Compared:
+    """Encode the same inputs with the original and with the exported encoder.
+
+    Parameters
+    ----------
+    towers : Towers
+    image_tower, text_tower : OpenImageTower, OpenTextTower or None
+        Of the exported folder.
+    pictures : list of ndarray or Volume
+    texts : list of str
+
+    Returns
+    -------
+    Compared
+    """
+    image_vectors = text_vectors = image = text = None
+    if towers.image is not None and image_tower is not None:
+        prepared = [image_tower.prepare(picture, f"image {i}") for i, picture in enumerate(pictures)]
+        image_vectors = _unit(_original_images(towers.image, pictures, prepared))
+        image = _cosines(image_vectors, np.concatenate([image_tower.run([one]) for one in prepared]))
+    if towers.text is not None and text_tower is not None:
+        tokens = [text_tower.prepare(text, f"text {i}") for i, text in enumerate(texts)]
+        text_vectors = _unit(
+            _original_texts(towers.text, texts, [one.ids for one in tokens], text_tower.tokenizer.pad_id)
+        )
+        text = _cosines(text_vectors, np.concatenate([text_tower.run([one]) for one in tokens]))
+    return Compared(image_vectors, text_vectors, image, text)
+
+
+def golden_bytes(compared: Compared, pictures: list[Any], texts: list[str]) -> bytes:
+    """Return a golden.npz of the inputs and the original's vectors; volumes are left out, being large."""
+    arrays: dict[str, np.ndarray] = {}
+    if compared.image_vectors is not None:
+        arrays |= {f"image_{i}": np.asarray(picture) for i, picture in enumerate(pictures)}
+        arrays["image_vectors"] = compared.image_vectors
+    if compared.text_vectors is not None:
+        arrays |= {"texts": np.array(texts), "text_vectors": compared.text_vectors}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def versions(towers: Towers) -> str:
+    """Return the libraries that ran the original, each with its version."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in towers.libraries)
+
+
+def _original_images(model: ImageModel, pictures: list[Any], ours: list[np.ndarray]) -> np.ndarray:
+    import torch
+
+    rows = []
+    with torch.inference_mode():
+        for picture, own in zip(pictures, ours, strict=True):
+            if model.prepare is not None:
+                from PIL import Image
+
+                prepared = model.prepare(Image.fromarray(picture))
+            else:
+                prepared = torch.from_numpy(own)
+            rows.append(model.module(prepared[None]).float().numpy()[0])
+    return np.stack(rows)
+
+
+def _original_texts(model: TextModel, texts: list[str], ours: list[list[int]], pad_id: int) -> np.ndarray:
+    import torch
+
+    rows = []
+    with torch.inference_mode():
+        for text, own in zip(texts, ours, strict=True):
+            width = len(own) if model.dynamic else model.length
+            ids = torch.tensor([own + [pad_id] * (width - len(own))])
+            mask = torch.tensor([[1] * len(own) + [0] * (width - len(own))])
+            if model.tokenize is not None:
+                ids, mask = model.tokenize(text)
+            inputs = (ids, mask) if model.masked else (ids,)
+            rows.append(model.module(*inputs).float().numpy()[0])
+    return np.stack(rows)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(rows / norms, dtype=np.float32)
+
+
+def _cosines(original: np.ndarray, found: np.ndarray) -> np.ndarray:
+    a, b = original.astype(np.float64), found.astype(np.float64)
+    return np.asarray((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))

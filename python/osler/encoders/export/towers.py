@@ -1,0 +1,77 @@
+"""What a builder gives to the exporter: the towers of an encoder as modules, and how their authors prepare inputs.
+
+Values only. A builder is a function ``build(entry, checkpoint) -> Towers`` in a module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ImageModel", "TextModel", "Towers"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageModel:
+    """A module from a batch of pictures or volumes to vectors.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        (n, *shape) float32 to (n, d) float32, in evaluation mode.
+    shape : tuple of int
+        (channels, height, width) or (channels, depth, height, width).
+    prepare : callable or None
+        The authors' own preparation, from a PIL image to a tensor of `shape`; None where only our recipe is at hand.
+    """
+
+    module: Any
+    shape: tuple[int, ...]
+    prepare: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A module from a batch of token ids to vectors.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        ``module(ids)`` or ``module(ids, mask)``, both (n, length) int64, to (n, d) float32.
+    length : int
+        The greatest number of tokens.
+    masked : bool
+        The module takes the attention mask.
+    dynamic : bool
+        Any length up to `length` may be given, and padding does not change the vector.
+    tokenize : callable or None
+        The authors' own tokenizer where it can be had without a network: a str to ids and mask, both (1, length).
+    """
+
+    module: Any
+    length: int
+    masked: bool = False
+    dynamic: bool = False
+    tokenize: Callable[[str], tuple[Any, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """An encoder, built and filled with its weights.
+
+    Attributes
+    ----------
+    image : ImageModel or None
+    text : TextModel or None
+    logit_scale, logit_bias : float or None
+        As the weights have them.
+    libraries : tuple of str
+        Distributions whose code runs the original.
+    """
+
+    image: ImageModel | None = None
+    text: TextModel | None = None
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+    libraries: tuple[str, ...] = field(default=("torch",))

@@ -1,0 +1,85 @@
+"""Builds CLIP and SigLIP encoders of the transformers library from their configuration and state dict.
+
+Needs transformers; reads no network. The options are the model's own config.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from osler.encoders.entry import Entry
+from osler.encoders.export.towers import ImageModel, TextModel, Towers
+from osler.encoders.export.weights import Checkpoint, load_into
+
+__all__ = ["build", "module"]
+
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel"}
+
+
+def module(options: dict[str, Any]) -> Any:
+    """Return a model of that configuration with random weights.
+
+    Parameters
+    ----------
+    options : dict
+        ``model_type`` ("clip" or "siglip") and the fields of its configuration.
+    """
+    import transformers
+
+    kind = options["model_type"]
+    config = transformers.AutoConfig.for_model(**options)
+    # written out, so that every release computes the same graph
+    config._attn_implementation = "eager"
+    return getattr(transformers, _CLASSES[kind])(config).eval()
+
+
+def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
+    """Return the towers of a transformers checkpoint.
+
+    Raises
+    ------
+    EncoderError
+        The checkpoint is of another model.
+    """
+    import torch
+    from torch import nn
+
+    assert entry.architecture is not None
+    options = entry.architecture.options
+    model = module(options)
+    load_into(model, checkpoint.tensors, entry.name)
+    clip = options["model_type"] == "clip"
+
+    class Image(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.vision = model.vision_model
+            self.projection = model.visual_projection if clip else nn.Identity()
+
+        def forward(self, image: Any) -> Any:
+            return self.projection(self.vision(pixel_values=image).pooler_output)
+
+    class Text(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = model.text_model
+            self.projection = model.text_projection if clip else nn.Identity()
+
+        def forward(self, ids: Any, mask: Any = None) -> Any:
+            return self.projection(self.text(input_ids=ids, attention_mask=mask).pooler_output)
+
+    side = model.config.vision_config.image_size
+    with torch.no_grad():
+        scale = float(model.logit_scale.exp())
+        bias = None if clip else float(model.logit_bias)
+    text = None
+    if entry.text is not None:
+        # CLIP is causal and pools where a text ends, so what follows cannot matter; SigLIP attends to its padding
+        text = TextModel(Text().eval(), entry.text.max_length)
+    return Towers(
+        image=ImageModel(Image().eval(), (3, side, side)),
+        text=text,
+        logit_scale=scale,
+        logit_bias=bias,
+        libraries=("torch", "transformers"),
+    )
