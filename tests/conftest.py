@@ -17,6 +17,9 @@ import pytest
 import text_vectors as text
 from hypothesis import HealthCheck, settings
 
+# what needs PyTorch and the libraries of the original models runs in an environment of its own
+collect_ignore_glob = [] if os.environ.get("OSLER_TEST_EXPORT") == "1" else ["export/*"]
+
 SEED = int(os.environ.get("OSLER_TEST_SEED", "0"))
 
 COMMON: dict[str, Any] = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}

@@ -1,19 +1,21 @@
 """Texts to token ids by a cleaning rule and a tokenizer.json; a text that does not fit is marked, never cut in silence.
 
-Works in memory on the bytes of the tokenizer. One text at a time, so that the library starts no threads of its own,
-which would not survive a fork.
+Works in memory. One text at a time, so that the library starts no threads of its own, which would not survive a fork.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from osler.config import LIMITS
 from osler.encoders.clean import Clean, clean
 from osler.errors import EncoderError
 
-__all__ = ["Tokenizer", "Tokens", "check_text"]
+__all__ = ["Tokenizer", "Tokens", "check_text", "padded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Tokenizer:
     >>> from osler.encoders.tokenize import Tokenizer
     >>> tokenizer = Tokenizer((shipped()["minilm"] / "tokenizer.json").read_bytes(), 77)
     >>> tokenizer("pleural effusion", "text 0").ids, tokenizer.count("pleural effusion")
-    ([101, 20228, 5657, 2389, 1041, 4246, 14499, 102], 8)
+    ([101, 20228, 11236, 2389, 1041, 4246, 14499, 102], 8)
     """
 
     def __init__(self, content: bytes, max_length: int, rule: Clean = "none", pad_id: int | None = None) -> None:
@@ -119,6 +121,44 @@ class Tokenizer:
     def count(self, text: str) -> int:
         """Return how many tokens a text has, special ones included, however long it is."""
         return len(self._tokenizer.encode(clean(text, self._rule), add_special_tokens=False)) + self.special
+
+
+def padded(
+    tokens: Sequence[Tokens], width: int, pad_id: int, rows: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return texts as the arrays that a model takes, padded on the right.
+
+    Parameters
+    ----------
+    tokens : sequence of Tokens
+        Of `width` tokens at most.
+    width : int
+    pad_id : int
+    rows : int, optional
+        More rows than there are texts, where a model takes batches of one size only. A row without a text counts one
+        token, so that no model divides by zero.
+
+    Returns
+    -------
+    ids, mask, types : ndarray
+        (rows, width) int64; the mask is 1 where there is a token.
+
+    Examples
+    --------
+    >>> from osler.encoders.tokenize import Tokens, padded
+    >>> ids, mask, types = padded([Tokens([49406, 5, 49407], [0, 0, 0], False)], 5, 0)
+    >>> ids.tolist(), mask.tolist()
+    ([[49406, 5, 49407, 0, 0]], [[1, 1, 1, 0, 0]])
+    """
+    shape = (len(tokens) if rows is None else rows, width)
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    mask[len(tokens) :, 0] = 1
+    for row, one in enumerate(tokens):
+        ids[row, : len(one.ids)] = one.ids
+        mask[row, : len(one.ids)] = 1
+        types[row, : len(one.ids)] = one.types
+    return ids, mask, types
 
 
 def check_text(text: Any, place: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from osler.encoders.files import read_checked
 from osler.encoders.manifest import ImageTower, TextTower
 from osler.encoders.pooling import Map, pool, unit
 from osler.encoders.preprocess import apply_recipe, read_picture
+from osler.encoders.recipe import Step
 from osler.encoders.registry import Placed
 from osler.encoders.session import Device, Session
-from osler.encoders.tokenize import Tokenizer, Tokens
+from osler.encoders.tokenize import Tokenizer, Tokens, padded
+from osler.encoders.volume_recipe import VolumeStep
+from osler.encoders.volume_steps import apply_volume_recipe, read_volume_input
 from osler.errors import EncoderError
+from osler.items import Volume
 
-__all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "open_tokenizer", "open_tower"]
+__all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "OpenVolumeTower", "open_tokenizer", "open_tower"]
 
 
 class OpenTower(ABC):
@@ -34,6 +38,9 @@ class OpenTower(ABC):
         self.placed = placed
         self.session = Session(content, device, external)
         self.maps = [Map.from_npz(read_checked(projection.file, folder)) for projection, folder in placed.projections]
+
+    # How many inputs are prepared at once: decoding gains little beyond this, and each holds a picture.
+    readers = 8
 
     def batch_size(self, asked: int | None) -> int:
         """Return how many rows a run takes."""
@@ -64,15 +71,17 @@ class OpenTower(ABC):
 class OpenImageTower(OpenTower):
     """Pictures to vectors."""
 
+    _axes = 4
+
     def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
         super().__init__(placed, device, content)
         tower = placed.tower
         assert isinstance(tower, ImageTower)
         self.tower = tower
-        self.session.require({tower.input}, tower.output, (2, 4) if tower.pooling == "none" else (3,))
+        self.session.require({tower.input}, tower.output, (2, self._axes) if tower.pooling == "none" else (3,))
         if tower.classes is not None:
             self.session.require({tower.input}, tower.classes.output, (2,))
-        self._shape = self.session.shape(tower.input, 4)
+        self._shape = self.session.shape(tower.input, self._axes)
 
     def batch_size(self, asked: int | None) -> int:
         """Return how many rows a run takes; a graph may fix it."""
@@ -80,9 +89,18 @@ class OpenImageTower(OpenTower):
 
     def prepare(self, value: Any, place: str) -> np.ndarray:
         """Read one picture and run the recipe; (C, H, W) or (H, W, C) as the layout says."""
-        array = apply_recipe(self.tower.recipe, read_picture(value, place), place)
+        if isinstance(value, Volume):
+            raise ValueError(
+                f"{place} is a volume, and the encoder {self.placed.manifest.name} takes pictures; use "
+                "encode_volumes, which encodes its slices and pools them"
+            )
+        steps = cast(tuple[Step, ...], self.tower.recipe)
+        array = apply_recipe(steps, read_picture(value, place), place)
         if self.tower.layout == "NCHW":
             array = np.ascontiguousarray(array.transpose(2, 0, 1))
+        return self._fitting(array)
+
+    def _fitting(self, array: np.ndarray) -> np.ndarray:
         if any(side not in (None, given) for side, given in zip(self._shape[1:], array.shape, strict=True)):
             raise EncoderError(
                 f"the recipe gives {array.shape}, the model takes {tuple(self._shape[1:])}; correct manifest.json"
@@ -92,7 +110,7 @@ class OpenImageTower(OpenTower):
     def run(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Return unit rows (n, d)."""
         output = self._output(prepared, self.tower.output)
-        if output.ndim == 4:  # (n, d, 1, 1) of a global pooling that keeps its axes
+        if output.ndim > 3:  # (n, d, 1, 1) of a global pooling that keeps its axes
             output = output.reshape(len(prepared), -1)
         return self._vectors(pool(output, self.tower.pooling, None))
 
@@ -114,6 +132,19 @@ class OpenImageTower(OpenTower):
         batch = np.zeros((self._fill(rows, self._shape[0]), *prepared[0].shape), dtype=prepared[0].dtype)
         np.stack(prepared, out=batch[:rows])
         return self.session.run({self.tower.input: batch}, name)[:rows]
+
+
+class OpenVolumeTower(OpenImageTower):
+    """Volumes to vectors."""
+
+    _axes = 5
+    # A scan takes some hundred megabytes while it is prepared.
+    readers = 2
+
+    def prepare(self, value: Any, place: str) -> np.ndarray:
+        """Read one volume and run the recipe; (C, D, H, W)."""
+        steps = cast(tuple[VolumeStep, ...], self.tower.recipe)
+        return self._fitting(apply_volume_recipe(steps, read_volume_input(value, place), place))
 
 
 class OpenTextTower(OpenTower):
@@ -148,13 +179,7 @@ class OpenTextTower(OpenTower):
             raise EncoderError(
                 f"the model takes {width} tokens, max_length in manifest.json allows {longest}; correct it"
             )
-        ids = np.full((fed, width), self.tokenizer.pad_id, dtype=np.int64)
-        mask, types = np.zeros((fed, width), dtype=np.int64), np.zeros((fed, width), dtype=np.int64)
-        mask[rows:, 0] = 1  # rows that only fill a fixed batch must not divide by zero
-        for row, tokens in enumerate(prepared):
-            ids[row, : len(tokens.ids)] = tokens.ids
-            mask[row, : len(tokens.ids)] = 1
-            types[row, : len(tokens.ids)] = tokens.types
+        ids, mask, types = padded(prepared, width, self.tokenizer.pad_id, fed)
         named = ((inputs.ids, ids), (inputs.mask, mask), (inputs.types, types))
         feeds = {name: array for name, array in named if name is not None}
         outputs = self.session.run_all(feeds, [self.tower.output, *self.tower.layers])
@@ -215,11 +240,13 @@ def open_tower(placed: Placed, device: Device) -> OpenTower:
     EncoderError
         A file is missing or changed, a converted model fails its golden vectors, or the session cannot be opened.
     """
-    kind = OpenImageTower if isinstance(placed.tower, ImageTower) else OpenTextTower
+    kind: type[OpenTower] = OpenTextTower
+    if isinstance(placed.tower, ImageTower):
+        kind = OpenVolumeTower if placed.tower.takes == "volume" else OpenImageTower
 
     def verify(content: bytes) -> dict[str, float]:
         lender = Placed(placed.tower, placed.manifest, placed.folder)
-        candidate: OpenTower = kind(lender, "cpu", content)
+        candidate = kind(lender, "cpu", content)
         name = "image" if isinstance(placed.tower, ImageTower) else "text"
 
         def encode(inputs: list[Any]) -> np.ndarray:
