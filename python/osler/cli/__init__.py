@@ -83,7 +83,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> Non
         "query": ("osler.cli.query", "find the cases like this one"),
         "classify": ("osler.cli.classify", "label items by what prompts say"),
         "filter": ("osler.cli.filter", "decide which items stay: scores and near-duplicates"),
-        "encoder": ("osler.cli.encoder", "list encoders and look into one"),
+        "encoder": ("osler.cli.encoder", "list encoders, look into one, fetch one"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -1,4 +1,4 @@
-"""`osler encoder`: which encoders there are, and what one is.
+"""`osler encoder`: which encoders there are, what one is, and how it gets here.
 
 Reads manifests; loads no model.
 """
@@ -11,6 +11,7 @@ import click
 
 from osler.cli import Commands, output
 from osler.cli.options import check_encoder, style_options
+from osler.cli.pull import pull
 
 if TYPE_CHECKING:
     from osler.encoders.entry import Entry
@@ -20,7 +21,10 @@ __all__ = ["command"]
 
 @click.group("encoder", cls=Commands)
 def command() -> None:
-    """List encoders and look into one."""
+    """List encoders, look into one, fetch one."""
+
+
+command.add_command(pull)
 
 
 @command.command("list")
