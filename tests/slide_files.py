@@ -6,6 +6,7 @@ a generator of random numbers.
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image, ImageDraw
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, generate_uid
 
-__all__ = ["TISSUE", "draw_slide", "real_tissue", "shrunk", "tissue_picture", "write_slide"]
+__all__ = ["TISSUE", "draw_slide", "real_tissue", "shrunk", "tissue_picture", "write_dicom_slide", "write_slide"]
 
 TISSUE = Path(__file__).parent / "fixtures" / "histology" / "he-240.png"
 GLASS = 243
@@ -74,7 +78,7 @@ def write_slide(
     tile: int = 256,
     **options: Any,
 ) -> Path:
-    """Write a pyramid as ``tiff``, ``svs`` (with thumbnail, label and macro pictures) or ``ome`` (levels in SubIFDs)."""
+    """Write a pyramid as ``tiff``, ``svs`` (with thumbnail, label and macro) or ``ome`` (levels in SubIFDs)."""
     levels = [picture if factor == 1 else shrunk(picture, factor) for factor in factors]
     options = {"tile": (tile, tile), "photometric": "rgb", "metadata": None} | options
     if mpp is not None and kind == "tiff":
@@ -87,7 +91,8 @@ def write_slide(
     with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as tiff:
         if kind == "ome":
             about = (
-                '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+                '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+                '<Image ID="Image:0">'
                 f'<Pixels ID="Pixels:0" Type="uint8" SizeX="{picture.shape[1]}" SizeY="{picture.shape[0]}" SizeZ="1" '
                 f'SizeC="3" SizeT="1" DimensionOrder="XYCZT" PhysicalSizeX="{mpp}" PhysicalSizeXUnit="µm" '
                 f'PhysicalSizeY="{mpp}" PhysicalSizeYUnit="µm"/></Image></OME>'
@@ -101,7 +106,9 @@ def write_slide(
             tiff.write(level, **options, **reduced, **described)
             if number == 0 and kind == "svs":
                 thumbnail = shrunk(picture, 8)
-                tiff.write(thumbnail, photometric="rgb", metadata=None, compression="jpeg", rowsperstrip=16, **described)
+                tiff.write(
+                    thumbnail, photometric="rgb", metadata=None, compression="jpeg", rowsperstrip=16, **described
+                )
         if kind == "svs":
             label = np.full((120, 100, 3), (250, 240, 90), np.uint8)
             macro = np.full((100, 300, 3), (90, 90, 90), np.uint8)
@@ -109,3 +116,99 @@ def write_slide(
             tiff.write(label, subfiletype=1, compression="lzw", description="Aperio\nlabel 100x120", **other)
             tiff.write(macro, subfiletype=9, compression="jpeg", description="Aperio\nmacro 300x100", **other)
     return path
+
+
+def write_dicom_slide(
+    folder: Path,
+    picture: np.ndarray,
+    *,
+    mpp: float | None = 0.5,
+    factors: tuple[int, ...] = (1, 4),
+    tile: int = 128,
+    syntax: Any = JPEGBaseline8Bit,
+    sparse: bool = False,
+    label: bool = True,
+) -> list[Path]:
+    """Write slide microscopy: a file a level, tiled in full order, and a label that names a patient."""
+    folder.mkdir(parents=True, exist_ok=True)
+    series = generate_uid()
+    study = generate_uid()
+    frame_of_reference = generate_uid()
+    paths = []
+    kinds = [("VOLUME", shrunk(picture, factor) if factor > 1 else picture, factor) for factor in factors]
+    if label:
+        kinds.append(("LABEL", np.full((tile, tile, 3), 80, np.uint8), 1))
+    for number, (kind, pixels, factor) in enumerate(kinds):
+        height, width = pixels.shape[:2]
+        across, down = -(-width // tile), -(-height // tile)
+        padded = np.full((down * tile, across * tile, 3), 255, np.uint8)
+        padded[:height, :width] = pixels
+        frames = [
+            padded[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
+            for row in range(down)
+            for column in range(across)
+        ]
+        places = [(row, column) for row in range(down) for column in range(across)]
+        if sparse:
+            # Only frames that are not all white.
+            kept = [at for at, frame in enumerate(frames) if (frame < 235).any()]
+            frames, places = [frames[at] for at in kept], [places[at] for at in kept]
+        file = _dicom_header(kind, series, study, frame_of_reference, number)
+        file.Rows = file.Columns = tile
+        file.TotalPixelMatrixRows, file.TotalPixelMatrixColumns = height, width
+        file.NumberOfFrames = len(frames)
+        file.ImagedVolumeWidth, file.ImagedVolumeHeight = width * 0.0005, height * 0.0005
+        file.DimensionOrganizationType = "TILED_SPARSE" if sparse else "TILED_FULL"
+        if mpp is not None:
+            measures = Dataset()
+            measures.PixelSpacing = [mpp * factor / 1_000] * 2
+            measures.SliceThickness = 0.001
+            shared = Dataset()
+            shared.PixelMeasuresSequence = [measures]
+            file.SharedFunctionalGroupsSequence = [shared]
+        if sparse:
+            file.PerFrameFunctionalGroupsSequence = [
+                _place(row * tile + 1, column * tile + 1) for row, column in places
+            ]
+        file.file_meta.TransferSyntaxUID = syntax
+        if syntax == JPEGBaseline8Bit:
+            file.PhotometricInterpretation = "YBR_FULL_422"
+            file.PixelData = encapsulate([_jpeg(frame) for frame in frames])
+            file.LossyImageCompression = "01"
+        else:
+            file.PhotometricInterpretation = "RGB"
+            file.PixelData = b"".join(frame.tobytes() for frame in frames)
+        path = folder / f"{number}.dcm"
+        file.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def _dicom_header(kind: str, series: str, study: str, frame_of_reference: str, number: int) -> Dataset:
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = VLWholeSlideMicroscopyImageStorage
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    file.StudyInstanceUID, file.SeriesInstanceUID, file.FrameOfReferenceUID = study, series, frame_of_reference
+    file.PatientName, file.PatientID, file.PatientSex = "Doe^Jane", "4711", "F"
+    file.Modality, file.Manufacturer, file.InstanceNumber = "SM", "Osler", number + 1
+    file.ContainerIdentifier, file.BurnedInAnnotation = "S 2026 1", "NO"
+    file.ImageType = ["ORIGINAL" if number == 0 else "DERIVED", "PRIMARY", kind, "NONE" if number == 0 else "RESAMPLED"]
+    file.SamplesPerPixel, file.PlanarConfiguration = 3, 0
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 8, 8, 7, 0
+    file.NumberOfOpticalPaths = file.TotalPixelMatrixFocalPlanes = 1
+    return file
+
+
+def _place(top: int, left: int) -> Dataset:
+    place = Dataset()
+    place.RowPositionInTotalImagePixelMatrix, place.ColumnPositionInTotalImagePixelMatrix = top, left
+    group = Dataset()
+    group.PlanePositionSlideSequence = [place]
+    return group
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(frame).save(stream, "JPEG", quality=92, subsampling=1)
+    return stream.getvalue()

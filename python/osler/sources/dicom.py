@@ -19,7 +19,17 @@ from osler.decode.planes import Plane, planes_of, values_of
 from osler.decode.quiet import quiet
 from osler.errors import SourceError
 
-__all__ = ["COLUMNS", "IDENTIFIERS", "age_in_years", "check_keep", "code", "read_dicom", "read_values", "year_of"]
+__all__ = [
+    "COLUMNS",
+    "IDENTIFIERS",
+    "age_in_years",
+    "check_keep",
+    "code",
+    "header_of",
+    "read_dicom",
+    "read_values",
+    "year_of",
+]
 
 # What is stored of a header without being named.
 COLUMNS = (
@@ -213,6 +223,22 @@ def read_values(
     columns = _columns(file, values.shape[1:], len(values))
     columns.update(_kept(file, keep))
     return values, planes_of(file, len(values)), unit, columns, _identifiers(file)
+
+
+def header_of(file: DicomFile, shape: Sequence[int], frames: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the columns and the raw identifiers of a header whose pixels are read elsewhere.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> from osler.decode.dicom import DicomFile
+    >>> from osler.sources.dicom import header_of
+    >>> file = DicomFile.header(Path(get_testdata_file("CT_small.dcm", download=False)).read_bytes())
+    >>> header_of(file, (128, 128), 1)[0]["modality"]
+    'CT'
+    """
+    return _columns(file, shape, frames), _identifiers(file)
 
 
 def _columns(file: DicomFile, shape: Sequence[int], frames: int) -> dict[str, Any]:

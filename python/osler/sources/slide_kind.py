@@ -81,7 +81,7 @@ def slide_kind(path: Path, *, wanted: bool = False) -> SlideKind | None:
         with open(path, "rb", buffering=0) as file:
             head = file.read(_HEAD_BYTES)
             if head[128:132] == b"DICM":
-                return "dicom" if wanted and _WHOLE_SLIDE_STORAGE + b"\0" in head.replace(b" ", b"\0") else None
+                return "dicom" if wanted and _storage(head) == _WHOLE_SLIDE_STORAGE else None
             if head.startswith(_OTHERS):
                 return "openslide"
             return _tiff_kind(file, head, wanted)
@@ -100,6 +100,15 @@ def companions(slides: list[Path]) -> tuple[Path, ...]:
     True
     """
     return tuple(slide.with_suffix("") for slide in slides if slide.suffix.lower() == ".mrxs")
+
+
+def _storage(head: bytes) -> bytes:
+    """Return what a DICOM file's meta information says it stores: element (0002,0002)."""
+    at = head.find(b"\x02\0\x02\0UI")
+    if at < 0:
+        return b""
+    length = int.from_bytes(head[at + 6 : at + 8], "little")
+    return head[at + 8 : at + 8 + length].rstrip(b"\0 ")
 
 
 def _tiff_kind(file: BinaryIO, head: bytes, wanted: bool) -> SlideKind | None:

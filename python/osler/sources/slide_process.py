@@ -129,6 +129,9 @@ def slide_here(paths: Sequence[Path], kind: str) -> SlideReader:
 class _File(io.RawIOBase):
     """A file that is closed with the last who holds it, as whoever leaves a slide half read may be."""
 
+    # Libraries ask for one.
+    name = ""
+
     def __init__(self, number: int) -> None:
         self._number, self._at = number, 0
 
