@@ -55,12 +55,14 @@ class Network:
         self.spread: list[tuple[float, float]] = []
 
     def norm(self, x: np.ndarray) -> np.ndarray:
+        """Normalise by the next four arrays, and note how far the result is from mean 0 and deviation 1."""
         scale, offset, mean, variance = (array.astype(np.float64) for array in next(self.norms))
         z = (x - mean) / np.sqrt(variance + EPSILON)
         self.spread.append((float(np.abs(z.mean(axis=(0, 1))).mean()), float(z.std(axis=(0, 1)).mean())))
         return z * scale + offset
 
     def conv(self, x: np.ndarray, stride: int = 1) -> np.ndarray:
+        """Convolve by the next kernel, without padding."""
         (kernel,) = next(self.convs)
         if kernel.shape[:2] == (1, 1):
             return x[::stride, ::stride] @ kernel[0, 0]
@@ -68,12 +70,11 @@ class Network:
         return np.einsum("yxcij,ijco->yxo", windows, kernel, optimize=True)
 
     def separable(self, x: np.ndarray) -> np.ndarray:
+        """Convolve each channel for itself, 3 x 3, then all at each place, and normalise."""
         depthwise, pointwise = next(self.separables)
         padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
         height, width = x.shape[:2]
-        shifted = (
-            padded[i : i + height, j : j + width] * depthwise[i, j, :, 0] for i in range(3) for j in range(3)
-        )
+        shifted = (padded[i : i + height, j : j + width] * depthwise[i, j, :, 0] for i in range(3) for j in range(3))
         return self.norm(sum(shifted) @ pointwise[0, 0])
 
     def shrink(self, x: np.ndarray, *, first: bool = False) -> np.ndarray:

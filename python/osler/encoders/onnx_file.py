@@ -54,17 +54,19 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 class _Walk:
-    """Collects operator domains and external files over the nested messages."""
+    """Collects operator domains and external files over the nested messages.
+
+    Domains that a model imports and no node is of are no concern: runtimes write down all they know.
+    """
 
     # message -> field number -> nested message; "domain" and "external" are collected
     fields: ClassVar[dict[str, dict[int, str]]] = {
-        "model": {7: "graph", 8: "opset", 25: "function"},
+        "model": {7: "graph", 25: "function"},
         "graph": {1: "node", 5: "tensor", 15: "sparse"},
-        "function": {7: "node", 9: "opset", 10: "domain", 11: "attribute"},
+        "function": {7: "node", 10: "domain", 11: "attribute"},
         "node": {5: "attribute", 7: "domain"},
         "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
         "sparse": {1: "tensor", 2: "tensor"},
-        "opset": {1: "domain"},
         "tensor": {13: "external"},
     }
 
