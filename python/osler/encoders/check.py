@@ -16,6 +16,7 @@ import numpy as np
 from osler.encoders.files import read_checked
 from osler.encoders.manifest import Manifest
 from osler.errors import EncoderError
+from osler.items import Volume
 
 if TYPE_CHECKING:
     from osler.encoders.encoder import Encoder
@@ -81,7 +82,13 @@ def golden_cosines(
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             vectors = archive[f"{kind}_vectors"].astype(np.float64)
             if kind == "image":
-                inputs: list[Any] = [archive[f"image_{i}"] for i in range(len(vectors))]
+                # A volume comes with its affine.
+                inputs: list[Any] = [
+                    Volume(archive[f"image_{i}"], archive[f"image_{i}_affine"])
+                    if f"image_{i}_affine" in archive
+                    else archive[f"image_{i}"]
+                    for i in range(len(vectors))
+                ]
             else:
                 inputs = [str(text) for text in archive["texts"]]
     except Exception:  # a damaged zip shows as one of many exceptions

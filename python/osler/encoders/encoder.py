@@ -11,22 +11,24 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from osler.decode.volumes import Axis, Slices
 from osler.encoders.long_texts import Long, LongTexts
-from osler.encoders.manifest import Manifest
+from osler.encoders.manifest import ImageTower, Manifest
 from osler.encoders.registry import Description, Placed, describe, ensure_ready
 from osler.encoders.session import Device, thread_count
+from osler.encoders.slices import Pooling, pooler
 from osler.encoders.tokenize import Tokenizer
 from osler.encoders.tower import OpenImageTower, OpenTower, open_tokenizer, open_tower
+from osler.encoders.volume_steps import read_volume_input
 from osler.errors import EncoderError
+from osler.items import Volume
 from osler.progress import Callback, track
 
 __all__ = ["Encoder", "load_encoder"]
-
-_READERS = 8  # decoding gains little beyond this, and each holds a picture
 
 
 class _Opened:
@@ -128,14 +130,15 @@ class Encoder:
     def encode_images(
         self, images: Iterable[Any], batch_size: int | None = None, progress: bool | Callback = False
     ) -> np.ndarray:
-        """Encode pictures.
+        """Encode pictures; or volumes, where `takes` says so.
 
         Parameters
         ----------
         images : iterable
             Paths (DICOM, PNG, JPEG, TIFF, BMP, each of one frame), PIL images, or arrays (H, W) or (H, W, 3) of uint8,
             uint16 (0..65535) or float (0..1; other ranges are spread between their extremes). The same picture gives
-            the same vector in each form.
+            the same vector in each form. For an encoder of volumes: `osler.items.Volume`, paths of NIfTI files and of
+            multi-frame DICOM files, folders with one DICOM series, or lists of its files.
         batch_size : int, optional
             Pictures in one run of the model; by default the manifest's.
         progress : bool or callable
@@ -149,7 +152,8 @@ class Encoder:
         Raises
         ------
         ValueError
-            The encoder has no image tower; or a picture has several frames, a wrong shape or type, no pixels, or NaN.
+            The encoder has no image tower; or a picture has several frames, a wrong shape or type, no pixels, or NaN;
+            or a volume was passed to an encoder of pictures.
         TypeError
             One picture was passed instead of several, or something else.
         FileNotFoundError, SourceError
@@ -165,6 +169,84 @@ class Encoder:
         (1, 1280)
         """
         return self._encode("image", _pictures(images), batch_size, progress)
+
+    @property
+    def takes(self) -> Literal["picture", "volume"]:
+        """What one image is: a picture, or for a 3-D encoder a whole volume."""
+        placed = self._description.image
+        return placed.tower.takes if placed is not None and isinstance(placed.tower, ImageTower) else "picture"
+
+    def encode_volumes(
+        self,
+        volumes: Iterable[Any],
+        pooling: Pooling | str | os.PathLike[str] = "mean",
+        *,
+        axis: Axis = "axial",
+        window: tuple[float, float] | None = None,
+        batch_size: int | None = None,
+        progress: bool | Callback = False,
+    ) -> np.ndarray:
+        """Encode volumes with an encoder of pictures: every slice along an axis, pooled to one vector.
+
+        Parameters
+        ----------
+        volumes : iterable
+            `osler.items.Volume`, paths of NIfTI files and of multi-frame DICOM files, folders with one DICOM series,
+            or lists of its files.
+        pooling : {"mean", "median", "max", "std"}, or path
+            A statistic of the slices' vectors, see `osler.encoders.slices.pool_slices`, or a pooling network, an ONNX
+            file or a folder with one: (n_slices, d) to (d,).
+        axis : {"axial", "coronal", "sagittal"}
+            See `osler.decode.volumes.Slices` for how slices are turned and ordered.
+        window : tuple of float, optional
+            Values that are black and white, such as (-160, 240) in Hounsfield units; by default the 0.5th and the
+            99.5th percentile of each volume.
+        batch_size : int, optional
+            Slices in one run of the model; by default the manifest's.
+        progress : bool or callable
+            See `osler.progress.track`.
+
+        Returns
+        -------
+        ndarray
+            (n, d) float32, unit rows in the order given; d is the encoder's unless a pooling network gives another.
+
+        Raises
+        ------
+        ValueError
+            The encoder takes volumes itself, `pooling`, `axis` or `window` is not one of these, or pooling gives zero.
+        TypeError
+            One volume was passed instead of several, or something else.
+        FileNotFoundError, SourceError
+            A file is missing or is no volume that can be read; the message says which by its position.
+        EncoderError
+            The model or the pooling network cannot be opened or fails.
+
+        Examples
+        --------
+        >>> import numpy as np, osler
+        >>> from osler.items import Volume
+        >>> encoder = osler.load_encoder("efficientnet-lite0")
+        >>> scan = Volume(np.random.default_rng(0).integers(-1000, 1000, (32, 32, 3)), np.diag([-0.8, -0.8, 5, 1]))
+        >>> encoder.encode_volumes([scan], "median", window=(-160, 240)).shape
+        (1, 1280)
+        """
+        if self.takes == "volume":
+            raise ValueError(
+                f"the encoder {self.name} takes volumes itself; use encode_images, which encodes them whole"
+            )
+        if isinstance(volumes, str | os.PathLike | Volume):
+            raise TypeError("volumes is a single volume; pass a list, as encode_volumes([volume])")
+        self._check("image", batch_size)
+        pool = pooler(pooling, self._asked)
+        listed = _sequence(volumes)
+        rows = []
+        with track(progress, "encoding volumes", len(listed)) as step:
+            for number, one in enumerate(listed):
+                slices = Slices(read_volume_input(one, f"volume {number}"), axis, window)
+                rows.append(pool(self._encode("image", slices, batch_size, False), f"volume {number}"))
+                step(number + 1, len(listed))
+        return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -360,6 +442,8 @@ class Encoder:
 def _pictures(images: Iterable[Any]) -> Sequence[Any]:
     if isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "getexif"):
         raise TypeError("images is a single picture; pass a list, as encode_images([picture])")
+    if isinstance(images, Volume):
+        raise TypeError("images is a single volume; pass a list, as encode_images([volume])")
     if isinstance(images, np.ndarray) and images.ndim < 4:
         raise TypeError(f"images is one array of shape {images.shape}; pass a list of arrays (H, W) or (H, W, 3)")
     return _sequence(images)
@@ -378,7 +462,7 @@ def _batches(tower: OpenTower, kind: str, values: Sequence[Any], size: int) -> I
             stop = min(start + size, total)
             yield [tower.prepare(values[i], f"{kind} {i}") for i in range(start, stop)]
         return
-    pool = ThreadPoolExecutor(min(thread_count(), _READERS), thread_name_prefix="osler-read")
+    pool = ThreadPoolExecutor(min(thread_count(), tower.readers), thread_name_prefix="osler-read")
     try:
         ahead: deque[Future[Any]] = deque()
         asked = 0

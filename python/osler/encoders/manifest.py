@@ -321,8 +321,8 @@ class Parity(Strict):
 class Golden(Strict):
     """Inputs and the vectors they must give.
 
-    The npz file has ``image_0``, ``image_1``, ... with ``image_vectors``, and ``texts`` with ``text_vectors``; `cosine`
-    is the least that passes.
+    The npz file has ``image_0``, ``image_1``, ... with ``image_vectors``, and ``texts`` with ``text_vectors``; a volume
+    has its affine in ``image_0_affine``. `cosine` is the least that passes.
     """
 
     file: FolderFile

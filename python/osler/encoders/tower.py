@@ -30,7 +30,10 @@ __all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "OpenVolumeTower", "o
 
 
 class OpenTower(ABC):
-    """What both kinds of tower share: the session, the projections, the rows of a run."""
+    """What all kinds of tower share: the session, the projections, the rows of a run."""
+
+    # How many inputs are prepared at once: decoding gains little beyond this, and each holds a picture.
+    readers = 8
 
     def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
         tower = placed.tower
@@ -38,9 +41,6 @@ class OpenTower(ABC):
         self.placed = placed
         self.session = Session(content, device, external)
         self.maps = [Map.from_npz(read_checked(projection.file, folder)) for projection, folder in placed.projections]
-
-    # How many inputs are prepared at once: decoding gains little beyond this, and each holds a picture.
-    readers = 8
 
     def batch_size(self, asked: int | None) -> int:
         """Return how many rows a run takes."""

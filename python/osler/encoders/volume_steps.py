@@ -78,7 +78,7 @@ def read_volume_input(value: Any, place: str) -> Volume:
         return read_volume(value, name=place)
     what = "an array" if hasattr(value, "__array__") and not hasattr(value, "getexif") else f"a {type(value).__name__}"
     raise TypeError(
-        f"{place} is {what}, and this encoder takes volumes; pass a NIfTI file, the folder of a DICOM series, or "
+        f"{place} is {what} and no volume; pass a NIfTI file, the folder of a DICOM series, or "
         "osler.items.Volume(array, affine), which says where voxels lie"
     )
 
