@@ -29,6 +29,7 @@ from osler.cli.options import (
     style_options,
 )
 from osler.cli.output import Interrupted, UsageProblem
+from osler.errors import ServerError
 
 if TYPE_CHECKING:
     from osler.collection import AddReport, Collection
@@ -95,7 +96,9 @@ def build(
 ) -> int:
     """Make a collection from pictures and DICOM files.
 
-    A SOURCE is a file, a folder, or a CSV or Parquet table that names pictures.
+    A SOURCE is a file, a folder, a CSV or Parquet table that names pictures, or, alone, the address of a DICOMweb
+    server such as https://host/dicom-web?Modality=CT, with credentials in OSLER_DICOMWEB_TOKEN, or in
+    OSLER_DICOMWEB_USER and OSLER_DICOMWEB_PASSWORD.
 
     The key of a plain picture is its path relative to the folder that was given, such as ward/1.png; of a file that
     was given, its name; of several SOURCEs, its path relative to the folder that they have in common. A table may give
@@ -108,7 +111,7 @@ def build(
         raise UsageProblem(f'"{out}" exists; go on with --resume, or choose another name')
     _check_parent(target, out)
     part = _check_shard(shard)
-    plan = _check_sources(sources, metadata, keep, items, tiles)
+    plan = _check_sources(sources, metadata, keep, items, tiles, whole=dry_run)
     named = check_encoder(encoder)
     if not target.exists():
         from osler.encoders.registry import describe
@@ -164,7 +167,7 @@ def add(
     """Add pictures and DICOM files; what is there already is left as it is."""
     part = _check_shard(shard)
     with open_collection(collection, "r" if dry_run else "a", device=device) as cases:
-        plan = _check_sources(sources, metadata, keep, items, tiles)
+        plan = _check_sources(sources, metadata, keep, items, tiles, whole=dry_run)
         if dry_run:
             named = cases.info().encoder
             return _show_plan(
@@ -338,19 +341,34 @@ def _check_parent(target: Path, typed: str) -> None:
 
 
 def _check_sources(
-    sources: Sequence[str], metadata: str | None, keep: Sequence[str], items: str, tiles: str | None
+    sources: Sequence[str],
+    metadata: str | None,
+    keep: Sequence[str],
+    items: str,
+    tiles: str | None,
+    *,
+    whole: bool,
 ) -> Plan:
-    """Return what would be read, after all checks that need no pixel."""
+    """Return what would be read, after all checks that need no pixel; a server is listed only if that is `whole`."""
     if not sources:
         raise UsageProblem("SOURCE is missing; name a folder, a file, or a table of pictures")
-    paths = [existing(source) for source in sources]
+    paths = _paths(sources)
+    server = any(isinstance(path, str) for path in paths)
     table = existing(metadata) if metadata is not None else None
-    from osler.collection.ingest import plan
+    from osler.collection.ingest import Plan, plan
 
     try:
-        found = plan(paths, metadata=table, keep=keep, items=items, tiles=tiles)
+        if server and not whole and len(paths) == 1 and tiles is None:
+            from osler.sources.dicomweb import probe
+
+            found = Plan(int(probe(sources[0], keep=keep, metadata=table)), 0, {}, 0)
+        else:
+            found = plan(paths, metadata=table, keep=keep, items=items, tiles=tiles)
     except (ValueError, KeyError) as error:
         raise UsageProblem(str(error.args[0] if error.args else error)) from None
+    if not found.files and server:
+        # The address may name a patient, so it is not repeated.
+        raise UsageProblem("the server has nothing of what the address asks for; ask for less, or look for it there")
     if not found.files:
         raise UsageProblem(f'there is no file in "{sources[0]}"; name a folder with pictures or DICOM files')
     if found.kinds.get("slide") and tiles is None:
@@ -358,6 +376,13 @@ def _check_sources(
 
         output.say(f"slides: tiles of {Tiles().describe()}; --tiles chooses others")
     return found
+
+
+def _paths(sources: Sequence[str]) -> list[str | Path]:
+    """Return addresses of servers as they are, and all else as paths of what is there."""
+    from osler.sources.address import is_address
+
+    return [source if is_address(source) else existing(source) for source in sources]
 
 
 def _show_plan(style: str, plan: Plan, settings: dict[str, Any]) -> int:
@@ -377,7 +402,16 @@ def _add(cases: Collection, sources: Sequence[str], name: str, style: str, stric
     if before and fresh:
         output.say(f"--keep applies to new items only; the {before:,} that are there stay as they are")
     try:
-        report = cases.add([Path(source) for source in sources], **options)
+        report = cases.add(_paths(sources), **options)
+    except ServerError as error:
+        kept = len(cases) - before
+        if not kept:
+            raise
+        again = "again" if before else "with --resume"
+        raise ServerError(
+            f'{error}; {kept:,} items were added and are safe in "{name}": run the same command {again} to go on',
+            code=error.code,
+        ) from None
     except KeyboardInterrupt:
         kept = len(cases) - before
         if not kept and not before:

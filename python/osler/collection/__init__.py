@@ -193,7 +193,9 @@ class Collection:
         Parameters
         ----------
         source : path, or list of paths
-            A file, a folder, or a table that names pictures.
+            A file, a folder, or a table that names pictures; or, alone, the address of a DICOMweb server, such as
+            ``https://host/dicom-web?Modality=CT``: see `osler.sources.dicomweb.open_server`. What was added from a
+            place on a server is not fetched again, unless `on_duplicate` is ``"replace"``.
         metadata : path, optional
             A CSV or Parquet file joined on ``key``, ``path``, ``file``/``filename`` or ``SOPInstanceUID``: the first
             of these that it has. Its cells take the place of what the file says of itself, such as ``age`` or
@@ -226,6 +228,8 @@ class Collection:
         ValueError
             A table cannot be used, or the type of one of its columns is not that of the collection's or the files'
             column of this name; nothing was added.
+        ServerError
+            A server cannot be reached, refuses or fails; what was read before is added, and adding again goes on.
         """
         from osler.collection.ingest import add
 

@@ -55,6 +55,7 @@ class Plan:
     ----------
     files : int
     bytes : int
+        0 where the files are on a server, which does not say.
     kinds : dict of str to int
         Files by format, as their first bytes say; ``slide`` for those that are tiled, ``other`` for what no reader
         takes.
@@ -350,6 +351,11 @@ def plan(
     with contained() as decoder:
         opened = open_source(source, metadata=metadata, keep=keep, items=items, decoder=decoder, tiles=tiles)
     check_table(opened.table_cells(), {}, "the table")
+    if isinstance(opened.root, str):
+        # Of a server's instances nothing is fetched.
+        opened.close()
+        files = sum(len(entry.members) or 1 for entry in opened.entries)
+        return Plan(files, 0, {"dicom": files} if files else {}, opened.unmatched_rows)
     kinds: Counter[str] = Counter()
     files = 0
     for entry in opened.entries:

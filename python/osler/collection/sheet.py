@@ -24,6 +24,7 @@ from osler.collection.segment import Place
 from osler.decode import read_bytes
 from osler.errors import SourceError
 from osler.items import WHOLE, Hit, Locator
+from osler.sources.address import is_address
 from osler.sources.decoder import Decoder
 from osler.sources.slide_kind import slide_kind
 from osler.sources.workers import contained
@@ -185,7 +186,7 @@ def _card(rank: int, hit: Hit, bar: float, uri: str | None) -> str:
     if uri is not None:
         picture = f'<img src="{uri}" alt="case {rank}{where}" loading="lazy">'
     else:
-        what = "a text" if hit.part.kind == "text" else "no picture: its file is not where it was added from"
+        what = "a text" if hit.part.kind == "text" else "no picture: its file is on a server, or no longer where it was"
         picture = f'<div class="none">{what}</div>'
     shown = {name: value for name, value in hit.metadata.items() if value is not None}
     ordered = sorted(shown, key=lambda name: name in IDENTIFIERS)
@@ -232,7 +233,8 @@ def _shown(value: Any) -> str:
 
 def _thumbnail(place: Place | None, size: int, part: Locator, decoder: Decoder) -> str | None:
     """Return one frame of the file at a place as a data URI; None where it cannot be shown."""
-    if place is None:
+    # A page asks no server: a collection that somebody else made could name any.
+    if place is None or is_address(place[0]):
         return None
     root, files = place
     kind = slide_kind(Path(root, files[0]), wanted=part.box is not None)

@@ -218,15 +218,27 @@ def open_server(
     return ServerSource(found.root, entries, client=client, items=items, keep=tags, join=join, decoder=decoder)
 
 
-def probe(address: str) -> bool:
+def probe(address: str, *, keep: Sequence[str] = (), metadata: Any = None) -> bool:
     """Tell whether a server has anything that an address asks for, by the first thing that it lists.
 
     Raises
     ------
     ValueError, ServerError
-        As `open_server`.
+        As `open_server`: what is wrong with `keep` and `metadata` is told too, as far as that is known without entries.
+
+    Examples
+    --------
+    >>> from osler.sources.dicomweb import probe
+    >>> probe("https://pacs.example/dicom-web?Modalty=CT")
+    Traceback (most recent call last):
+    ValueError: the query of the address asks for no attribute of DICOM that there is; did you mean Modality
     """
     found, client = _connect(address, None)
+    columns = Join(metadata, [], (), keep).columns if metadata is not None else set()
+    if keep:
+        from osler.sources.dicom import check_keep
+
+        check_keep(keep, sorted(columns))
     try:
         return Listing(client, found, page=1).any()
     finally:

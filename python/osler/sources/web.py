@@ -271,8 +271,7 @@ class Client:
         if again.cut:
             raise CutShort(again.why)
         raise ServerError(
-            f"the server fails ({again.why}), also when asked {_ATTEMPTS} times; what was added before is kept: add "
-            "the source again when it works"
+            f"the server fails: {again.why}, also when asked {_ATTEMPTS} times; check that it runs, and its address"
         )
 
     def close(self) -> None:
@@ -292,8 +291,7 @@ class Client:
     def _wait(self, again: _Again, seconds: float) -> None:
         if again.seconds is not None and again.seconds > _LONGEST_WAIT_SECONDS:
             raise ServerError(
-                f"the server asks to come back in {again.seconds:,.0f} seconds; add the source again then: what was "
-                "added is kept"
+                f"the server asks to come back in {again.seconds:,.0f} seconds; add the source again then"
             )
         self._closing.wait(max(seconds, again.seconds or 0.0))
         self._check_open()
@@ -441,8 +439,7 @@ class Client:
             raise ServerError(f"the server asks for credentials; {_CREDENTIALS}, and add the source again")
         if status == 401:
             raise ServerError(
-                "the server does not accept the credentials of the environment, which may have expired; set them anew "
-                "and add the source again: what was added is kept"
+                "the server does not accept the credentials of the environment; set others, or new ones if they expired"
             )
 
 
