@@ -1,7 +1,7 @@
 """Pictures to the array a model takes: reads whatever a user passes, then runs the manifest's recipe step by step.
 
 Opens picture files through `osler.decode` only. 8-bit pictures stay 8-bit until a step needs more, as the original
-preprocessings of the encoders do; all others are float32 on the scale 0..255 from the window step on.
+preprocessings of the encoders do; all others are 8-bit or float32 on the scale 0..255 from the window step on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from osler.encoders.recipe import Crop, Grey, Normalise, Pad, Resize, Rgb, Step, Window
+from osler.encoders import opencv, resample
+from osler.encoders.recipe import (
+    Clahe,
+    Crop,
+    Exact,
+    Grey,
+    Normalise,
+    Pad,
+    Quantise,
+    Resize,
+    Rgb,
+    Step,
+    Window,
+)
 from osler.errors import EncoderError, Error
 
 __all__ = ["apply_recipe", "read_picture"]
@@ -35,6 +48,12 @@ def read_picture(value: Any, place: str) -> np.ndarray:
     -------
     ndarray
         (H, W) or (H, W, 3), uint8, uint16 or float32.
+
+    Notes
+    -----
+    A path, a PIL image and the array that `osler.decode` gives are one picture: turned as EXIF states, palettes and
+    CMYK as colours, alpha composited on black, one bit as black and white, MONOCHROME1 inverted and DICOM shown by its
+    window. The original pipelines open files with Pillow alone, which leaves the rotation and drops or whitens alpha.
 
     Raises
     ------
@@ -112,15 +131,15 @@ def apply_recipe(recipe: Iterable[Step], picture: np.ndarray, place: str = "the 
     Raises
     ------
     ValueError
-        Input that is not 8-bit meets a recipe without a window step.
+        Input that is not 8-bit meets a recipe without a window step, or the encoder takes another size only.
     EncoderError
         A step cannot be done on this picture.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from osler.encoders.recipe import Normalise, Rgb
     >>> from osler.encoders.preprocess import apply_recipe
+    >>> from osler.encoders.recipe import Normalise, Rgb
     >>> recipe = [Rgb(op="rgb"), Normalise(op="normalise", mean=(127.0,), std=(128.0,))]
     >>> apply_recipe(recipe, np.full((2, 2), 255, dtype=np.uint8))[0, 0].tolist()
     [1.0, 1.0, 1.0]
@@ -130,111 +149,119 @@ def apply_recipe(recipe: Iterable[Step], picture: np.ndarray, place: str = "the 
         windowed = windowed or isinstance(step, Window)
         if not windowed:
             raise ValueError(f"{place} is {picture.dtype}, and this encoder's recipe takes 8-bit pictures only")
-        picture = _STEPS[type(step)](step, picture)
+        picture = _STEPS[type(step)](step, picture, place)
     return picture if picture.ndim == 3 else picture[:, :, None]
 
 
-def _window(step: Window, picture: np.ndarray) -> np.ndarray:
-    if picture.dtype == np.uint8:
+def _window(step: Window, picture: np.ndarray, place: str) -> np.ndarray:
+    if picture.dtype == np.uint8 and step.eight_bit == "keep":
         return picture
-    low, high = 0.0, 65535.0 if picture.dtype == np.uint16 else 1.0
-    values = picture.astype(np.float32)
+    if picture.dtype.kind == "f":
+        return _mapped(step, picture, *_ends(step, picture))
+    table = _mapped(step, np.arange(np.iinfo(picture.dtype).max + 1, dtype=picture.dtype), *_ends(step, picture))
+    return np.asarray(table[picture])
+
+
+def _ends(step: Window, picture: np.ndarray) -> tuple[float, float]:
+    """Return the values that become black and white; equal where there is nothing to see."""
+    least, most = float(picture.min()), float(picture.max())
+    if step.rule == "max":
+        return 0.0, max(most, -least, 0.0)
+    low, high = 0.0, {"u1": 255.0, "u2": 65535.0}.get(picture.dtype.str[1:], 1.0)
     if step.rule == "percentile":
-        low, high = (float(bound) for bound in np.percentile(values, (step.low, step.high)))
-    least, most = float(values.min()), float(values.max())
+        low, high = (float(bound) for bound in np.percentile(picture, (step.low, step.high)))
     # a few bright pixels may leave no room between the percentiles; floats beyond 0..1 have no range of their own
     if step.rule == "minmax" or low >= high or (step.rule == "full" and (least < low or most > high)):
         low, high = least, most
+    return low, high
+
+
+def _mapped(step: Window, values: np.ndarray, low: float, high: float) -> np.ndarray:
     if low >= high:
-        return np.zeros_like(values)
-    return np.asarray(np.clip((values - np.float32(low)) * np.float32(255.0 / (high - low)), 0, 255))
+        return np.zeros(values.shape, dtype=step.depth)
+    if step.rule == "max":
+        scaled = np.minimum(np.abs(values.astype(np.float32) * np.float32(255.0 / high)), 255)
+    elif step.depth == "float32":
+        return np.asarray(
+            np.clip((values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low)), 0, 255)
+        )
+    else:
+        scaled = (np.clip(values.astype(np.float64), low, high) - low) / (high - low) * 255
+    return scaled if step.depth == "float32" else _eight_bit(scaled, step.rounding)
 
 
-def _rgb(step: Rgb, picture: np.ndarray) -> np.ndarray:
+def _eight_bit(values: np.ndarray, rounding: str) -> np.ndarray:
+    whole = np.rint(values) if rounding == "half_even" else np.trunc(values)
+    return np.asarray(np.clip(whole, 0, 255), dtype=np.uint8)
+
+
+def _rgb(step: Rgb, picture: np.ndarray, place: str) -> np.ndarray:
     return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
 
 
-def _grey(step: Grey, picture: np.ndarray) -> np.ndarray:
+def _grey(step: Grey, picture: np.ndarray, place: str) -> np.ndarray:
     if picture.ndim == 2:
         return picture
-    luma = picture.astype(np.float32) @ _LUMA
-    return np.rint(luma).astype(np.uint8) if picture.dtype == np.uint8 else luma
-
-
-def _target(step: Resize, height: int, width: int) -> tuple[int, int]:
-    if step.mode == "squash":
-        return step.height, step.width
-    kept = min(height, width) if step.mode == "shortest" else max(height, width)
-
-    def scaled(side: int) -> int:
-        exact = side * step.height / kept
-        return step.height if side == kept else max(1, int(exact) if step.rounding == "truncate" else round(exact))
-
-    return scaled(height), scaled(width)
-
-
-def _resize(step: Resize, picture: np.ndarray) -> np.ndarray:
-    height, width = _target(step, *picture.shape[:2])
-    if (height, width) == picture.shape[:2]:
-        return picture
-    if not step.antialias:
-        rows = _sampling(picture.shape[0], height, step.filter)
-        columns = _sampling(picture.shape[1], width, step.filter)
-        return np.asarray(np.einsum("oi,ij...,pj->op...", rows, picture.astype(np.float32), columns, optimize=True))
+    if picture.dtype != np.uint8:
+        return np.asarray(picture.astype(np.float32, copy=False) @ _LUMA)
+    if step.like == "opencv":
+        return opencv.grey(picture)
     from PIL import Image
 
-    kernel = Image.Resampling[step.filter.upper()]
-    if picture.dtype == np.uint8:
-        return np.asarray(Image.fromarray(picture).resize((width, height), kernel))
-    planes = picture[:, :, None] if picture.ndim == 2 else picture
-    resized = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(planes[:, :, c])).resize((width, height), kernel))
-        for c in range(planes.shape[2])
-    ]
-    # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
-    stacked = np.clip(np.stack(resized, axis=2), 0, 255)
-    return np.asarray(stacked[:, :, 0] if picture.ndim == 2 else stacked)
+    return np.asarray(Image.fromarray(picture).convert("L"))
 
 
-def _sampling(source: int, target: int, kernel: str) -> np.ndarray:
-    """Return the (target, source) weights of sampling without antialias, half-pixel centres, edges repeated."""
-    weights = np.zeros((target, source), dtype=np.float32)
-    if kernel == "nearest":
-        weights[np.arange(target), np.arange(target) * source // target] = 1
-        return weights
-    centre = (np.arange(target) + 0.5) * source / target - 0.5
-    if kernel == "bilinear":
-        centre = np.maximum(centre, 0)
-    first = np.floor(centre).astype(int)
-    for tap in (0, 1) if kernel == "bilinear" else (-1, 0, 1, 2):
-        distance = np.abs(centre - (first + tap))
-        share = 1 - distance if kernel == "bilinear" else _cubic(distance)
-        np.add.at(weights, (np.arange(target), np.clip(first + tap, 0, source - 1)), share.astype(np.float32))
-    return weights
+def _clahe(step: Clahe, picture: np.ndarray, place: str) -> np.ndarray:
+    if picture.ndim != 2 or picture.dtype != np.uint8:
+        raise EncoderError(
+            "the recipe equalises a picture that is not one channel of 8 bits by then; put window (depth uint8) and "
+            "grey before clahe in manifest.json"
+        )
+    return opencv.clahe(picture, step.limit, step.rows, step.columns)
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Keys' kernel with the coefficient that PyTorch and OpenCV use."""
-    a = -0.75
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return np.asarray(np.where(distance <= 1, near, far))
+def _resize(step: Resize, picture: np.ndarray, place: str) -> np.ndarray:
+    height, width = resample.target_size(step, *picture.shape[:2])
+    if (height, width) == picture.shape[:2]:
+        return picture
+    if step.like == "opencv":
+        return opencv.resize(picture, height, width, step.filter)
+    if step.like == "tensorflow":
+        return resample.tensorflow(picture, height, width)
+    if step.like == "torch_uint8":
+        return resample.torch_uint8(picture, height, width, step.filter)
+    if step.like == "torch":
+        return resample.torch(picture, height, width, step.filter, step.antialias)
+    if not step.antialias:
+        return resample.torch(picture.astype(np.float32, copy=False), height, width, step.filter, antialias=False)
+    return resample.pillow(picture, height, width, step.filter)
 
 
-def _crop(step: Crop, picture: np.ndarray) -> np.ndarray:
+def _crop(step: Crop, picture: np.ndarray, place: str) -> np.ndarray:
     height, width = picture.shape[:2]
     if height < step.height or width < step.width:
         raise EncoderError(
             f"the recipe crops {step.height} x {step.width} from a picture that is {height} x {width} by then; "
             "correct the recipe in manifest.json"
         )
-    top, left = round((height - step.height) / 2), round((width - step.width) / 2)
+    turn: Callable[[float], int] = round if step.offset == "half_even" else int
+    top, left = turn((height - step.height) / 2), turn((width - step.width) / 2)
     return picture[top : top + step.height, left : left + step.width]
 
 
-def _pad(step: Pad, picture: np.ndarray) -> np.ndarray:
+def _exact(step: Exact, picture: np.ndarray, place: str) -> np.ndarray:
+    if picture.shape[:2] != (step.height, step.width):
+        height, width = picture.shape[:2]
+        raise ValueError(
+            f"{place} is {height} x {width}, and this encoder takes patches of {step.height} x {step.width} pixels "
+            "only; cut the picture into tiles of that size"
+        )
+    return picture
+
+
+def _pad(step: Pad, picture: np.ndarray, place: str) -> np.ndarray:
     height, width = picture.shape[:2]
-    square = max(height, width)
+    square = max(height, width, step.least)
     target = (step.height or max(square, step.width), step.width or max(square, step.height))
     if height > target[0] or width > target[1]:
         raise EncoderError(
@@ -247,18 +274,29 @@ def _pad(step: Pad, picture: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def _normalise(step: Normalise, picture: np.ndarray) -> np.ndarray:
+def _quantise(step: Quantise, picture: np.ndarray, place: str) -> np.ndarray:
+    return picture if picture.dtype == np.uint8 else _eight_bit(picture, step.rounding)
+
+
+def _normalise(step: Normalise, picture: np.ndarray, place: str) -> np.ndarray:
     channels = picture if picture.ndim == 3 else picture[:, :, None]
     mean, std = (np.array(values, dtype=np.float32) for values in (step.mean, step.std))
-    return np.asarray((channels.astype(np.float32) * np.float32(step.scale) - mean) / std)
+    values = channels.astype(np.float32, copy=False)
+    values = values * np.float32(step.scale) if step.divisor is None else values / np.float32(step.divisor)
+    if (mean == 0).all() and (std == 1).all():
+        return values
+    return np.asarray((values - mean) / std)
 
 
-_STEPS: dict[type[Any], Callable[[Any, np.ndarray], np.ndarray]] = {
+_STEPS: dict[type[Any], Callable[[Any, np.ndarray, str], np.ndarray]] = {
     Window: _window,
     Rgb: _rgb,
     Grey: _grey,
+    Clahe: _clahe,
     Resize: _resize,
     Crop: _crop,
+    Exact: _exact,
     Pad: _pad,
+    Quantise: _quantise,
     Normalise: _normalise,
 }
