@@ -186,7 +186,11 @@ def _card(rank: int, hit: Hit, bar: float, uri: str | None) -> str:
     if uri is not None:
         picture = f'<img src="{uri}" alt="case {rank}{where}" loading="lazy">'
     else:
-        what = "a text" if hit.part.kind == "text" else "no picture: its file is on a server, or no longer where it was"
+        what = (
+            "a text"
+            if hit.part.kind == "text"
+            else "no picture: its file is not where it was added from, or on a server"
+        )
         picture = f'<div class="none">{what}</div>'
     shown = {name: value for name, value in hit.metadata.items() if value is not None}
     ordered = sorted(shown, key=lambda name: name in IDENTIFIERS)
