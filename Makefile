@@ -39,12 +39,19 @@ $(TESTING)/.built: $(BIN)/.built
 	@cp target/release/lib_native.so $(TESTING)/osler/_native.abi3.so
 	@touch $@
 
+# A real DICOMweb server for the tests. Where there is none they say so; with OSLER_TEST_ORTHANC=required they fail.
+ORTHANC := target/orthanc
+
+$(ORTHANC)/root: tests/orthanc.sh
+	@tests/orthanc.sh $(ORTHANC) || true
+	@test ! -d $@ || touch $@
+
 test: test-rust test-python  ## all tests (about 25 minutes on 2 cores)
 
 test-rust:  ## the engine's tests
 	@cargo test --workspace --quiet
 
-test-python: $(BIN)/.built $(TESTING)/.built  ## the library's tests
+test-python: $(BIN)/.built $(TESTING)/.built $(ORTHANC)/root  ## the library's tests
 	@$(BIN)/python -m pytest
 
 soak: $(TESTING)/.built  ## the harnesses of tests/reliability at full size: hours; goes on where it stopped
