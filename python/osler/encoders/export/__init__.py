@@ -53,6 +53,8 @@ class Exported:
     precision : {"fp32", "fp16", "int8"}
     image, text : float or None
         Least cosine between the original's vectors and the exported encoder's.
+    image_centred, text_centred : float or None
+        The same after the mean of the original's vectors was taken off both.
     inputs : dict of str to int
         How many pictures and texts were compared.
     against : str
@@ -66,13 +68,15 @@ class Exported:
     precision: Precision
     image: float | None
     text: float | None
+    image_centred: float | None
+    text_centred: float | None
     inputs: dict[str, int]
     against: str
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
-        names = ("name", "precision", "image", "text", "inputs", "against", "bytes")
+        names = ("name", "precision", "image", "text", "image_centred", "text_centred", "inputs", "against", "bytes")
         return {**{name: getattr(self, name) for name in names}, "folder": str(self.folder)}
 
 
@@ -209,7 +213,7 @@ def _write(
     said = list(texts) if texts is not None else list(TEXTS)
     notice("osler: comparing with the original")
     compared = compare(towers, *_opened(folder), shown, said)
-    least = _least(compared)
+    least, centred = _least(compared, ""), _least(compared, "_centred")
     worst = min(least.values())
     if not worst >= NEEDED[precision]:
         raise EncoderError(
@@ -224,7 +228,16 @@ def _write(
     _save(document, folder)
     total = sum(path.stat().st_size for path in folder.iterdir())
     return Exported(
-        entry.name, target, precision, least.get("image"), least.get("text"), inputs, versions(towers), total
+        entry.name,
+        target,
+        precision,
+        least.get("image"),
+        least.get("text"),
+        centred.get("image"),
+        centred.get("text"),
+        inputs,
+        versions(towers),
+        total,
     )
 
 
@@ -233,16 +246,27 @@ def _write_tokenizer(entry: Entry, source: Path, folder: Path) -> None:
 
     assert entry.text is not None
     wanted = entry.text.tokenizer
-    files = [source / name if (source / name).is_file() else source / Path(name).name for name in wanted.files]
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        where = f" of {wanted.hub}" if wanted.hub is not None else ""
-        raise EncoderError(
-            f"the tokenizer's file {missing[0]}{where} is not beside the checkpoint; put it there, or pass its folder "
-            "as --tokenizer",
-            code="file_missing",
-        )
+    files = {}
+    for name in wanted.files:
+        places = (source / name, source / Path(name).name, _of_open_clip(name))
+        found = next((path for path in places if path is not None and path.is_file()), None)
+        if found is None:
+            where = f" of {wanted.hub}" if wanted.hub is not None else ""
+            raise EncoderError(
+                f"the tokenizer's file {Path(name).name}{where} is not beside the checkpoint; put it there, or pass "
+                "its folder as --tokenizer",
+                code="file_missing",
+            )
+        files[Path(name).name] = found.read_bytes()
     (folder / "tokenizer.json").write_bytes(tokenizer_json(files, wanted.kind, lower_case=wanted.lower_case))
+
+
+def _of_open_clip(name: str) -> Path | None:
+    """Return where open_clip, which the export needs anyway, brings the vocabulary of CLIP."""
+    package = importlib.util.find_spec("open_clip")
+    if name != "bpe_simple_vocab_16e6.txt.gz" or package is None or package.origin is None:
+        return None
+    return Path(package.origin).with_name(name)
 
 
 def _document(
@@ -327,9 +351,9 @@ def _samples() -> list[np.ndarray]:
         return [archive[name] for name in archive.files]
 
 
-def _least(compared: Compared) -> dict[str, float]:
-    cosines = (("image", compared.image), ("text", compared.text))
-    return {kind: float(values.min()) for kind, values in cosines if values is not None}
+def _least(compared: Compared, suffix: str) -> dict[str, float]:
+    cosines = {kind: getattr(compared, kind + suffix) for kind in ("image", "text")}
+    return {kind: float(values.min()) for kind, values in cosines.items() if values is not None}
 
 
 def _floor(cosine: float) -> float:

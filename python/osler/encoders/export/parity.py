@@ -41,12 +41,17 @@ class Compared:
         (n, dim) float32 unit rows of the original.
     image, text : ndarray or None
         (n,) cosines.
+    image_centred, text_centred : ndarray or None
+        (n,) cosines after the mean of the original's vectors was taken off both: where all vectors point much the same
+        way, as those of untrained weights do, only these show that inputs are told apart alike.
     """
 
     image_vectors: np.ndarray | None
     text_vectors: np.ndarray | None
     image: np.ndarray | None
     text: np.ndarray | None
+    image_centred: np.ndarray | None
+    text_centred: np.ndarray | None
 
 
 def compare(
@@ -74,14 +79,20 @@ def compare(
     if towers.image is not None and image_tower is not None:
         prepared = [image_tower.prepare(picture, f"image {i}") for i, picture in enumerate(pictures)]
         image_vectors = _unit(_original_images(towers.image, pictures, prepared))
-        image = _cosines(image_vectors, np.concatenate([image_tower.run([one]) for one in prepared]))
+        image = np.concatenate([image_tower.run([one]) for one in prepared])
     if towers.text is not None and text_tower is not None:
         tokens = [text_tower.prepare(text, f"text {i}") for i, text in enumerate(texts)]
-        text_vectors = _unit(
-            _original_texts(towers.text, texts, [one.ids for one in tokens], text_tower.tokenizer.pad_id)
-        )
-        text = _cosines(text_vectors, np.concatenate([text_tower.run([one]) for one in tokens]))
-    return Compared(image_vectors, text_vectors, image, text)
+        pad_id = text_tower.tokenizer.pad_id
+        text_vectors = _unit(_original_texts(towers.text, texts, [one.ids for one in tokens], pad_id))
+        text = np.concatenate([text_tower.run([one]) for one in tokens])
+    return Compared(
+        image_vectors,
+        text_vectors,
+        _cosines(image_vectors, image),
+        _cosines(text_vectors, text),
+        _cosines(image_vectors, image, centred=True),
+        _cosines(text_vectors, text, centred=True),
+    )
 
 
 def golden_bytes(compared: Compared, pictures: list[Any], texts: list[str]) -> bytes:
@@ -139,6 +150,11 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows / norms, dtype=np.float32)
 
 
-def _cosines(original: np.ndarray, found: np.ndarray) -> np.ndarray:
+def _cosines(original: np.ndarray | None, found: np.ndarray | None, centred: bool = False) -> np.ndarray | None:
+    if original is None or found is None or (centred and len(original) < 2):
+        return None
     a, b = original.astype(np.float64), found.astype(np.float64)
+    if centred:
+        mean = a.mean(axis=0)
+        a, b = a - mean, b - mean
     return np.asarray((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))

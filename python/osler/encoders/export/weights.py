@@ -131,8 +131,8 @@ def _files(path: Path, expected: list[str]) -> list[Path]:
         for candidate in (path / name, path / Path(name).name):
             if candidate.is_file():
                 return [candidate]
-    names = ", ".join(expected) or "a checkpoint"
-    raise EncoderError(f"the folder holds none of {names}; pass the file itself", code="file_missing")
+    wanted = ", ".join(expected) or "a checkpoint"
+    raise EncoderError(f"the folder holds none of {wanted}; pass the file itself", code="file_missing")
 
 
 def _load(path: Path) -> Any:
