@@ -88,7 +88,9 @@ def write_slide(
     if mpp is not None:
         about += f"|AppMag = {10 / mpp:g}|MPP = {mpp:.4f}"
     described = {"description": about} if kind == "svs" else {}
-    with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as tiff:
+    with tifffile.TiffWriter(
+        path, bigtiff=options.pop("bigtiff", False), byteorder=options.pop("byteorder", None)
+    ) as tiff:
         if kind == "ome":
             about = (
                 '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'

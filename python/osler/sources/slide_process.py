@@ -78,6 +78,11 @@ class SlideProcess:
             raise _wrong()
         return arrays[0]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None
+
     def close(self) -> None:
         """End the process; the next region starts another."""
         with self._lock:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -283,7 +282,7 @@ class Workers:
             self._idle.put(None)
         self._lock = threading.Lock()
         self._running: set[_Process] = set()
-        self._slides: weakref.WeakSet[SlideProcess] = weakref.WeakSet()
+        self._slides: set[SlideProcess] = set()
         self._closed = False
         # A process ends with the thread that started it, so one thread, which lives as long as this, starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="osler-decode")
@@ -323,7 +322,8 @@ class Workers:
     def slide(self, paths: Sequence[Path], kind: str) -> SlideReader:
         """Open a slide in a process of its own; see `Decoder`."""
         slide = SlideProcess(paths, kind, start=self._started_for, end=self._gone, told=self._told)
-        self._slides.add(slide)
+        with self._lock:
+            self._slides = {slide, *(one for one in self._slides if one.is_open)}
         return slide
 
     def close(self) -> None:
