@@ -5,15 +5,18 @@ Changes the registry of this process only, and only inside a fixture or a progra
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from hub_server import Repository
-from osler.encoders.entry import Entry, _recipes, entries
+import pytest
+from hub_server import HubServer, Repository, hub_server
+from osler.encoders.entry import Entry, _recipes, entries, recipe
 from osler.encoders.recipe import Step
 from pydantic import TypeAdapter
 from tiny_encoder import TinyEncoder, image_model
@@ -27,6 +30,7 @@ __all__ = [
     "enter",
     "program",
     "tiny_entry",
+    "tiny_hub",
     "tiny_repository",
     "with_hashes",
 ]
@@ -63,6 +67,25 @@ def tiny_repository(tiny: TinyEncoder, *, pad: int = 0) -> Repository:
             "README.md": b"a tiny encoder",
         }
     return Repository(commits, {"main": NEWER, "v1": REVISION}, licence="mit")
+
+
+@contextlib.contextmanager
+def tiny_hub(tiny: TinyEncoder, home: Path, monkeypatch: pytest.MonkeyPatch, *, pad: int = 0) -> Iterator[HubServer]:
+    """Run a hub with the repository, and have the entry in the registry until the end; pauses take no time."""
+    from huggingface_hub import close_session
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "OSLER_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("osler.encoders.hub._pause", lambda seconds: None)
+    monkeypatch.setitem(entries(), "tiny-hub", entries()["biomedclip"])  # so that what `enter` puts there goes again
+    monkeypatch.setitem(_recipes(), "tiny-4", recipe("open_clip-224"))
+    enter(tiny_entry(), tiny.manifest["image"]["recipe"])
+    with hub_server() as server:
+        server.repositories[HUB] = tiny_repository(tiny, pad=pad)
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("OSLER_HOME", str(home))
+        yield server
+        close_session()
 
 
 def tiny_entry(**changes: Any) -> dict[str, Any]:

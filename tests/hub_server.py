@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Fault:
     cut : int or None
         Close the connection after so many bytes of the body.
     hold : threading.Event or None
-        Wait for it after `cut` bytes instead of closing.
+        Wait for it after `cut` bytes, then send the rest, instead of closing.
     body : bytes or None
         Send this in place of the content, under the content's headers.
     ignore_range : bool
@@ -131,8 +132,7 @@ class HubServer:
 
     def _serve(self, host: str) -> ThreadingHTTPServer:
         handler = type(f"{host}Handler", (_Hub if host == "hub" else _Storage,), {"world": self, "host": host})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return server
 
@@ -145,6 +145,15 @@ def hub_server() -> Iterator[HubServer]:
         yield server
     finally:
         server.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong, unless the client went away, which is what many tests are about."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -188,8 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: fault.cut])
         self.wfile.flush()
         self.close_connection = True
-        if fault.hold is not None:
-            fault.hold.wait(60)
+        if fault.hold is not None and fault.hold.wait(60):
+            self.wfile.write(body[fault.cut :])
 
     def content(self, body: bytes, etag: str, headers: dict[str, str], fault: Fault) -> None:
         """Answer with a content or the part of it that is asked for, by the rules for Range and If-Range."""

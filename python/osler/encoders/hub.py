@@ -276,7 +276,10 @@ class Hub:
                 if response.status_code not in (301, 302, 303, 307, 308) or target is None:
                     if response.status_code not in (200, 206, 416):
                         if not at_home:  # a link of the hub's storage expires
-                            raise Transient(f"the hub's storage answers with status {response.status_code}")
+                            raise Transient(
+                                f"the hub's storage answers with status {response.status_code}",
+                                _seconds(response.headers.get("retry-after")),
+                            )
                         raise self._refusal(response, repository, revision, path)
                     yield Reply(response.status_code, response.headers, declared, response.iter_bytes)
                     return
