@@ -126,8 +126,9 @@ class _Nifti:
         try:
             return Volume(values, affine, findings=findings)
         except ValueError as error:
-            code = "not_finite" if "NaN" in str(error) else "bad_header"
-            raise SourceError(str(error).replace("the volume", self._name, 1), code=code) from None
+            if "affine" in str(error):
+                raise self._bad("the axes of its orientation do not span space") from None
+            raise SourceError(str(error).replace("the volume", self._name, 1), code="not_finite") from None
 
     def _header(self, head: bytes) -> Any:
         from nibabel.nifti1 import Nifti1Header
