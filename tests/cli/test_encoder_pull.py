@@ -182,6 +182,19 @@ def test_the_command_that_is_left_to_run_is_told(run: Any, hub: HubServer, again
     assert result.stderr.splitlines()[-1].endswith(document["next"])
 
 
+def test_the_commands_of_the_page_run(
+    run: Any, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    commands = [line.split()[1:] for line in page.splitlines() if line.startswith("osler encoder pull")]
+    assert len(commands) == 3
+    for command in commands:
+        result = run(*["tiny-hub" if word == "biomedclip" else word for word in command])
+        assert result.exit_code == 0, result.stderr
+    assert osler.load_encoder("encoders/biomedclip").name == "tiny-hub"
+
+
 def test_ctrl_c_keeps_what_came(run: Any, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
