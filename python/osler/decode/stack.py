@@ -276,8 +276,8 @@ def _grid(along: NDArray[Any], gaps: Gaps, findings: dict[str, str]) -> tuple[tu
     steps = np.maximum(np.rint(distances / step), 1.0)
     count = int(steps.sum())
     ideal = np.concatenate([[0.0], np.cumsum(steps)])
-    exact = (along - along[0]) / (along[-1] - along[0]) * count
-    if np.abs(exact - ideal).max() > _UNEVEN or (steps > 1).mean() > _FEW:
+    even, start = np.polyfit(ideal, along, 1)
+    if np.abs((along - start) / even - ideal).max() > _UNEVEN or (steps > 1).mean() > _FEW:
         words = f"the slices lie {distances.min():.2f} to {distances.max():.2f} mm apart"
         count = max(1, round((along[-1] - along[0]) / step))
         places = (along - along[0]) / (along[-1] - along[0]) * count
