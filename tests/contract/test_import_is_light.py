@@ -15,6 +15,7 @@ import pytest
 HEAVY = {
     "PIL",
     "click",
+    "huggingface_hub",
     "imagecodecs",
     "joblib",
     "onnx",
