@@ -1,4 +1,4 @@
-"""Builds CLIP and SigLIP encoders of the transformers library from their configuration and state dict.
+"""Builds CLIP, SigLIP and DINOv2 encoders of the transformers library from their configuration and state dict.
 
 Needs transformers; reads no network. The options are the model's own config.json.
 """
@@ -13,7 +13,7 @@ from osler.encoders.export.weights import Checkpoint, load_into
 
 __all__ = ["build", "module"]
 
-_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel"}
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "dinov2": "Dinov2Model"}
 
 
 def module(options: dict[str, Any]) -> Any:
@@ -22,7 +22,7 @@ def module(options: dict[str, Any]) -> Any:
     Parameters
     ----------
     options : dict
-        ``model_type`` ("clip" or "siglip") and the fields of its configuration.
+        ``model_type`` ("clip", "siglip" or "dinov2") and the fields of its configuration.
     """
     import transformers
 
@@ -48,6 +48,8 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     options = entry.architecture.options
     model = module(options)
     load_into(model, checkpoint.tensors, entry.name)
+    if options["model_type"] == "dinov2":
+        return _class_token(model)
     clip = options["model_type"] == "clip"
 
     class Image(nn.Module):  # type: ignore[misc]
@@ -83,3 +85,18 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
         logit_bias=bias,
         libraries=("torch", "transformers"),
     )
+
+
+def _class_token(model: Any) -> Towers:
+    from torch import nn
+
+    class Image(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, image: Any) -> Any:
+            return self.model(pixel_values=image).last_hidden_state[:, 0]
+
+    side = model.config.image_size
+    return Towers(image=ImageModel(Image().eval(), (3, side, side)), libraries=("torch", "transformers"))
