@@ -32,6 +32,7 @@ _ACCEPTS = (
     "application/dicom; transfer-syntax=*",
     "application/dicom",
 )
+_FAILURES_IN_A_ROW = 16
 # A multipart body has heads and boundaries around its file.
 _AROUND_BYTES = 64 << 10
 
@@ -71,6 +72,7 @@ class ServerSource(Source):
         self._client = client
         # The first of the ways to ask for an instance that has worked.
         self._accepted: str | None = None
+        self._failed = 0
 
     def place(self, entry: Entry) -> tuple[str, list[str]]:
         """Return where the instances of an entry lie: an address, and the path of each below it.
@@ -118,6 +120,8 @@ class ServerSource(Source):
                 refused = error.status
                 if refused in (400, 406, 415, 501):
                     continue
+                if refused >= 500:
+                    self._count_failure(f"status {refused}")
                 break
             except TooLarge:
                 raise SourceError(
@@ -126,12 +130,21 @@ class ServerSource(Source):
                     code="too_large",
                 ) from None
             except CutShort as error:
+                self._count_failure(str(error))
                 raise SourceError(
                     f"the instance does not come whole from the server: {error}; add the source again", code="cut_short"
                 ) from None
-            self._accepted = self._accepted or accept
+            self._accepted, self._failed = self._accepted or accept, 0
             return data
         raise _not_served(refused)
+
+    def _count_failure(self, why: str) -> None:
+        """Take it for the server's fault, and not an instance's, where one instance after the other fails."""
+        self._failed += 1
+        if self._failed >= _FAILURES_IN_A_ROW:
+            raise ServerError(
+                f"the server fails: {why}, for {self._failed} instances in a row; check that it runs, then go on"
+            ) from None
 
 
 class _NoSlides(Slides):

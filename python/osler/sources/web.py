@@ -254,9 +254,9 @@ class Client:
         TooLarge
             There are more than `most` bytes.
         CutShort
-            The answer does not come whole, also when it is asked for again.
+            The answer does not come, or not as a whole, also when it is asked for again: of another path it may.
         ServerError
-            There is no server, it fails again and again, or it redirects to where it must not.
+            There is no server, it is silent, it fails again and again, or it redirects to where it must not.
         """
         again = _Again("")
         for attempt in range(_ATTEMPTS):
@@ -343,11 +343,13 @@ class Client:
         target = quote(at.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{at.query}" if at.query else "")
         while True:
             connection, kept = self._taken(origin)
+            met = False
             why: str | None = None
             try:
                 if connection.sock is None:
                     connection.connect()
                     _be_patient(connection)
+                met = True
                 connection.putrequest("GET", target, skip_accept_encoding=True)
                 connection.putheader("Accept", accept)
                 connection.putheader("Accept-Encoding", "gzip" if compressed else "identity")
@@ -359,6 +361,7 @@ class Client:
                 return connection, connection.getresponse()
             except (OSError, http.client.HTTPException, ValueError) as error:
                 why = _why(error)
+                met = met and not isinstance(error, TimeoutError)
                 if isinstance(error, ssl.SSLCertVerificationError):
                     kept, why = False, None
             self._drop(connection)
@@ -369,7 +372,7 @@ class Client:
                 )
             self._check_open()
             if not kept:
-                return _Again(why)
+                return _Again(why, cut=met)
 
     def _taken(self, origin: _Origin) -> tuple[http.client.HTTPConnection, bool]:
         """Return a connection that was kept, or a new one that is not yet open."""
