@@ -16,7 +16,7 @@ from osler.decode.nifti import nifti_volume
 from osler.encoders.entry import recipe as recipe_of
 from osler.encoders.volume_recipe import AnyStep
 from osler.encoders.volume_steps import _STEPS, apply_volume_recipe
-from osler.errors import EncoderError
+from osler.errors import EncoderError, SourceError
 from osler.items import Volume
 from pydantic import TypeAdapter, ValidationError
 
@@ -166,7 +166,7 @@ def test_wrong_steps_are_refused(described: list[dict[str, Any]], words: str) ->
 def test_nothing_to_standardise_by_says_so() -> None:
     (step,) = steps({"op": "standardise"})
     for values in (np.zeros((2, 2, 2)), np.full((2, 2, 2), 7.0)):
-        with pytest.raises(EncoderError, match=r"^image 3 has no spread of values"):
+        with pytest.raises(SourceError, match=r"^image 3 has no spread of values"):
             apply_volume_recipe([step], Volume(values, np.eye(4)), "image 3")
 
 

@@ -47,6 +47,13 @@ _tiles_option = click.option(
     metavar="SIZE@MPP",
     help="Cut whole slides into tiles of SIZE pixels at MPP micrometres per pixel, as 224@0.5 or 224@20x.",
 )
+_gaps_option = click.option(
+    "--gaps",
+    type=click.Choice(["refuse", "fill"]),
+    default="refuse",
+    show_default=True,
+    help="For an encoder of volumes: skip a series with missing slices, or fill them between their neighbours.",
+)
 _shard_option = click.option(
     "--shard", metavar="I/N", help="Only this share of the files, 1/4 to 4/4; merge them later."
 )
@@ -71,6 +78,7 @@ for _kept in upkeep.COMMANDS:
 @_keep_option
 @_items_option
 @_tiles_option
+@_gaps_option
 @_shard_option
 @device_option
 @click.option("--resume", is_flag=True, help="Go on with a collection that is there already.")
@@ -86,6 +94,7 @@ def build(
     keep: tuple[str, ...],
     items: str,
     tiles: str | None,
+    gaps: str,
     shard: str | None,
     device: Device,
     resume: bool,
@@ -125,7 +134,17 @@ def build(
         with open_collection(out, "a", encoder=encoder, device=device) as cases:
             _check_encoder_of(cases)
             return _add(
-                cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, tiles=tiles, shard=part
+                cases,
+                sources,
+                out,
+                style,
+                strict,
+                metadata=metadata,
+                keep=keep,
+                items=items,
+                tiles=tiles,
+                gaps=gaps,
+                shard=part,
             )
     found = load_encoder(encoder, device)
     from osler.collection import Collection
@@ -135,7 +154,17 @@ def build(
     had_secret = Secret.lies_at(secret_path(target))
     with Collection.create(target, encoder=found, secret=own) as cases, _whole_or_gone(cases, had_secret):
         return _add(
-            cases, sources, out, style, strict, metadata=metadata, keep=keep, items=items, tiles=tiles, shard=part
+            cases,
+            sources,
+            out,
+            style,
+            strict,
+            metadata=metadata,
+            keep=keep,
+            items=items,
+            tiles=tiles,
+            gaps=gaps,
+            shard=part,
         )
 
 
@@ -146,6 +175,7 @@ def build(
 @_keep_option
 @_items_option
 @_tiles_option
+@_gaps_option
 @_shard_option
 @device_option
 @_dry_option
@@ -158,6 +188,7 @@ def add(
     keep: tuple[str, ...],
     items: str,
     tiles: str | None,
+    gaps: str,
     shard: str | None,
     device: Device,
     dry_run: bool,
@@ -184,6 +215,7 @@ def add(
             keep=keep,
             items=items,
             tiles=tiles,
+            gaps=gaps,
             shard=part,
         )
 

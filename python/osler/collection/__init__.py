@@ -24,6 +24,7 @@ from osler.collection.reading import Info, PartVectors, State
 from osler.collection.snapshot import Snapshot
 from osler.collection.store import Store
 from osler.collection.where import unknown_column
+from osler.decode.stack import Gaps
 from osler.items import Hit
 from osler.sources.tiles import Tiles
 
@@ -180,6 +181,7 @@ class Collection:
         keep: Iterable[str] = (),
         items: Literal["file", "series"] = "file",
         tiles: Tiles | str | None = None,
+        gaps: Gaps = "refuse",
         shard: tuple[int, int] | None = None,
         on_error: Literal["skip", "raise"] = "skip",
         on_duplicate: Literal["skip", "replace"] = "skip",
@@ -204,9 +206,14 @@ class Collection:
             DICOM tags or columns of `metadata` to keep as they are, though they may identify a patient. In a
             collection that has items already, this holds for new ones only.
         items : {"file", "series"}
+            One item a file, or one a DICOM series; for an encoder of volumes it is always the series.
         tiles : Tiles or str, optional
             How whole slides are cut into the parts of their items, as `osler.sources.Tiles` or a text such as
             ``224@0.5``: 224 pixels at 0.5 micrometres per pixel, which is 20x. See `osler.sources.open_source`.
+        gaps : {"refuse", "fill"}
+            For an encoder of volumes: what becomes of a DICOM series with missing or unevenly spaced slices, a failure
+            with the code ``missing_slices`` or ``irregular_spacing``, or a volume with values between neighbours. For
+            an encoder of pictures, whose parts are slices, the column ``volume_findings`` tells of them.
         shard : (int, int), optional
             Of ``(i, n)``, only every n-th file, from the i-th on, 1 to n: the same ones wherever the source lies.
         on_error : {"skip", "raise"}
@@ -241,6 +248,7 @@ class Collection:
             keep=tuple(keep),
             items=items,
             tiles=tiles,
+            gaps=gaps,
             shard=shard,
             on_error=on_error,
             on_duplicate=on_duplicate,

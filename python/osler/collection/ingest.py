@@ -24,8 +24,9 @@ from osler.collection.rows import Array, Columns, check_table, is_unicode, unit_
 from osler.collection.segment import Place
 from osler.collection.sequences import Joined, Picked, unreadable
 from osler.decode import format_of
+from osler.decode.stack import GAPS
 from osler.errors import EncoderError, Error, ServerError, SourceError
-from osler.items import Item, Part
+from osler.items import Item, Part, Volume
 from osler.progress import Callback, track
 from osler.sources import Entry, Source, open_source
 from osler.sources.address import is_address
@@ -36,6 +37,9 @@ from osler.sources.workers import contained
 __all__ = ["Plan", "add", "plan"]
 
 _AHEAD = 8
+# Volumes are read ahead and held in smaller numbers: one takes some hundred megabytes.
+_AHEAD_VOLUMES = 2
+_HELD_BYTES = 512 << 20
 # Frames that are encoded together, and items that are committed together: a commit costs some milliseconds of syncs.
 _ENCODE_FRAMES = 64
 _COMMIT_ITEMS = 1_024
@@ -175,8 +179,14 @@ class _Run:
             # Another's fault must not have all of its parts encoded twice.
             self.encode()
         self.waiting.append(_Waiting(read.entry, key, row, item, content, place))
-        if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES:
+        if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES or self._held() >= _HELD_BYTES:
             self.encode()
+
+    def _held(self) -> int:
+        """Return the bytes of whole volumes that wait; pictures are read when they are encoded."""
+        if not self.source.whole:
+            return 0
+        return sum(value.array.nbytes for one in self.waiting for value in one.item.values if isinstance(value, Volume))
 
     def repeat(self, entry: Entry, key: str | None) -> None:
         """Count a duplicate, and note where it lies if what the item was made of is not known to be there."""
@@ -281,6 +291,7 @@ def add(
     keep: tuple[str, ...],
     items: Any,
     tiles: Any,
+    gaps: Any,
     shard: tuple[int, int] | None,
     on_error: str,
     on_duplicate: str,
@@ -290,13 +301,19 @@ def add(
     for name, value, allowed in (
         ("on_error", on_error, ("skip", "raise")),
         ("on_duplicate", on_duplicate, ("skip", "replace")),
+        ("gaps", gaps, GAPS),
     ):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, allowed))}")
     handle.store.check_writable()
-    _ = handle.encoder
+    # An encoder of one's own need not say so: it takes pictures.
+    whole = getattr(handle.encoder, "takes", "picture") == "volume"
     with contained() as decoder:
+        # Slices alone are nothing to an encoder of volumes.
+        items = "series" if whole and items == "file" else items
         opened = open_source(source, keep=keep, metadata=metadata, items=items, decoder=decoder, tiles=tiles)
+        if whole:
+            opened.as_volumes(gaps)
         if not is_unicode(str(opened.root)):
             raise ValueError(
                 "the path of the source is not UTF-8, so it cannot be stored; give its folder another name"
@@ -382,7 +399,7 @@ def _reads(source: Source, wanted: Sequence[Entry], run: _Run, decoder: Decoder)
         entries = iter(wanted)
         for entry in entries:
             ahead.append(pool.submit(_read, source, entry, run))
-            if len(ahead) >= _AHEAD:
+            if len(ahead) >= (_AHEAD_VOLUMES if source.whole else _AHEAD):
                 break
         while ahead:
             yield ahead.popleft().result()

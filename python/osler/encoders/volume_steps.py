@@ -27,7 +27,7 @@ from osler.encoders.volume_recipe import (
     Standardise,
     VolumeStep,
 )
-from osler.errors import EncoderError
+from osler.errors import EncoderError, SourceError
 from osler.items import Volume
 
 __all__ = ["apply_volume_recipe", "read_volume_input"]
@@ -37,6 +37,10 @@ _AFFINE_TOLERANCE = 1e-3
 # Voxels by which the far end may be moved for axes to count as unturned, so that each is resampled by itself.
 _STRAIGHT = 1e-9
 _State = tuple[np.ndarray, np.ndarray]
+
+
+class _Unfit(Exception):
+    """A step cannot be done on a volume."""
 
 
 def read_volume_input(value: Any, place: str) -> Volume:
@@ -100,8 +104,10 @@ def apply_volume_recipe(recipe: Iterable[VolumeStep], volume: Volume, place: str
 
     Raises
     ------
-    EncoderError
-        nibabel or SciPy is missing, or a step cannot be done on this volume.
+    EncoderError, SourceError
+        SciPy or nibabel is missing.
+    SourceError
+        A step cannot be done on this volume: ``not_encoded``.
 
     Examples
     --------
@@ -130,8 +136,8 @@ def apply_volume_recipe(recipe: Iterable[VolumeStep], volume: Volume, place: str
                 'pip install "osler[volumes]"',
                 code="missing_decoder",
             ) from None
-        except EncoderError as error:
-            raise EncoderError(f"{place} {error}", code=error.code) from None
+        except _Unfit as error:
+            raise SourceError(f"{place} {error}", code="not_encoded") from None
     array = np.ascontiguousarray(state[0], dtype=np.float32)[None]
     return np.repeat(array, channels, axis=0) if channels > 1 else array
 
@@ -261,7 +267,7 @@ def _standardise(step: Standardise, array: np.ndarray, affine: np.ndarray) -> _S
     values = array.astype(np.float64)
     counted = values[values > 0] if step.over == "positive" else values
     if counted.size == 0 or counted.std() == 0:
-        raise EncoderError("has no spread of values to standardise by; it is empty or all of one value")
+        raise _Unfit("has no spread of values to standardise by; it is empty or all of one value")
     result = (values - counted.mean()) / counted.std()
     if step.background == "mean":
         result[values == 0] = 0.0

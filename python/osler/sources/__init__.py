@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from osler.decode import format_of, read_bytes
 from osler.decode.stack import Gaps
+from osler.errors import SourceError
 from osler.items import Item
 from osler.sources.address import is_address
 from osler.sources.decoder import Decoder, Here
@@ -113,6 +114,11 @@ class Source:
         """
         if self._slides.kind(entry) is not None:
             check_link(entry.path, self._roots)
+            if self.whole:
+                raise SourceError(
+                    "the file is a whole slide, and this encoder takes volumes: NIfTI files and DICOM series",
+                    code="not_a_volume",
+                )
             return self._slides.content(entry, self._cells(entry))
         return None if entry.members else self._load(entry.path)
 
