@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osler.cli import Commands, output
+from osler.cli.export import check, export
 from osler.cli.options import check_encoder, style_options
 from osler.cli.pull import pull
 
@@ -21,10 +22,11 @@ __all__ = ["command"]
 
 @click.group("encoder", cls=Commands)
 def command() -> None:
-    """List encoders, look into one, fetch one."""
+    """List encoders, look into one, fetch, export and prove one."""
 
 
-command.add_command(pull)
+for one in (pull, export, check):
+    command.add_command(one)
 
 
 @command.command("list")

@@ -6,8 +6,10 @@ Reads the golden file of a manifest. Used before a converted model is kept, by t
 from __future__ import annotations
 
 import io
+import statistics
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from osler.encoders.files import read_checked
 from osler.encoders.manifest import Manifest
+from osler.encoders.registry import describe
 from osler.errors import EncoderError
 from osler.items import Volume
 
@@ -35,11 +38,23 @@ class Check:
         The least cosine that passes.
     cosines : dict of str to tuple of float
         "image" and "text" to the cosine of each golden input.
+    device : str
+        What really ran.
+    precision : str
+        Of the weights: "fp32", "fp16", "int8", or those of both towers.
+    parity : dict of str to float
+        The least cosine with the original that the export measured; empty where it was not exported.
+    speed : dict of str to float
+        Inputs a second from arrays and texts to vectors; empty where it was not measured.
     """
 
     name: str
     needed: float
     cosines: dict[str, tuple[float, ...]]
+    device: str = "cpu"
+    precision: str = "fp32"
+    parity: dict[str, float] = field(default_factory=dict)
+    speed: dict[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -49,7 +64,16 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values."""
         cosines = {kind: list(values) for kind, values in self.cosines.items()}
-        return {"name": self.name, "passed": self.passed, "needed": self.needed, "cosines": cosines}
+        return {
+            "name": self.name,
+            "passed": self.passed,
+            "needed": self.needed,
+            "cosines": cosines,
+            "device": self.device,
+            "precision": self.precision,
+            "parity": dict(self.parity),
+            "speed": dict(self.speed),
+        }
 
 
 def golden_cosines(
@@ -100,12 +124,14 @@ def golden_cosines(
     return tuple(float(value) for value in (vectors * found).sum(axis=1) / norms)
 
 
-def check_encoder(encoder: Encoder) -> Check:
+def check_encoder(encoder: Encoder, *, speed: bool = False) -> Check:
     """Encode the golden inputs of an encoder and report their cosines with the stored vectors.
 
     Parameters
     ----------
     encoder : Encoder
+    speed : bool
+        Also measure inputs a second, on the golden inputs over and over for a few seconds: the median of five rounds.
 
     Returns
     -------
@@ -128,5 +154,33 @@ def check_encoder(encoder: Encoder) -> Check:
         "image": encoder.encode_images,
         "text": encoder.encode_texts,
     }
-    cosines = {kind: golden_cosines(manifest, folder, kind, encoders[kind]) for kind in manifest.modalities}
-    return Check(manifest.name, manifest.golden.cosine if manifest.golden else 1.0, cosines)
+    given: dict[str, list[Any]] = {}
+
+    def kept(kind: str) -> Callable[[list[Any]], np.ndarray]:
+        def encode(inputs: list[Any]) -> np.ndarray:
+            given[kind] = inputs
+            return encoders[kind](inputs)
+
+        return encode
+
+    cosines = {kind: golden_cosines(manifest, folder, kind, kept(kind)) for kind in manifest.modalities}
+    rates = {kind: _rate(encoders[kind], given[kind]) for kind in given} if speed else {}
+    described = describe(folder)
+    precisions = {placed.tower.precision for placed in (described.image, described.text) if placed is not None}
+    parity = {} if manifest.parity is None else manifest.parity.model_dump(include={"image", "text"}, exclude_none=True)
+    needed = manifest.golden.cosine if manifest.golden else 1.0
+    return Check(manifest.name, needed, cosines, encoder.device, " and ".join(sorted(precisions)), parity, rates)
+
+
+def _rate(encode: Callable[[list[Any]], np.ndarray], inputs: list[Any]) -> float:
+    """Return inputs a second: the median of five rounds, each about a second long on the machine that it runs on."""
+    started = time.perf_counter()
+    encode(inputs)
+    repeats = max(1, round(1.0 / max(time.perf_counter() - started, 1e-6)))
+    many = inputs * min(repeats, 64)
+    rounds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        encode(many)
+        rounds.append(len(many) / (time.perf_counter() - started))
+    return statistics.median(rounds)

@@ -463,7 +463,8 @@ def first_finding(error: ValidationError) -> str:
 
 def _essence(tower: ImageTower | TextTower, projections: tuple[Projection, ...]) -> dict[str, Any]:
     """Return what shapes a vector; names, sizes, places and batch sizes do not."""
-    weights, converter = [tower.file.sha256, *(file.sha256 for file in tower.external)], None
+    converter: list[str | int] | None = None
+    weights = [tower.file.sha256, *(file.sha256 for file in tower.external)]
     if tower.converter is not None:
         converter = [tower.converter.name, tower.converter.version]
     if tower.origin is not None:  # one source in fp32 and fp16 is one encoder, in int8 another

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from osler.encoders.entry import Entry, entries, recipe_json, registry_root
+from osler.encoders.entry import Entry, entries, recipe, recipe_json, registry_root
 from osler.encoders.registry import describe, home_folder, what_to_do
+from osler.encoders.volume_recipe import takes_volumes
 from osler.errors import EncoderError
+from osler.items import Volume
 from osler.progress import notice
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ def export_encoder(
     tokenizer : path, optional
         Folder of the tokenizer's files where they do not lie beside the checkpoint.
     pictures, texts : sequence, optional
-        What original and export are compared on; by default seven pictures of models/samples.npz and eight sentences.
+        What original and export are compared on; by default the pictures of models/samples.npz, or three phantoms for
+        an encoder of volumes, and eight sentences.
     entry : Entry, optional
         Instead of the registry's.
 
@@ -209,7 +212,8 @@ def _write(
         _write_tokenizer(entry, Path(tokenizer) if tokenizer is not None else read.folder, folder)
     document = _document(entry, towers, read, folder, written, precision)
     _save(document, folder)
-    shown = list(pictures) if pictures is not None else _samples()
+    volumes = entry.image is not None and takes_volumes(recipe(entry.image.recipe))
+    shown = list(pictures) if pictures is not None else _phantoms() if volumes else _samples()
     said = list(texts) if texts is not None else list(TEXTS)
     notice("osler: comparing with the original")
     compared = compare(towers, *_opened(folder), shown, said)
@@ -305,7 +309,7 @@ def _document(
         document["image"] = {
             **tower("image", entry.image.batch_size),
             "input": IMAGE,
-            "layout": "NCHW",
+            "layout": "NCDHW" if takes_volumes(recipe(entry.image.recipe)) else "NCHW",
             "recipe": recipe_json(entry.image.recipe),
         }
     if towers.text is not None and entry.text is not None:
@@ -349,6 +353,23 @@ def _opened(folder: Path) -> tuple[Any, Any]:
 def _samples() -> list[np.ndarray]:
     with np.load(registry_root() / "samples.npz", allow_pickle=False) as archive:
         return [archive[name] for name in archive.files]
+
+
+def _phantoms() -> list[Volume]:
+    """Return three small scans of ellipsoids in Hounsfield units, of different shape, spacing and orientation."""
+    found = []
+    for seed, (shape, spacing) in enumerate((((56, 48, 40), (6.0, 6.0, 9.0)), ((40, 52, 30), (-7.0, 6.5, 12.0)),
+                                             ((48, 48, 24), (6.5, -6.5, 15.0)))):  # fmt: skip
+        rng = np.random.default_rng(seed)
+        grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
+        values = np.full(shape, -1000.0)
+        for radius, units in ((0.9, 40.0), (0.5, -700.0), (0.3, 300.0), (0.2, 900.0)):
+            centre = rng.uniform(-0.4, 0.4, 3)[:, None, None, None] * (1 - radius)
+            stretch = rng.uniform(0.7, 1.0, 3)[:, None, None, None]
+            values[(((grid - centre) / (radius * stretch)) ** 2).sum(axis=0) < 1] = units
+        values += rng.normal(0, 15, shape)
+        found.append(Volume(np.round(values).astype(np.int16), np.diag([*spacing, 1.0]), units="HU"))
+    return found
 
 
 def _least(compared: Compared, suffix: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from osler.encoders.export.towers import ImageModel, TextModel, Towers
 from osler.encoders.tower import OpenImageTower, OpenTextTower
+from osler.items import Volume
 
 __all__ = ["TEXTS", "Compared", "compare", "golden_bytes", "versions"]
 
@@ -96,10 +97,14 @@ def compare(
 
 
 def golden_bytes(compared: Compared, pictures: list[Any], texts: list[str]) -> bytes:
-    """Return a golden.npz of the inputs and the original's vectors; volumes are left out, being large."""
+    """Return a golden.npz of the inputs and the original's vectors."""
     arrays: dict[str, np.ndarray] = {}
     if compared.image_vectors is not None:
-        arrays |= {f"image_{i}": np.asarray(picture) for i, picture in enumerate(pictures)}
+        for i, picture in enumerate(pictures):
+            volume = isinstance(picture, Volume)
+            arrays[f"image_{i}"] = picture.array if volume else np.asarray(picture)
+            if volume:
+                arrays[f"image_{i}_affine"] = picture.affine
         arrays["image_vectors"] = compared.image_vectors
     if compared.text_vectors is not None:
         arrays |= {"texts": np.array(texts), "text_vectors": compared.text_vectors}

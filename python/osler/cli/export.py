@@ -1,0 +1,104 @@
+"""`osler encoder export` and `osler encoder check`: a checkpoint to an encoder's folder, proof that one still works.
+
+All they do is one call on the library each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from osler.cli import output
+from osler.cli.options import check_encoder, device_option, existing, load_encoder, style_options
+from osler.cli.output import UsageProblem, say
+
+__all__ = ["check", "export"]
+
+
+@click.command("export")
+@click.argument("name")
+@click.option("--checkpoint", required=True, metavar="FILE|DIR", help="The published weights, or their folder.")
+@click.option("--out", metavar="DIR", help="The folder to make; by default one where the encoder's name finds it.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
+@click.option("--tokenizer", metavar="DIR", help="Folder of the tokenizer's files, if not beside the weights.")
+@click.option("--images", metavar="DIR", help="Pictures to compare on, instead of those that come with osler.")
+@style_options
+def export(
+    name: str, checkpoint: str, out: str | None, precision: Any, tokenizer: str | None, images: str | None, style: str
+) -> None:
+    """Turn a checkpoint into ONNX files, and measure how near they are to the original.
+
+    Needs the extra export (PyTorch); the folder that it makes runs without.
+    """
+    from osler.encoders.export import export_encoder
+
+    check_encoder(name)
+    weights = existing(checkpoint)
+    pictures = None if images is None else _pictures(images)
+    try:
+        made = export_encoder(
+            name,
+            weights,
+            None if out is None else Path(out),
+            precision=precision,
+            tokenizer=None if tokenizer is None else existing(tokenizer),
+            pictures=pictures,
+        )
+    except FileExistsError as error:
+        raise UsageProblem(str(error)) from None
+    document = made.to_dict()
+    say(f"exported {name} ({precision}); it is ready as --encoder {name if out is None else out}")
+    output.show(style, document, ["name", "value"], [[key, value] for key, value in document.items()])
+
+
+def _pictures(folder: str) -> list[Any]:
+    """Return every picture below a folder as arrays; files that are none are left out and counted."""
+    from osler.errors import SourceError
+    from osler.sources import open_source
+
+    source = open_source(existing(folder))
+    found: list[Any] = []
+    skipped = 0
+    for entry in source.entries:
+        try:
+            found += source.read(entry).values
+        except SourceError:
+            skipped += 1
+    if not found:
+        raise UsageProblem("the folder of --images holds no picture that can be read")
+    if skipped:
+        say(f"{skipped} files of --images are no pictures and were left out")
+    return found
+
+
+@click.command("check")
+@click.argument("name", metavar="NAME|DIR")
+@device_option
+@style_options
+def check(name: str, device: Any, style: str) -> None:
+    """Prove an encoder: golden vectors, parity of its export, the device that runs, and its speed."""
+    from osler.encoders.check import check_encoder as prove
+    from osler.errors import EncoderError
+
+    encoder = load_encoder(check_encoder(name), device)
+    found = prove(encoder, speed=True)
+    document = found.to_dict()
+    rows: list[list[Any]] = [
+        ["name", found.name],
+        ["device", found.device],
+        ["precision", found.precision],
+        ["needed", found.needed],
+        *([f"{kind}: least cosine of {len(values)}", f"{min(values):.6f}"] for kind, values in found.cosines.items()),
+        *([f"{kind}s a second", f"{rate:.1f}"] for kind, rate in found.speed.items()),
+        *([f"{kind}: cosine with the original", f"{value:.7f}"] for kind, value in found.parity.items()),
+        ["passed", "yes" if found.passed else "no"],
+    ]
+    output.show(style, document, ["name", "value"], rows)
+    if not found.passed:
+        raise EncoderError(
+            f"{found.name} does not give its golden vectors on {found.device}; its files, ONNX Runtime or the driver "
+            "changed: export it again, or try --device cpu",
+            code="golden_mismatch",
+        )

@@ -1,0 +1,77 @@
+"""`osler encoder check` and `export` say in one sentence what is wrong, and prove what is right."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from osler import EncoderError
+from tiny_encoder import tiny_encoder
+
+
+def test_check_reports_golden_vectors_device_and_speed(run: Any) -> None:
+    found = run("encoder", "check", "minilm", "--json")
+    assert found.exit_code == 0, found.stderr
+    document = json.loads(found.stdout)
+    assert document["passed"] and document["device"] == "cpu" and document["precision"] == "int8"
+    assert len(document["cosines"]["text"]) == 8 and min(document["cosines"]["text"]) >= document["needed"]
+    assert document["speed"]["text"] > 0
+
+
+def test_vectors_that_differ_fail(run: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    tiny = tiny_encoder(tmp_path / "tiny", rng)
+    images = np.zeros((2, 4, 4, 3), dtype=np.uint8)
+    images[1] = 200
+    vectors = np.eye(2, 5, dtype=np.float32)
+    arrays = {"image_0": images[0] + 7, "image_1": images[1], "image_vectors": vectors}
+    np.savez(
+        tiny.folder / "golden.npz", **arrays, texts=np.array(["lung"]), text_vectors=np.eye(1, 5, dtype=np.float32)
+    )
+    tiny.manifest["golden"] = {"file": tiny.enter("golden.npz"), "cosine": 0.999}
+    folder = tiny.save()
+    found = run("encoder", "check", str(folder), "--json")
+    assert found.exit_code == 1
+    assert "does not give its golden vectors on cpu" in found.stderr and "export it again" in found.stderr
+    assert json.loads(found.stdout)["passed"] is False
+
+
+def test_export_without_pytorch_says_what_to_install(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
+    found = run("encoder", "export", "biomedclip", "--checkpoint", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert found.exit_code == 1 and 'pip install "osler[export]"' in found.stderr
+    assert not (tmp_path / "out").exists() and "torch" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("biomedclp", 2, 'no encoder "biomedclp"'),
+        ("rudolfv", 1, "no public weights were found"),
+        ("minilm", 1, "the registry has no encoder 'minilm' to export"),
+    ],
+)
+def test_what_cannot_be_exported_says_why(run: Any, tmp_path: Path, name: str, code: int, words: str) -> None:
+    found = run("encoder", "export", name, "--checkpoint", str(tmp_path))
+    assert found.exit_code == code and words in found.stderr
+    assert len(found.stderr.strip().splitlines()) <= 2
+
+
+def test_a_folder_that_is_not_empty_is_kept(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    found = run("encoder", "export", "biomedclip", "--checkpoint", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert found.exit_code == 2 and "exists and is not empty" in found.stderr
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_the_library_raises_for_a_precision_that_there_is_not(tmp_path: Path) -> None:
+    from osler.encoders.export import export_encoder
+
+    with pytest.raises(ValueError, match="must be 'fp32', 'fp16' or 'int8'"):
+        export_encoder("biomedclip", tmp_path, precision="bf16")  # type: ignore[arg-type]
+    with pytest.raises(EncoderError, match="no encoder 'nobody'"):
+        export_encoder("nobody", tmp_path)
