@@ -17,7 +17,7 @@ from osler.encoders.tokenize import Tokenizer, check_text
 if TYPE_CHECKING:
     from osler.encoders.encoder import Encoder
 
-__all__ = ["Passage", "split_text"]
+__all__ = ["Passage", "sections", "sentences", "split_text"]
 
 Span = tuple[int, int]
 Size = Callable[[int, int], int]
@@ -138,6 +138,40 @@ def split_text(text: str, by: Encoder | Tokenizer, max_length: int | None = None
     return _Split(text, tokenizer, limit).passages()
 
 
+def sections(text: str) -> list[Span]:
+    """Return the spans of the sections of a report, each with its heading; they cover the text.
+
+    Examples
+    --------
+    >>> from osler.encoders.passages import sections
+    >>> sections("FINDINGS: Clear. IMPRESSION: Normal.")
+    [(0, 17), (17, 36)]
+    """
+    starts = sorted({0, *(match.start() for match in _HEADING.finditer(text))})
+    return list(zip(starts, [*starts[1:], len(text)], strict=True))
+
+
+def sentences(text: str, span: Span | None = None) -> list[Span]:
+    """Return the spans of the sentences of a text, or of a part of it; they cover it.
+
+    Abbreviations and decimals end none, and the number of an item of a list belongs to what follows it.
+
+    Examples
+    --------
+    >>> from osler.encoders.passages import sentences
+    >>> text = "1. Seen by Dr. Who. 2. Size 3.5 cm."
+    >>> [text[start:end] for start, end in sentences(text)]
+    ['1. Seen by Dr. Who.', ' 2. Size 3.5 cm.']
+    """
+    found: list[Span] = []
+    start, stop = span or (0, len(text))
+    for match in _END.finditer(text, start, stop):
+        if match.group()[0] not in ".!?" or _ends_sentence(text, start, match.start(), match.end()):
+            found.append((start, match.end()))
+            start = match.end()
+    return [*found, (start, stop)] if start < stop else found
+
+
 class _Split:
     """One text being split: what it is, what counts, what fits."""
 
@@ -155,7 +189,7 @@ class _Split:
 
     def passages(self) -> list[Passage]:
         whole = _trimmed(self.text, (0, len(self.text)))
-        spans = [whole] if self.fits(*whole) else self.packed(_sections(self.text), self.by_sentences)
+        spans = [whole] if self.fits(*whole) else self.packed(sections(self.text), self.by_sentences)
         return [Passage(self.text[start:end], (start, end), self.size(start, end)) for start, end in spans]
 
     def packed(self, spans: Sequence[Span], finer: Callable[[Span], list[Span]]) -> list[Span]:
@@ -173,7 +207,7 @@ class _Split:
         return found
 
     def by_sentences(self, span: Span) -> list[Span]:
-        return self.packed(_sentences(self.text, span), self.by_windows)
+        return self.packed(sentences(self.text, span), self.by_windows)
 
     def by_windows(self, span: Span) -> list[Span]:
         """Cut into windows of as many words as fit, each beginning with the last words of the one before."""
@@ -191,12 +225,13 @@ class _Split:
             guess, first = last - first + 1, self.next_window(words, first, last)
 
     def next_window(self, words: Sequence[Span], first: int, last: int) -> int:
-        """Return the word that the next window begins with: behind `first`, at most one behind `last`."""
+        """Return the word that the next window begins with: behind `first`, and such that it reaches beyond `last`."""
         following = last + 1
-        end = words[last][1]
-        while (
-            following > first + 1 and self.size(words[following - 1][0], end) - self.tokenizer.special <= self.overlap
-        ):
+        while following > first + 1:
+            start = words[following - 1][0]
+            shared = self.size(start, words[last][1]) - self.tokenizer.special
+            if shared > self.overlap or not self.fits(start, words[last + 1][1]):
+                break
             following -= 1
         return following
 
@@ -242,22 +277,6 @@ def _trimmed(text: str, span: Span) -> Span:
     while end > start and text[end - 1].isspace():
         end -= 1
     return start, end
-
-
-def _sections(text: str) -> list[Span]:
-    starts = sorted({0, *(match.start() for match in _HEADING.finditer(text))})
-    return list(zip(starts, [*starts[1:], len(text)], strict=True))
-
-
-def _sentences(text: str, span: Span) -> list[Span]:
-    """Return the sentences of a span; the number of an item of a list belongs to what follows it."""
-    found: list[Span] = []
-    start, stop = span
-    for match in _END.finditer(text, start, stop):
-        if match.group()[0] not in ".!?" or _ends_sentence(text, start, match.start(), match.end()):
-            found.append((start, match.end()))
-            start = match.end()
-    return [*found, (start, stop)]
 
 
 def _ends_sentence(text: str, start: int, point: int, end: int) -> bool:
