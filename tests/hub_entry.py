@@ -17,7 +17,7 @@ import onnx
 import pytest
 from hub_server import HubServer, Repository, hub_server
 from osler.encoders.entry import Entry, _recipes, entries, recipe
-from osler.encoders.recipe import Step
+from osler.encoders.volume_recipe import AnyStep
 from pydantic import TypeAdapter
 from tiny_encoder import TinyEncoder, image_model
 
@@ -152,7 +152,7 @@ def with_hashes(entry: dict[str, Any], repository: Repository, revision: str = R
 def enter(entry: dict[str, Any], steps: list[dict[str, Any]]) -> None:
     """Put an entry and its recipe into the registry of this process."""
     entries()[entry["name"]] = Entry.model_validate_json(json.dumps(entry))
-    adapter: TypeAdapter[tuple[Step, ...]] = TypeAdapter(tuple[Step, ...])
+    adapter: TypeAdapter[tuple[AnyStep, ...]] = TypeAdapter(tuple[AnyStep, ...])
     _recipes()["tiny-4"] = adapter.validate_json(json.dumps(steps))
 
 

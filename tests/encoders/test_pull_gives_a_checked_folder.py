@@ -25,11 +25,13 @@ from hub_entry import (
     with_hashes,
 )
 from hub_server import Fault, HubServer, Repository, git_sha1
+from onnx import TensorProto, helper, numpy_helper
 from osler import EncoderError
 from osler.encoders import fetch, ready
 from osler.encoders.entry import entries
 from osler.encoders.fetch import plan_pull, pull_encoder
 from osler.encoders.registry import home_folder
+from osler.items import Volume
 from PIL import Image
 from tiny_encoder import TinyEncoder, image_model
 
@@ -270,6 +272,36 @@ def test_graphs_that_do_not_fit_are_no_encoder(
     with pytest.raises(EncoderError, match=message):
         pull()
     assert not (home_folder("tiny-hub") / "manifest.json").exists()
+
+
+def test_an_encoder_of_volumes_is_proved_on_a_volume(hub: HubServer, rng) -> None:
+    def side(*shape: int | str) -> Any:
+        return helper.make_tensor_value_info("scan" if len(shape) == 5 else "vector", TensorProto.FLOAT, list(shape))
+
+    nodes = [
+        helper.make_node("Flatten", ["scan"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weights"], ["vector"]),
+    ]
+    weights = numpy_helper.from_array(rng.standard_normal((512, 5)).astype(np.float32), "weights")
+    graph = helper.make_graph(nodes, "tiny", [side("batch", 1, 8, 8, 8)], [side("batch", 5)], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    contents(hub)["scan.onnx"] = model.SerializeToString()
+    source = {
+        "kind": "onnx",
+        "hub": HUB,
+        "revision": REVISION,
+        "files": [{"path": "scan.onnx"}],
+        "image": {"file": "scan.onnx", "input": "scan", "output": "vector"},
+    }
+    steps = [
+        {"op": "orient"},
+        {"op": "intensity", "low": -1000, "high": 1000},
+        {"op": "resize_volume", "shape": [8, 8, 8], "rule": "area"},
+    ]
+    enter(tiny_entry(sources=[source], text=None), steps)
+    assert pull().state == "ready"
+    scan = Volume(rng.integers(-1000, 1000, (16, 12, 10)).astype(np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]), units="HU")
+    assert osler.load_encoder("tiny-hub").encode_images([scan]).shape == (1, 5)
 
 
 def test_another_length_of_vectors_is_found_and_what_was_there_stays(hub: HubServer, tiny: TinyEncoder) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from osler.encoders.onnx_file import check_model
 from osler.encoders.registry import Description, Placed
 from osler.encoders.volume_recipe import takes_volumes
 from osler.errors import EncoderError
+from osler.items import Volume
 
 __all__ = ["manifest_of", "missing_runtime", "prove"]
 
@@ -143,8 +144,8 @@ def prove(manifest: Manifest, folder: Path) -> bool:
     if missing_runtime(manifest) is not None:
         return False
     encoder = Encoder(_described(manifest, folder), "cpu")
-    inputs: dict[str, Any] = {
-        "image": lambda: encoder.encode_images([np.arange(48 * 40, dtype=np.uint32).reshape(48, 40).astype(np.uint8)]),
+    inputs: dict[str, Callable[[], np.ndarray]] = {
+        "image": lambda: encoder.encode_images([_picture(manifest)]),
         "text": lambda: encoder.encode_texts(["no acute finding"]),
     }
     for kind in manifest.modalities:
@@ -152,6 +153,16 @@ def prove(manifest: Manifest, folder: Path) -> bool:
         if not np.isfinite(vector).all() or abs(float(np.linalg.norm(vector)) - 1) > 1e-3:
             raise EncoderError(f"the {kind} tower of {manifest.name} gives no finite unit vector")
     return True
+
+
+def _picture(manifest: Manifest) -> np.ndarray | Volume:
+    """Return something to look at: a ramp, as a picture or, in Hounsfield units, as a scan."""
+    ramp = np.arange(48 * 40 * 16, dtype=np.int64)
+    if isinstance(manifest.image, ImageTower) and manifest.image.layout == "NCDHW":
+        return Volume(
+            (ramp % 1400 - 1000).astype(np.int16).reshape(48, 40, 16), np.diag([-6.0, -6.0, 12.0, 1.0]), units="HU"
+        )
+    return ramp[: 48 * 40].astype(np.uint8).reshape(48, 40)
 
 
 def _described(manifest: Manifest, folder: Path) -> Description:
