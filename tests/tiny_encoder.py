@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-__all__ = ["WORDS", "TinyEncoder", "image_model", "text_model", "tiny_encoder"]
+__all__ = ["WORDS", "TinyEncoder", "image_model", "text_model", "tiny_encoder", "tiny_volume_encoder", "volume_model"]
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lung", "heart", "brain", "clear"]
 
@@ -113,5 +113,51 @@ def tiny_encoder(folder: Path, rng: np.random.Generator) -> TinyEncoder:
             "precision": "fp32",
         },
         "logit_scale": 20.0,
+    }
+    return encoder
+
+
+def volume_model(weights: np.ndarray, sides: tuple[int, int, int] = (6, 5, 4)) -> onnx.ModelProto:
+    """(batch, 1, D, H, W) to (batch, 5, 1, 1, 1): a convolution as large as the volume."""
+    kernel = np.ascontiguousarray(weights.T.reshape(5, 1, *sides))
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["voxels", "kernel"], ["vector"], kernel_shape=list(sides))],
+        "tiny",
+        [helper.make_tensor_value_info("voxels", TensorProto.FLOAT, ["batch", 1, *sides])],
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", 5, 1, 1, 1])],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def tiny_volume_encoder(folder: Path, rng: np.random.Generator) -> TinyEncoder:
+    """Make an encoder of volumes in a folder; its manifest is not yet saved."""
+    folder.mkdir()
+    weights = rng.standard_normal((120, 5)).astype(np.float32)
+    (folder / "image.onnx").write_bytes(volume_model(weights).SerializeToString())
+    encoder = TinyEncoder(folder, {}, weights, np.empty(0, np.float32))
+    encoder.manifest = {
+        "version": 1,
+        "name": "tiny-3d",
+        "title": "tiny encoder of volumes",
+        "purpose": "tests",
+        "licence": {"id": "Apache-2.0"},
+        "citation": "none",
+        "dim": 5,
+        "image": {
+            "file": encoder.enter("image.onnx"),
+            "input": "voxels",
+            "output": "vector",
+            "layout": "NCDHW",
+            "recipe": [
+                {"op": "orient", "codes": "RAS"},
+                {"op": "respace", "spacing": [2.0, 2.0, 2.0]},
+                {"op": "intensity", "low": -1000.0, "high": 1000.0},
+                {"op": "pad_volume", "shape": [6, 5, 4]},
+                {"op": "crop_volume", "shape": [6, 5, 4]},
+            ],
+            "precision": "fp32",
+            "batch_size": 2,
+        },
     }
     return encoder

@@ -93,7 +93,7 @@ def stack_of(
     SourceError
         ``no_geometry``, ``mixed_orientations``, ``one_slice``, ``several_volumes``, ``duplicate_positions``,
         ``missing_slices`` or ``irregular_spacing``; the message says how many, and where in millimetres along the
-        normal.
+        axis of the patient that is nearest to the normal.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def stack_of(
         raise SourceError(
             "only one slice is there, and a volume has two or more; use an encoder of pictures", code="one_slice"
         )
-    places, depth = _grid(along, gaps, findings)
+    places, depth = _grid(along, gaps, findings, _facing(normal))
     step = (points[-1] - points[0]) / places[-1]
     _check_line(points, places, step, normal, planes[members[0]].spacing)
     angle = float(np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1.0, 1.0))))
@@ -251,7 +251,7 @@ def _one_each(
         first = next(place for place in places if len(place) > 1)
         raise SourceError(
             f"{sum(len(place) > 1 for place in places)} of {len(places)} places of the series hold more than one "
-            f"image, the first at {along[first[0]]:.1f} mm; split the series into volumes",
+            f"image, the first at {_facing(normal) * along[first[0]]:.1f} mm; split the series into volumes",
             code="duplicate_positions",
         )
     (count,) = counts
@@ -269,7 +269,12 @@ def _one_each(
     return [sorted(place, key=lambda i: planes[i].order)[time] for place in places]
 
 
-def _grid(along: NDArray[Any], gaps: Gaps, findings: dict[str, str]) -> tuple[tuple[float, ...], int]:
+def _facing(normal: NDArray[Any]) -> float:
+    """Return 1 or -1: positions are told along the axis of the patient that is nearest to the normal."""
+    return float(np.sign(normal[np.abs(normal).argmax()]))
+
+
+def _grid(along: NDArray[Any], gaps: Gaps, findings: dict[str, str], facing: float) -> tuple[tuple[float, ...], int]:
     """Return where slices lie on an even grid, and how long it is."""
     distances = np.diff(along)
     step = float(np.median(distances))
@@ -286,12 +291,13 @@ def _grid(along: NDArray[Any], gaps: Gaps, findings: dict[str, str]) -> tuple[tu
     missing = count + 1 - len(along)
     if missing:
         wide = np.flatnonzero(steps > 1)
+        low, high = sorted(facing * along[wide[0] : wide[0] + 2])
         more = (
             f", and in {len(wide) - 1} more gaps" if len(wide) > 2 else ", and in 1 more gap" if len(wide) > 1 else ""
         )
         words = (
             f"{missing} of {count + 1} slices {'are' if missing > 1 else 'is'} missing, the first between "
-            f"{along[wide[0]]:.1f} and {along[wide[0] + 1]:.1f} mm{more}"
+            f"{low:.1f} and {high:.1f} mm{more}"
         )
         _gap(gaps, findings, "missing_slices", words, "what is missing was filled between its neighbours")
     return tuple(float(place) for place in ideal), count + 1

@@ -101,7 +101,9 @@ def _read_file(path: Path, place: str) -> np.ndarray:
     if not path.exists():
         raise FileNotFoundError(f"{place} does not exist; check the path that was passed")
     if path.is_dir():
-        raise IsADirectoryError(f"{place} is a folder; pass its files, or add the folder to a Collection")
+        raise IsADirectoryError(
+            f"{place} is a folder; pass its files, add it to a Collection, or use encode_volumes if it is a DICOM series"
+        )
     try:
         frames = read_pixels(path, name=place).frames
         count = len(frames)
@@ -109,7 +111,10 @@ def _read_file(path: Path, place: str) -> np.ndarray:
             return np.asarray(frames[0])
     except Error:
         raise
-    raise ValueError(f"{place} has {count} frames; pass the frames you want as arrays, or add the file to a Collection")
+    raise ValueError(
+        f"{place} has {count} frames; pass the frames you want as arrays, or add the file to a Collection, or use "
+        "encode_volumes if they are the slices of a volume"
+    )
 
 
 def apply_recipe(recipe: Iterable[Step], picture: np.ndarray, place: str = "the picture") -> np.ndarray:
@@ -196,7 +201,8 @@ def _eight_bit(values: np.ndarray, rounding: str) -> np.ndarray:
 
 
 def _rgb(step: Rgb, picture: np.ndarray, place: str) -> np.ndarray:
-    return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
+    channels = picture if picture.ndim == 3 else picture[:, :, None]
+    return np.repeat(channels, 3, axis=2) if channels.shape[2] == 1 else channels
 
 
 def _grey(step: Grey, picture: np.ndarray, place: str) -> np.ndarray:
