@@ -6,6 +6,7 @@ Listens on a free port of the loopback; keeps what it was asked.
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -133,6 +134,7 @@ class StandIn:
         self._records: list[dict[str, str]] = []
         for content in files:
             self._store(content)
+        self.connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         if tls is not None:
@@ -149,8 +151,13 @@ class StandIn:
         self.stop()
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Listen no longer, and end all connections."""
         self._server.shutdown()
+        with self._lock:
+            connections = list(self.connections)
+        for one in connections:
+            with suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
         self._server.server_close()
         self._thread.join()
 
@@ -207,6 +214,15 @@ def _handler(owner: StandIn) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
+
+        def setup(self) -> None:
+            super().setup()
+            owner.connections.add(self.connection)
+
+        def finish(self) -> None:
+            owner.connections.discard(self.connection)
+            with suppress(OSError):
+                super().finish()
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)

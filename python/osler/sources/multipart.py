@@ -53,7 +53,12 @@ def dicom_file(body: Body) -> bytes:
         return data
     kind = media_type(body.type)
     if kind.startswith("multipart/") or data[:2] == b"--":
-        found = [part for part in parts(data, _boundary(body.type, data)) if part.type in _FILE_TYPES]
+        try:
+            found = [part for part in parts(data, _boundary(body.type, data)) if part.type in _FILE_TYPES]
+        except SourceError:
+            if body.framed:
+                raise
+            raise CutShort("it ended in the middle of an answer") from None
         if len(found) != 1:
             raise SourceError(
                 f"the server answers with {len(found)} DICOM files for one instance; look at this instance there",
