@@ -259,6 +259,7 @@ def test_no_request_tells_what_is_installed(hub: HubServer) -> None:
     names = {name for one in hub.requests for name in one.headers}
     assert names <= {"host", "accept", "accept-encoding", "connection", "user-agent", "x-amzn-trace-id"}
     assert {one.headers["user-agent"].partition("/")[0] for one in hub.requests} == {"osler"}
+    assert {one.headers["accept-encoding"] for one in hub.requests} == {"identity"}, "ranges are of the plain bytes"
     assert {one.path.partition("/")[2].partition("/")[0] for one in hub.asked("hub")} == {"api", HUB.partition("/")[0]}
 
 
