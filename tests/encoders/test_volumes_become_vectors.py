@@ -229,9 +229,9 @@ def test_each_is_told_what_the_other_takes(
         ValueError, match="image 1 is a volume, and the encoder tiny takes pictures; use encode_volumes"
     ):
         flat.encode_images([np.zeros((4, 4), np.uint8), volume])
-    with pytest.raises(ValueError, match="image 0 has 6 frames; .* encode_volumes"):
+    with pytest.raises(ValueError, match=r"image 0 has 6 frames; .* encode_volumes"):
         flat.encode_images([saved(volume, tmp_path / "scan.nii")])
-    with pytest.raises(IsADirectoryError, match="image 0 is a folder; .* encode_volumes"):
+    with pytest.raises(IsADirectoryError, match=r"image 0 is a folder; .* encode_volumes"):
         flat.encode_images([tmp_path])
     with pytest.raises(ValueError, match="tiny-3d takes volumes itself; use encode_images"):
         encoder.encode_volumes([volume])

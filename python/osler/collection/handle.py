@@ -176,6 +176,11 @@ class Handle:
                 ) from None
         return self._encoder
 
+    @property
+    def takes_volumes(self) -> bool:
+        """Whether the collection's encoder takes whole volumes; one of the user's own need not say that it does not."""
+        return getattr(self.encoder, "takes", "picture") == "volume"
+
     def encoder_for(self, kind: str) -> Encoder:
         """Return the encoder if it takes images or texts, as `kind` says."""
         encoder = self.encoder

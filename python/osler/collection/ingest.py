@@ -306,8 +306,7 @@ def add(
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, allowed))}")
     handle.store.check_writable()
-    # An encoder of one's own need not say so: it takes pictures.
-    whole = getattr(handle.encoder, "takes", "picture") == "volume"
+    whole = handle.takes_volumes
     with contained() as decoder:
         # Slices alone are nothing to an encoder of volumes.
         items = "series" if whole and items == "file" else items

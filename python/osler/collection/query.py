@@ -150,7 +150,7 @@ def text_question(handle: Handle, texts: Sequence[str]) -> list[Question]:
 
 
 def image_question(handle: Handle, images: Sequence[Any]) -> list[Question]:
-    """Encode pictures, one question each: paths of any file that a collection can be made of, PIL images or arrays."""
+    """Encode pictures, one question each: paths of what a collection can be made of, PIL images, arrays or volumes."""
     encoder = handle.encoder_for("image")
     values: list[Sequence[Any]] = []
     columns: list[Mapping[str, Any] | None] = []
@@ -191,7 +191,12 @@ def _read_image(handle: Handle, path: Any) -> tuple[Sequence[Any], dict[str, Any
     from osler.sources import open_source
 
     # A path, whatever it looks like: a query never opens a connection.
-    source = open_source(Path(path) if isinstance(path, str) else path, keep=handle.keep, tiles=_tiles(handle.snapshot))
+    path = Path(path) if isinstance(path, str) else path
+    whole = handle.takes_volumes
+    items: Any = "series" if whole else "file"
+    source = open_source(path, keep=handle.keep, items=items, tiles=_tiles(handle.snapshot))
+    if whole:
+        source.as_volumes()
     if len(source.entries) != 1:
         raise ValueError(f"a query is one file, and there are {len(source.entries)} here; name one of them")
     item = source.read(source.entries[0])

@@ -24,7 +24,8 @@ GAPS = ("refuse", "fill")
 
 # Share of the distance between slices by which one may lie off an even grid: positions are often rounded to 0.1 mm.
 _UNEVEN = 0.1
-# Share of the distances that may be longer than one step before the slices count as unevenly spaced.
+# Share of the distances that may be longer than one step, where it is more than one of them, before the slices count as
+# unevenly spaced.
 _FEW = 0.25
 # Slices of another orientation or size that are left out as scouts are at most this share of the series.
 _STRAY = 0.1
@@ -282,7 +283,8 @@ def _grid(along: NDArray[Any], gaps: Gaps, findings: dict[str, str], facing: flo
     count = int(steps.sum())
     ideal = np.concatenate([[0.0], np.cumsum(steps)])
     even, start = np.polyfit(ideal, along, 1)
-    if np.abs((along - start) / even - ideal).max() > _UNEVEN or (steps > 1).mean() > _FEW:
+    wide = np.flatnonzero(steps > 1)
+    if np.abs((along - start) / even - ideal).max() > _UNEVEN or len(wide) > max(1, _FEW * len(steps)):
         words = f"the slices lie {distances.min():.2f} to {distances.max():.2f} mm apart"
         count = max(1, round((along[-1] - along[0]) / step))
         places = (along - along[0]) / (along[-1] - along[0]) * count
@@ -290,7 +292,6 @@ def _grid(along: NDArray[Any], gaps: Gaps, findings: dict[str, str], facing: flo
         return tuple(float(place) for place in places), count + 1
     missing = count + 1 - len(along)
     if missing:
-        wide = np.flatnonzero(steps > 1)
         low, high = sorted(facing * along[wide[0] : wide[0] + 2])
         more = (
             f", and in {len(wide) - 1} more gaps" if len(wide) > 2 else ", and in 1 more gap" if len(wide) > 1 else ""

@@ -102,7 +102,7 @@ def _read_file(path: Path, place: str) -> np.ndarray:
         raise FileNotFoundError(f"{place} does not exist; check the path that was passed")
     if path.is_dir():
         raise IsADirectoryError(
-            f"{place} is a folder; pass its files, add it to a Collection, or use encode_volumes if it is a DICOM series"
+            f"{place} is a folder; pass its files, or add it to a Collection, or use encode_volumes for a DICOM series"
         )
     try:
         frames = read_pixels(path, name=place).frames
