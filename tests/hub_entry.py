@@ -76,6 +76,7 @@ def tiny_hub(tiny: TinyEncoder, home: Path, monkeypatch: pytest.MonkeyPatch, *, 
 
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "OSLER_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("osler.encoders.hub._pause", lambda seconds: None)
     monkeypatch.setitem(entries(), "tiny-hub", entries()["biomedclip"])  # so that what `enter` puts there goes again
     monkeypatch.setitem(_recipes(), "tiny-4", recipe("open_clip-224"))

@@ -94,6 +94,8 @@ class HubServer:
     repositories : dict of str to Repository
     tokens : dict of str to set of str
         Token to the gated repositories whose terms its account accepted.
+    moved : dict of str to str
+        Former names of repositories, from which the hub redirects.
     says : dict
         Replaces fields of the answer about a commit.
     blobs : bool
@@ -104,6 +106,7 @@ class HubServer:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.tokens: dict[str, set[str]] = {}
+        self.moved: dict[str, str] = {}
         self.says: dict[str, Any] = {}
         self.blobs = True
         self.requests: list[Request] = []
@@ -225,6 +228,8 @@ class _Hub(_Handler):
         fault = self.world.fault("hub", "api" if api else file[3] if file else "")
         if fault.status is not None:
             self.send(fault.status, fault.headers)
+        elif match is not None and match[1] in self.world.moved:
+            self.send(307, {"Location": self.path.replace(match[1], self.world.moved[match[1]])})
         elif match is None or repository is None:
             self._refuse(401 if "Authorization" not in self.headers else 404, "RepoNotFound")
         elif self._token() not in {None, *self.world.tokens}:

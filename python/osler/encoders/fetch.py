@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from osler.config import settings
 from osler.encoders.download import download, hash_file, sync_folder
 from osler.encoders.manifest import FolderFile, Manifest, read_manifest
 from osler.encoders.plan import RECORD, STAGING, Plan, PlannedFile, plan_pull
@@ -118,6 +119,8 @@ def pull_encoder(plan: Plan, *, accept_licence: bool = False, progress: bool | C
 def _alone(plan: Plan) -> Iterator[Path]:
     """Hold the folder's lock; it lies in the staging folder and goes with it when the work is done."""
     staging = plan.root / STAGING
+    if plan.folder == home_folder(plan.entry.name):
+        settings().cache("models")
     while True:
         staging.mkdir(parents=True, exist_ok=True)
         try:

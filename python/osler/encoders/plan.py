@@ -107,7 +107,7 @@ class Plan:
             return f"{self.entry.name} is gated ({self.gate})"
         if not set(re.split(r" AND | OR |[() ]", licence)) - {""} <= _PERMISSIVE:
             return f"{self.entry.name} has the licence {licence}"
-        if any(field.partition(".")[0] == "licence" for field in self.entry.uncertain):
+        if {"licence", "gate"} & {field.partition(".")[0] for field in self.entry.uncertain}:
             return f"the licence of {self.entry.name} was not checked ({licence})"
         if self.hub_licence is not None and self.hub_licence.casefold() not in licence.casefold():
             return f"the repository of {self.entry.name} states the licence {self.hub_licence!r:.60}, not {licence}"
