@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AddReport", "Audit", "Collection", "EraseReport", "Hits", "Info", "PartVectors", "State"]
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 Score = Literal["max", "mean", "sum", "count", "maxsim", "median_min"]
 
 
@@ -727,4 +727,5 @@ def _encoder(encoder: Any, device: Device) -> tuple[Encoder, str]:
         found = load_encoder(os.fspath(encoder), device=device)
         folder = Path(encoder)
         return found, str(folder.absolute()) if folder.is_dir() else os.fspath(encoder)
-    return encoder, str(encoder.name)
+    # One of the user's own has no address, and is given again when the collection is opened.
+    return encoder, str(getattr(encoder, "address", encoder.name))
