@@ -174,6 +174,14 @@ def test_one_text_is_not_several(encoder, value: Any) -> None:
         encoder.encode_texts(value)
 
 
+def test_a_tokenizer_that_pads_on_the_left_is_refused(tiny) -> None:
+    made = json.loads((tiny.folder / "tokenizer.json").read_text())
+    made["padding"] = {"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": None}
+    made["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    with pytest.raises(osler.EncoderError, match="the tokenizer pads on the left"):
+        Tokenizer(json.dumps(made).encode(), 16)
+
+
 def test_what_is_no_tokenizer_is_refused() -> None:
     with pytest.raises(osler.EncoderError, match=r"not a tokenizer\.json"):
         Tokenizer(b"{}", 16)

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from osler.decode.volumes import Axis, Slices
+from osler.encoders.batches import run_batches
 from osler.encoders.long_texts import Long, LongTexts
 from osler.encoders.manifest import ImageTower, Manifest
+from osler.encoders.providers import Device
 from osler.encoders.registry import Description, Placed, describe, ensure_ready
-from osler.encoders.session import Device, thread_count
 from osler.encoders.slices import Pooling, pooler
 from osler.encoders.tokenize import Tokenizer
 from osler.encoders.tower import OpenImageTower, OpenTower, open_tokenizer, open_tower
@@ -106,6 +105,11 @@ class Encoder:
     def manifest(self) -> Manifest:
         """What manifest.json says."""
         return self._description.manifest
+
+    @property
+    def address(self) -> str:
+        """What `load_encoder` takes to find it again: a name of the registry, or an absolute folder."""
+        return self._description.address
 
     @property
     def folder(self) -> Path:
@@ -375,6 +379,9 @@ class Encoder:
         self._check("text", None)
         opened = self._own()
         with opened.lock:
+            tower = opened.towers.get("text")
+            if isinstance(tower, OpenTextTower):
+                return tower.tokenizer
             if opened.tokenizer is None:
                 opened.tokenizer = open_tokenizer(cast(Placed, self._description.text))
             return opened.tokenizer
@@ -432,9 +439,9 @@ class Encoder:
         size = tower.batch_size(batch_size)
         with track(progress, f"encoding {kind}s", total) as step:
             done = 0
-            for batch in _batches(tower, kind, values, size):
-                vectors[done : done + len(batch)] = self._rows(tower, kind, batch, classify)
-                done += len(batch)
+            for rows in run_batches(tower, kind, values, size, lambda batch: self._rows(tower, kind, batch, classify)):
+                vectors[done : done + len(rows)] = rows
+                done += len(rows)
                 step(done, total)
         return vectors
 
@@ -454,27 +461,6 @@ def _sequence(values: Iterable[Any]) -> Sequence[Any]:
     return cast(Sequence[Any], values) if isinstance(values, Sequence | np.ndarray) else list(values)
 
 
-def _batches(tower: OpenTower, kind: str, values: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Yield prepared inputs in order; pictures are read ahead in threads by up to two batches."""
-    total = len(values)
-    if total == 1:
-        for start in range(0, total, size):
-            stop = min(start + size, total)
-            yield [tower.prepare(values[i], f"{kind} {i}") for i in range(start, stop)]
-        return
-    pool = ThreadPoolExecutor(min(thread_count(), tower.readers), thread_name_prefix="osler-read")
-    try:
-        ahead: deque[Future[Any]] = deque()
-        asked = 0
-        for start in range(0, total, size):
-            while asked < min(start + 2 * size, total):
-                ahead.append(pool.submit(tower.prepare, values[asked], f"{kind} {asked}"))
-                asked += 1
-            yield [ahead.popleft().result() for _ in range(min(size, total - start))]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def load_encoder(name_or_folder: str | os.PathLike[str], device: Device = "auto") -> Encoder:
     """Find an encoder, and make sure that it can run here, before any work begins.
 
@@ -485,7 +471,7 @@ def load_encoder(name_or_folder: str | os.PathLike[str], device: Device = "auto"
     ----------
     name_or_folder : str or Path
         A name of `list_encoders`, or a folder with manifest.json; a registry name wins.
-    device : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda", "tensorrt"}
         "auto" takes CUDA where it runs; "cuda" fails where it does not. `Encoder.device` says what runs.
 
     Returns

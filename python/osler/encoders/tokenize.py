@@ -59,7 +59,8 @@ class Tokenizer:
     Raises
     ------
     EncoderError
-        The package tokenizers is missing (code ``package_missing``), or the file is not a tokenizer.
+        The package tokenizers is missing (code ``package_missing``), or the file is not a tokenizer, or pads on the
+        left.
 
     Examples
     --------
@@ -84,8 +85,14 @@ class Tokenizer:
             raise EncoderError(
                 "the tokenizer file is not a tokenizer.json that this release of tokenizers reads"
             ) from None
+        padding: dict[str, Any] = self._tokenizer.padding or {}
+        if padding.get("direction", "right") != "right":
+            raise EncoderError(
+                "the tokenizer pads on the left, and a text tower on the right; export it with the padding of the "
+                "model's training"
+            )
         self.max_length = max_length
-        self.pad_id = int((self._tokenizer.padding or {}).get("pad_id", 0)) if pad_id is None else pad_id
+        self.pad_id = int(padding.get("pad_id", 0)) if pad_id is None else pad_id
         self.largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         self._rule: Clean = rule
         self._tokenizer.no_padding()
