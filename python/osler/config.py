@@ -91,6 +91,8 @@ class Settings:
         ``OSLER_OFFLINE`` or ``HF_HUB_OFFLINE`` is set: nothing is downloaded.
     threads : int or None
         ``OSLER_THREADS``; None means the CPU set and the cgroup's quota.
+    gpu_bytes : int or None
+        ``OSLER_GPU_BYTES``: the most memory of a GPU that one model may take; None means all that there is.
     debug : bool
         ``OSLER_DEBUG``: errors keep the exception that caused them, which may quote values of a file.
     dicomweb_insecure : bool
@@ -103,6 +105,7 @@ class Settings:
     home: Path
     offline: bool
     threads: int | None
+    gpu_bytes: int | None
     debug: bool
     dicomweb_insecure: bool
     decode_in_process: bool
@@ -120,6 +123,13 @@ def _flag(name: str) -> bool:
     return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
+def _whole(name: str) -> int | None:
+    text = os.environ.get(name, "").strip()
+    if text and not (text.isdigit() and int(text) > 0):
+        raise ValueError(f"{name} is {text!r}; set it to a whole number of at least 1, or unset it")
+    return int(text) if text else None
+
+
 def settings() -> Settings:
     """Read the settings from the environment.
 
@@ -131,13 +141,11 @@ def settings() -> Settings:
     """
     home = os.environ.get("OSLER_HOME")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    threads = os.environ.get("OSLER_THREADS", "").strip()
-    if threads and not (threads.isdigit() and int(threads) > 0):
-        raise ValueError(f"OSLER_THREADS is {threads!r}; set it to a whole number of at least 1, or unset it")
     return Settings(
         home=Path(home) if home else base / "osler",
         offline=_flag("OSLER_OFFLINE") or _flag("HF_HUB_OFFLINE"),
-        threads=int(threads) if threads else None,
+        threads=_whole("OSLER_THREADS"),
+        gpu_bytes=_whole("OSLER_GPU_BYTES"),
         debug=_flag("OSLER_DEBUG"),
         dicomweb_insecure=_flag("OSLER_DICOMWEB_INSECURE"),
         decode_in_process=_flag("OSLER_DECODE_IN_PROCESS"),

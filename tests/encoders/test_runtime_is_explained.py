@@ -13,8 +13,9 @@ import numpy as np
 import osler
 import pytest
 from osler import EncoderError
-from osler.encoders import session
-from osler.encoders.session import Session, runtime, thread_count
+from osler.encoders import providers, session
+from osler.encoders.providers import runtime, thread_count
+from osler.encoders.session import Session
 
 PICTURE = [np.zeros((4, 4), dtype=np.uint8)]
 
@@ -56,7 +57,7 @@ def test_no_tokenizers_is_said(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:0", "", None])
 def test_unknown_devices(tiny, device: Any) -> None:
-    with pytest.raises(ValueError, match="must be 'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match="must be 'auto', 'cpu', 'cuda' or 'tensorrt'"):
         osler.load_encoder(tiny.save(), device=device)
 
 
@@ -69,7 +70,7 @@ class FakeRuntime:
         self.preloaded = 0
 
     def get_available_providers(self) -> list[str]:
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
     def preload_dlls(self) -> None:
         self.preloaded += 1
@@ -77,9 +78,11 @@ class FakeRuntime:
     def SessionOptions(self) -> Any:
         return SimpleNamespace(add_session_config_entry=lambda name, value: None)
 
-    def InferenceSession(self, content: bytes, sess_options: Any, providers: list[str]) -> Any:
-        self.asked.append(providers)
-        got = [name for name in providers if name in self.started]
+    def InferenceSession(self, content: bytes, sess_options: Any, providers: list[Any]) -> Any:
+        names = [one if isinstance(one, str) else one[0] for one in providers]
+        self.asked.append(names)
+        self.options = {one[0]: one[1] for one in providers if not isinstance(one, str)}
+        got = [name for name in names if name in self.started]
         return SimpleNamespace(get_providers=lambda: got, get_inputs=list, get_outputs=list)
 
 
@@ -87,13 +90,14 @@ class FakeRuntime:
 def gpu_build(monkeypatch: pytest.MonkeyPatch):
     def install(started: list[str]) -> FakeRuntime:
         fake = FakeRuntime(started)
-        monkeypatch.setattr(session, "runtime", lambda: fake)
-        session._load_cuda_libraries.cache_clear()
-        session._say.cache_clear()
+        for module in (providers, session):
+            monkeypatch.setattr(module, "runtime", lambda: fake)
+        providers.load_libraries.cache_clear()
+        providers.say.cache_clear()
         return fake
 
     yield install
-    session._load_cuda_libraries.cache_clear()
+    providers.load_libraries.cache_clear()
 
 
 def test_cuda_without_a_gpu_build_names_the_package(tiny) -> None:
@@ -126,6 +130,36 @@ def test_auto_takes_cuda_that_starts(tiny, gpu_build, capsys: pytest.CaptureFixt
     assert Session(content, "cpu").device == "cpu"
 
 
+def test_tensorrt_keeps_its_engines_and_falls_back_to_nothing(
+    tiny, gpu_build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSLER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OSLER_GPU_BYTES", "1000000")
+    content = (tiny.folder / "image.onnx").read_bytes()
+    fake = gpu_build(["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert Session(content, "tensorrt", half=True).device == "tensorrt"
+    assert fake.asked[-1] == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    engines = fake.options["TensorrtExecutionProvider"]
+    assert engines["trt_engine_cache_path"] == str(tmp_path / "home" / "tensorrt") and engines["trt_fp16_enable"] == "1"
+    assert fake.options["CUDAExecutionProvider"]["gpu_mem_limit"] == "1000000"
+    gpu_build(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(
+        EncoderError, match="device 'tensorrt' was asked, but ONNX Runtime could not start it"
+    ) as caught:
+        Session(content, "tensorrt")
+    assert caught.value.code == "cuda_failed"
+
+
+def test_bound_buffers_give_the_same_vectors(tiny) -> None:
+    content = (tiny.folder / "image.onnx").read_bytes()
+    plain, bound = Session(content, "cpu"), Session(content, "cpu", bind=True)
+    rng = np.random.default_rng(3)
+    for rows in (3, 3, 1, 3):
+        batch = rng.standard_normal((rows, 3, 4, 4)).astype(np.float32)
+        assert np.array_equal(plain.run({"pixels": batch}, "vector"), bound.run({"pixels": batch}, "vector"))
+    assert len(bound._buffers.__dict__) == 1
+
+
 def test_the_device_is_the_one_that_runs(tiny) -> None:
     encoder = osler.load_encoder(tiny.save(), device="auto")
     expected = "cuda" if "CUDAExecutionProvider" in runtime().get_available_providers() else "cpu"
@@ -137,7 +171,7 @@ def test_threads_follow_the_environment_and_the_cpu_set(monkeypatch: pytest.Monk
     assert thread_count() == 3
     monkeypatch.delenv("OSLER_THREADS")
     assert 1 <= thread_count() <= len(os.sched_getaffinity(0))
-    monkeypatch.setattr(session, "_quota", lambda: 1)
+    monkeypatch.setattr(providers, "_quota", lambda: 1)
     assert thread_count() == 1
 
 

@@ -46,12 +46,16 @@ __all__ = [
 
 ANOTHER_COLLECTION = "use a collection whose encoder takes pictures and texts, such as reference"
 DEFAULT_ENCODER = "reference"
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 where_option = click.option("--where", metavar="EXPR", help="Only items for which this SQL-style expression holds.")
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to encode."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="Where to encode.",
 )
 encoder_option = click.option("--encoder", metavar="NAME|DIR", help="A name of `osler encoder list`, or a folder.")
 

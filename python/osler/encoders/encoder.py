@@ -21,7 +21,7 @@ from osler.encoders.providers import Device
 from osler.encoders.registry import Description, Placed, describe, ensure_ready
 from osler.encoders.slices import Pooling, pooler
 from osler.encoders.tokenize import Tokenizer
-from osler.encoders.tower import OpenImageTower, OpenTower, open_tokenizer, open_tower
+from osler.encoders.tower import OpenImageTower, OpenTextTower, OpenTower, open_tokenizer, open_tower
 from osler.encoders.volume_steps import read_volume_input
 from osler.errors import EncoderError
 from osler.items import Volume

@@ -28,7 +28,7 @@ from osler.encoders.manifest import (
     fingerprint,
     read_manifest,
 )
-from osler.encoders.session import Device, check_device
+from osler.encoders.providers import Device, check_device
 from osler.errors import EncoderError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""One ONNX model in ONNX Runtime: which distribution is installed, which device was asked, which one really runs.
+"""One ONNX model, open in ONNX Runtime on the device that was asked for, or that really runs.
 
 Checks the model's bytes before the runtime sees them, and the graph's inputs after. A session belongs to the process
 that made it.
@@ -6,28 +6,31 @@ that made it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
-import importlib.metadata
-import math
 import os
-import sys
+import re
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from osler.config import settings
 from osler.encoders.onnx_file import check_model
+from osler.encoders.providers import (
+    PROVIDERS,
+    Device,
+    check_device,
+    load_libraries,
+    providers,
+    runtime,
+    say,
+    thread_count,
+)
 from osler.errors import EncoderError
-from osler.progress import notice
 
-__all__ = ["Device", "Session", "check_device", "runtime", "thread_count"]
-
-Device = Literal["auto", "cpu", "cuda"]
+__all__ = ["OutOfMemory", "Session"]
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -36,94 +39,14 @@ _TYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-_INSTALL = 'pip install "osler[cpu]" on a machine without an NVIDIA GPU, pip install "osler[gpu]" with one'
+# what the allocators of the runtime, of CUDA and of C++ say
+_MEMORY = re.compile(
+    r"failed to allocate|out of memory|bad_?alloc|bad allocation|CUDA failure 2\b|CUBLAS_STATUS_ALLOC", re.I
+)
 
 
-def _quota() -> int | None:
-    """Return the CPUs that the cgroup (version 2) grants, rounded up, or None without a limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
-def thread_count() -> int:
-    """Return how many threads work may use: ``OSLER_THREADS``, else the CPU set and the cgroup's quota."""
-    asked = settings().threads
-    if asked is not None:
-        return asked
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, _quota() or available)
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def runtime() -> Any:
-    """Return the module onnxruntime, its telemetry off unless ``ORT_DISABLE_TELEMETRY`` says otherwise.
-
-    Raises
-    ------
-    EncoderError
-        It is not installed (code ``runtime_missing``), or both of its distributions are (code ``runtime_twice``): they
-        overwrite each other's files.
-    """
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
-        raise EncoderError(
-            "both onnxruntime and onnxruntime-gpu are installed and overwrite each other; "
-            f"pip uninstall onnxruntime onnxruntime-gpu, then one of them again: {_INSTALL}",
-            code="runtime_twice",
-        )
-    # released builds since 1.29 report usage to their maker unless told not to before they load
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise EncoderError(
-            f"encoding needs ONNX Runtime, which is not installed; {_INSTALL}", code="runtime_missing"
-        ) from None
-    return onnxruntime
-
-
-def check_device(device: str) -> None:
-    """Raise if the device is no known name, the runtime is missing, or CUDA is asked of a runtime without it.
-
-    Raises
-    ------
-    ValueError
-        The name is not one of "auto", "cpu" and "cuda".
-    EncoderError
-        As `runtime`; or code ``cuda_missing``.
-    """
-    if device not in get_args(Device):
-        raise ValueError(f"device is {device!r:.40}; it must be 'auto', 'cpu' or 'cuda'")
-    if device == "cuda" and "CUDAExecutionProvider" not in runtime().get_available_providers():
-        raise EncoderError(
-            "device 'cuda' needs the package onnxruntime-gpu, and the installed ONNX Runtime is one without CUDA; "
-            'pip uninstall onnxruntime, then pip install "osler[gpu]", or use device="cpu"',
-            code="cuda_missing",
-        )
-    runtime()
-
-
-@functools.cache
-def _load_cuda_libraries() -> None:
-    """Load the CUDA and cuDNN wheels that the gpu extra installs; they lie outside the loader's search path."""
-    preload = getattr(runtime(), "preload_dlls", None)
-    if preload is not None:
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find, and stdout is for results
-            preload()
-
-
-@functools.cache
-def _say(text: str) -> None:
-    notice(f"osler: {text}")
+class OutOfMemory(EncoderError):
+    """A batch did not fit into memory; fewer rows may."""
 
 
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -146,9 +69,13 @@ class Session:
     ----------
     content : bytes
         The ONNX file, already compared with its hash.
-    device : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda", "tensorrt"}
     external : mapping of str to bytes
         Files of tensors that the model may name, by that name.
+    half : bool
+        The weights are in half precision.
+    bind : bool, optional
+        Run with bound buffers; by default where the device is no CPU.
 
     Raises
     ------
@@ -156,21 +83,37 @@ class Session:
         The model is damaged or not allowed, or CUDA was asked and does not run.
     """
 
-    def __init__(self, content: bytes, device: Device, external: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        device: Device,
+        external: Mapping[str, bytes] | None = None,
+        *,
+        half: bool = False,
+        bind: bool | None = None,
+    ) -> None:
         check_device(device)
         external = external or {}
         check_model(content, frozenset(external))
-        self.inner = self._open(content, device, external)
+        self.inner = self._open(content, device, external, half)
         _live.add(self)
-        self.device = "cuda" if self.inner.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+        first = self.inner.get_providers()[0]
+        self.device = next((name for name, provider in PROVIDERS.items() if provider == first), "cpu")
+        self._bind = self.device != "cpu" if bind is None else bind
+        self._buffers = threading.local()
         self._inputs = {node.name: node for node in self.inner.get_inputs()}
         self._outputs = {node.name: node for node in self.inner.get_outputs()}
 
+    @property
+    def few_shapes(self) -> bool:
+        """Whether a new shape of a batch costs: memory that is kept, kernels chosen, engines built."""
+        return self.device != "cpu"
+
     @staticmethod
-    def _open(content: bytes, device: Device, external: Mapping[str, bytes]) -> Any:
+    def _open(content: bytes, device: Device, external: Mapping[str, bytes], half: bool) -> Any:
         ort = runtime()
 
-        def start(providers: list[str]) -> Any:
+        def start(on: Literal["cpu", "cuda", "tensorrt"]) -> Any:
             options = ort.SessionOptions()
             options.intra_op_num_threads = thread_count()
             options.inter_op_num_threads = 1
@@ -180,30 +123,30 @@ class Session:
             if external:
                 names, contents = list(external), list(external.values())
                 options.add_external_initializers_from_files_in_memory(names, contents, [len(c) for c in contents])
-            return ort.InferenceSession(content, sess_options=options, providers=providers)
+            return ort.InferenceSession(content, sess_options=options, providers=providers(on, content, half))
 
         try:
-            if device != "cpu" and "CUDAExecutionProvider" in ort.get_available_providers():
-                _load_cuda_libraries()
-                session = start(["CUDAExecutionProvider", "CPUExecutionProvider"])
-                if session.get_providers()[0] == "CUDAExecutionProvider":
+            wanted: Literal["cuda", "tensorrt"] = "tensorrt" if device == "tensorrt" else "cuda"
+            if device != "cpu" and PROVIDERS[wanted] in ort.get_available_providers():
+                load_libraries(wanted)
+                session = start(wanted)
+                if session.get_providers()[0] == PROVIDERS[wanted]:
                     if device == "auto":
-                        _say("encoding on cuda")
+                        say("encoding on cuda")
                     return session
-                if device == "cuda":
-                    raise EncoderError(
-                        "device 'cuda' was asked, but ONNX Runtime could not start CUDA: the driver, CUDA or cuDNN is "
-                        'missing or of another version; see nvidia-smi, pip install -U "osler[gpu]", or use '
-                        'device="cpu"',
-                        code="cuda_failed",
-                    )
-                _say("CUDA could not be started, encoding on cpu")
-            return start(["CPUExecutionProvider"])
+                if device != "auto":
+                    raise _not_started(wanted)
+                say("CUDA could not be started, encoding on cpu")
+            return start("cpu")
         except EncoderError:
             raise
         except Exception as error:
             if settings().debug:
                 raise EncoderError("ONNX Runtime cannot open the model") from error
+            if _MEMORY.search(str(error)):
+                raise EncoderError(
+                    "the model does not fit into memory; use a smaller one, or one in half precision"
+                ) from None
             raise EncoderError(
                 "ONNX Runtime cannot open the model: it is damaged or needs a newer release; export it again or "
                 "upgrade onnxruntime"
@@ -257,17 +200,55 @@ class Session:
 
         Raises
         ------
+        OutOfMemory
+            The batch does not fit.
         EncoderError
             The runtime refused the batch.
         """
         cast = {name: np.ascontiguousarray(array, _TYPES[self._inputs[name].type]) for name, array in feeds.items()}
         try:
-            results = self.inner.run(list(outputs), cast)
+            results = self._bound(cast, outputs) if self._bind else self.inner.run(list(outputs), cast)
         except Exception as error:
+            if _MEMORY.search(str(error)):
+                raise OutOfMemory(
+                    "a single input does not fit into memory beside the model; free memory, or use device='cpu'",
+                    code="out_of_memory",
+                ) from None
             if settings().debug:
                 raise EncoderError("ONNX Runtime failed on a batch") from error
             raise EncoderError(
-                "ONNX Runtime failed on a batch: too little memory, or a shape that the model does not take; try a "
-                "smaller batch_size"
+                "ONNX Runtime failed on a batch: a shape that the model does not take, or a fault of the device; run "
+                "osler encoder check"
             ) from None
         return [np.asarray(result, dtype=np.float32) for result in results]
+
+    def _bound(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Run with inputs in buffers of the device that are used again for every batch of their shape."""
+        ort = runtime()
+        kept: dict[Any, Any] = self._buffers.__dict__
+        place = "cpu" if self.device == "cpu" else "cuda"
+        binding = self.inner.io_binding()
+        for name, array in feeds.items():
+            key = (name, array.shape, array.dtype.str)
+            buffer = kept.get(key)
+            if buffer is None:
+                for other in [one for one in kept if one[0] == name]:  # one buffer an input: shapes seldom change
+                    del kept[other]
+                buffer = kept[key] = ort.OrtValue.ortvalue_from_numpy(array, place, 0)
+            else:
+                buffer.update_inplace(array)
+            binding.bind_ortvalue_input(name, buffer)
+        for name in outputs:
+            binding.bind_output(name, "cpu")
+        self.inner.run_with_iobinding(binding)
+        return [np.array(result) for result in binding.copy_outputs_to_cpu()]
+
+
+def _not_started(device: Literal["cuda", "tensorrt"]) -> EncoderError:
+    libraries = "CUDA or cuDNN" if device == "cuda" else "CUDA, cuDNN or TensorRT"
+    also = "" if device == "cuda" else ", pip install tensorrt"
+    return EncoderError(
+        f"device {device!r} was asked, but ONNX Runtime could not start it: the driver, {libraries} is missing or of "
+        f'another version; see nvidia-smi, pip install -U "osler[gpu]"{also}, or use device="cpu"',
+        code="cuda_failed",
+    )

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from osler.config import LIMITS
-from osler.encoders.session import Device, Session
+from osler.encoders.providers import Device
+from osler.encoders.session import Session
 from osler.errors import EncoderError
 
 __all__ = ["STATISTICS", "Pooling", "pool_slices", "pooler"]
@@ -85,7 +86,7 @@ def pooler(pooling: str | os.PathLike[str], device: Device = "auto") -> Callable
     pooling : {"mean", "median", "max", "std"}, or path
         An ONNX file, or a folder with one: a graph with one input (n, d) or (1, n, d), n of any size, and one output
         (d,) or (1, d), in float32 or float16. It sees unit vectors in the order of the slices.
-    device : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda", "tensorrt"}
 
     Raises
     ------

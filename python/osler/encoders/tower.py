@@ -17,9 +17,10 @@ from osler.encoders.files import read_checked
 from osler.encoders.manifest import ImageTower, TextTower
 from osler.encoders.pooling import Map, pool, unit
 from osler.encoders.preprocess import apply_recipe, read_picture
+from osler.encoders.providers import Device
 from osler.encoders.recipe import Step
 from osler.encoders.registry import Placed
-from osler.encoders.session import Device, Session
+from osler.encoders.session import Session
 from osler.encoders.tokenize import Tokenizer, Tokens, padded
 from osler.encoders.volume_recipe import VolumeStep
 from osler.encoders.volume_steps import apply_volume_recipe, read_volume_input
@@ -39,7 +40,7 @@ class OpenTower(ABC):
         tower = placed.tower
         external = {name: read_checked(file, placed.folder) for name, file in tower.external_names.items()}
         self.placed = placed
-        self.session = Session(content, device, external)
+        self.session = Session(content, device, external, half=tower.precision == "fp16")
         self.maps = [Map.from_npz(read_checked(projection.file, folder)) for projection, folder in placed.projections]
 
     def batch_size(self, asked: int | None) -> int:
@@ -59,7 +60,7 @@ class OpenTower(ABC):
         """Return how many rows must be fed for `rows` to come out, where the graph may fix the batch."""
         if fixed is not None and rows > fixed:
             raise EncoderError(f"the model takes batches of {fixed}; pass batch_size={fixed} or less")
-        return fixed or rows
+        return fixed or (_bucket(rows) if self.session.few_shapes else rows)
 
     def _vectors(self, pooled: np.ndarray) -> np.ndarray:
         vectors = unit(pooled)
@@ -174,7 +175,8 @@ class OpenTextTower(OpenTower):
         rows, inputs = len(prepared), self.tower.inputs
         fed = self._fill(rows, self._shapes[0][0])
         longest = max(len(tokens.ids) for tokens in prepared)
-        width = self._shapes[0][1] or (self.tower.max_length if self.tower.pad_to_max else longest)
+        widest = min(_bucket(longest), self.tower.max_length) if self.session.few_shapes else longest
+        width = self._shapes[0][1] or (self.tower.max_length if self.tower.pad_to_max else widest)
         if longest > width:
             raise EncoderError(
                 f"the model takes {width} tokens, max_length in manifest.json allows {longest}; correct it"
@@ -185,6 +187,11 @@ class OpenTextTower(OpenTower):
         outputs = self.session.run_all(feeds, [self.tower.output, *self.tower.layers])
         output = outputs[0] if len(outputs) == 1 else np.asarray(np.mean(outputs, axis=0, dtype=np.float32))
         return self._vectors(pool(output[:rows], self.tower.pooling, mask[:rows], ids[:rows], self.tower.pool_id))
+
+
+def _bucket(count: int) -> int:
+    """Return the power of two that holds the count, so that a device sees few different shapes."""
+    return 1 << (count - 1).bit_length()
 
 
 def open_tokenizer(placed: Placed) -> Tokenizer:
@@ -229,7 +236,7 @@ def open_tower(placed: Placed, device: Device) -> OpenTower:
     Parameters
     ----------
     placed : Placed
-    device : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda", "tensorrt"}
 
     Returns
     -------
