@@ -253,7 +253,7 @@ def test_cls_and_mean_are_the_poolers_of_open_clip(kind: str, name: str) -> None
 
 
 def test_the_mean_over_layers_is_that_of_flair_and_medclip_for_a_text_alone() -> None:
-    """Both average hidden states 1, 2 and the last over all positions, so padding makes their vector depend on others."""
+    """Both average hidden states 1, 2 and the last over all positions, padding too, so a vector depends on others."""
     model = bert()
     ids, mask = bert_batch()
 
