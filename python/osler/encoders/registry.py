@@ -291,8 +291,9 @@ def list_encoders() -> list[EncoderInfo]:
     Examples
     --------
     >>> import osler
-    >>> [info.name for info in osler.list_encoders() if info.state == "ready"]
-    ['efficientnet-lite0', 'minilm', 'reference']
+    >>> states = {info.name: info.state for info in osler.list_encoders()}
+    >>> states["reference"], states["rudolfv"].partition(":")[0]
+    ('ready', 'not possible')
     """
     return [_shipped_info(name) for name in shipped()] + [_entry_info(entry) for entry in entries().values()]
 
