@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from osler.encoders import SplitTextWarning, TruncatedTextWarning, split_text
 from osler.encoders.manifest import read_manifest
 from osler.encoders.registry import shipped
+from osler.encoders.session import OutOfMemory
 from osler.encoders.tokenize import Tokenizer
+from osler.encoders.tower import OpenTextTower
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,30 @@ def test_a_long_text_is_cut_with_a_warning_where_that_was_asked(encoder) -> None
         warnings.simplefilter("error")
         fits = encoder.encode_texts(["lung " * 254])  # one piece a word, and two special tokens
     np.testing.assert_array_equal(vectors[1], fits[0])
+
+
+def test_batches_of_texts_that_do_not_fit_into_memory_are_halved(encoder, tiny, monkeypatch, capsys) -> None:
+    texts = ["lung", "heart brain", "clear " * 40, "lung clear", "brain", "heart " * 9, "clear"]
+    tiny.manifest["text"]["batch_size"] = 8
+    encoder = osler.load_encoder(tiny.save())
+    with pytest.warns(SplitTextWarning):
+        expected = encoder.encode_texts(texts)
+    sizes: list[int] = []
+    run = OpenTextTower.run
+
+    def hungry(self: OpenTextTower, batch: Any) -> np.ndarray:
+        if len(batch) > 3:
+            raise OutOfMemory("does not fit")
+        sizes.append(len(batch))
+        return run(self, batch)
+
+    monkeypatch.setattr(OpenTextTower, "run", hungry)
+    capsys.readouterr()
+    with pytest.warns(SplitTextWarning):
+        found = encoder.encode_texts(texts)
+    np.testing.assert_array_equal(found, expected)
+    assert max(sizes) == 2 and sum(sizes) > len(texts)
+    assert capsys.readouterr().err.count("does not fit into memory") == 3  # 8 to 4, each 4 to 2; no more
 
 
 @pytest.mark.parametrize("long", ["Split", "", None, 3])

@@ -17,7 +17,7 @@ from osler.encoders.session import OutOfMemory
 from osler.encoders.tower import OpenTower
 from osler.progress import notice
 
-__all__ = ["run_batches"]
+__all__ = ["run_batches", "run_halved"]
 
 
 def run_batches(
@@ -44,20 +44,42 @@ def run_batches(
         A single input does not fit.
     """
     for batch, shrink in _prepared(tower, kind, values, size):
-        waiting = [batch]
-        while waiting:
-            now = waiting.pop()
-            try:
-                rows = run(now)
-            except OutOfMemory:
-                if len(now) == 1:
-                    raise
-                half = (len(now) + 1) // 2
-                notice(f"osler: a batch of {len(now)} does not fit into memory, going on with {half}")
-                shrink(half)
-                waiting += [now[half:], now[:half]]
-                continue
-            yield rows
+        yield from run_halved(batch, run, shrink)
+
+
+def run_halved(
+    batch: list[Any], run: Callable[[list[Any]], np.ndarray], shrink: Callable[[int], None]
+) -> Iterator[np.ndarray]:
+    """Yield the rows of one batch, of parts of it where the whole does not fit into memory.
+
+    Parameters
+    ----------
+    batch : list
+        Prepared inputs.
+    run : callable
+        Takes prepared inputs, returns one row for each.
+    shrink : callable
+        Is told the size that later batches should have.
+
+    Raises
+    ------
+    OutOfMemory
+        A single input does not fit.
+    """
+    waiting = [batch]
+    while waiting:
+        now = waiting.pop()
+        try:
+            rows = run(now)
+        except OutOfMemory:
+            if len(now) == 1:
+                raise
+            half = (len(now) + 1) // 2
+            notice(f"osler: a batch of {len(now)} does not fit into memory, going on with {half}")
+            shrink(half)
+            waiting += [now[half:], now[:half]]
+            continue
+        yield rows
 
 
 def _prepared(

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from osler.decode.volumes import Axis, Slices
-from osler.encoders.batches import run_batches
+from osler.encoders.batches import run_batches, run_halved
 from osler.encoders.long_texts import Long, LongTexts
 from osler.encoders.manifest import ImageTower, Manifest
 from osler.encoders.providers import Device
@@ -358,10 +358,11 @@ class Encoder:
         with track(progress, "encoding texts", len(values)) as step:
             done = 0
             for batch in reader.batches(values, tower.batch_size(batch_size)):
-                owners = reader.owners(done, done + len(batch))
-                np.add.at(sums, owners, self._rows(tower, "text", batch))
-                done += len(batch)
-                step(int(owners[-1]) + 1, len(values))
+                for rows in run_halved(batch, lambda part: self._rows(tower, "text", part), reader.shrink):
+                    owners = reader.owners(done, done + len(rows))
+                    np.add.at(sums, owners, rows)
+                    done += len(rows)
+                    step(int(owners[-1]) + 1, len(values))
         reader.warn(len(values), stacklevel=2)
         return reader.join(sums)
 

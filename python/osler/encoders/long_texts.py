@@ -42,9 +42,10 @@ class LongTexts:
         self._long = long
         self._long_texts: list[int] = []
         self._owners: list[int] = []
+        self._size = 1
 
     def batches(self, texts: Sequence[Any], size: int) -> Iterator[list[Tokens]]:
-        """Yield passages in batches of `size`; `owners` says later whose they are.
+        """Yield passages in batches of `size`, or less after `shrink`; `owners` says later whose they are.
 
         Raises
         ------
@@ -52,15 +53,20 @@ class LongTexts:
             A text is none that can be encoded; or it is too long, and that was to be an error.
         """
         waiting: list[Tokens] = []
+        self._size = size
         for position in range(len(texts)):
             passages = self._tokens(texts[position], position)
             self._owners += [position] * len(passages)
             waiting += passages
-            while len(waiting) >= size:
-                yield waiting[:size]
-                waiting = waiting[size:]
+            while len(waiting) >= self._size:
+                batch, waiting = waiting[: self._size], waiting[self._size :]
+                yield batch
         if waiting:
             yield waiting
+
+    def shrink(self, size: int) -> None:
+        """Make the next batches no larger."""
+        self._size = min(self._size, size)
 
     def owners(self, start: int, stop: int) -> np.ndarray:
         """Return the position of the text that each of the passages from `start` to `stop` is of."""
