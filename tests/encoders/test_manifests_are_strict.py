@@ -207,7 +207,7 @@ def test_shipped_manifests_have_current_hashes_and_no_stray_file() -> None:
 
 def _paths(value: Any) -> set[str]:
     if isinstance(value, dict):
-        own = {value["path"]} if "path" in value and "package" not in value else set()
+        own = {value["path"]} if "path" in value and not {"package", "parts"} & set(value) else set()
         return own.union(*(_paths(inner) for inner in value.values()))
     return set().union(*(_paths(inner) for inner in value)) if isinstance(value, list) else set()
 

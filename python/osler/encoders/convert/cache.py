@@ -28,6 +28,7 @@ __all__ = ["cached_model", "check_packages", "is_converted"]
 # name: version, and the module whose `convert` takes the bytes of the weights and returns those of the model
 _CONVERTERS = {
     "efficientnet-lite0": (1, "efficientnet_lite0"),
+    "i3resnet152": (1, "i3resnet"),
     "keras-densenet121": (1, "keras"),
     "keras-xception": (1, "keras"),
 }

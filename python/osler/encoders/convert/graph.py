@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from osler.encoders.checkpoint import BFLOAT16
+
 __all__ = ["OPSET", "Graph"]
 
 OPSET = 13  # the oldest that has every operator used, so that old runtimes load the file
@@ -24,11 +26,15 @@ class Graph:
 
     def constant(self, name: str, values: np.ndarray) -> str:
         """Add a tensor in its own type and return its name; float64, in which weights are folded, becomes float32."""
-        from onnx import numpy_helper
+        from onnx import TensorProto, helper, numpy_helper
 
         dtype = np.dtype(np.float32) if values.dtype == np.float64 else values.dtype
         array = np.asarray(values, dtype=dtype, order="C")
-        self.tensors.append(numpy_helper.from_array(array, name))
+        if dtype == BFLOAT16:
+            tensor = helper.make_tensor(name, TensorProto.BFLOAT16, array.shape, array.tobytes(), raw=True)
+        else:
+            tensor = numpy_helper.from_array(array, name)
+        self.tensors.append(tensor)
         return name
 
     def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -48,14 +54,17 @@ class Graph:
                         names[place] = name
 
     def model(self, name: str, inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]]) -> bytes:
-        """Return the serialised model; shapes hold numbers, and names where any size fits."""
+        """Return the serialised model and let go of the tensors; shapes hold numbers, and names where any size fits."""
         from onnx import TensorProto, helper
 
         def declared(values: Mapping[str, Sequence[Any]]) -> list[Any]:
             return [helper.make_tensor_value_info(key, TensorProto.FLOAT, list(shape)) for key, shape in values.items()]
 
-        graph = helper.make_graph(self.nodes, name, declared(inputs), declared(outputs), self.tensors)
+        graph = helper.make_graph(self.nodes, name, declared(inputs), declared(outputs))
         model = helper.make_model(
             graph, producer_name="osler", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
         )
+        self.tensors.reverse()
+        while self.tensors:  # moved one by one, since a model's weights may be a large part of the memory
+            model.graph.initializer.add().CopyFrom(self.tensors.pop())
         return bytes(model.SerializeToString(deterministic=True))
