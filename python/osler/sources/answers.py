@@ -162,7 +162,7 @@ def _planes(reply: dict[str, Any], kind: str, count: int) -> tuple[Plane, ...]:
                 _numbers(orientation),
                 _numbers(position),
                 _numbers(spacing),
-                float(thickness),
+                _numbers((thickness,))[0],
                 scout is True,
                 _numbers(order),
             )
