@@ -89,7 +89,7 @@ def slices(count: int, series: str = "1.2.3", **elements: Any) -> list[bytes]:
     study = series.rpartition(".")[0]
     return [
         build(
-            np.full((8, 8), 10 * i, np.uint8),
+            np.full((8, 8), 10 * i % 256, np.uint8),
             **{
                 "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
                 "StudyInstanceUID": study,

@@ -7,8 +7,6 @@ import base64
 import gc
 import logging
 import pickle
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import osler
 import pytest
+from click.testing import CliRunner
 from dicomweb_stand_in import Asked, Reply, StandIn, slices
 from osler.cli import app
 from osler.errors import Error, ServerError, SourceError
@@ -350,11 +349,15 @@ def test_a_query_and_a_contact_sheet_ask_no_server(server: StandIn, tmp_path: Pa
         assert "or on a server" in (tmp_path / "hits.html").read_text()
 
 
-def test_a_session_leaves_neither_secrets_nor_what_was_asked(server: StandIn, tmp_path: Path) -> None:
+def test_a_session_leaves_neither_secrets_nor_what_was_asked(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Everything the command line says and writes, with a token and with a patient in the address."""
-    import os
-
-    environment = os.environ | {web.TOKEN: SECRET, "HOME": str(tmp_path), "OSLER_HOME": str(tmp_path / "home")}
+    monkeypatch.setenv(web.TOKEN, SECRET)
+    monkeypatch.setenv("OSLER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG)
     said = []
     for arguments, code in (
         (["index", "build", f"{server.root}?PatientID={PATIENT}&PatientName=Zq*", "-o", "a.osler", "--json"], 0),
@@ -367,24 +370,25 @@ def test_a_session_leaves_neither_secrets_nor_what_was_asked(server: StandIn, tm
         (["index", "info", "a.osler"], 0),
         (["index", "audit", "a.osler"], 0),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "osler.cli", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == code, done.stderr
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == code, done.stderr
         said += [done.stdout, done.stderr]
+    said.append(caplog.text)
     assert "has nothing of what the address asks for" in "".join(said)
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 5
-    places = list(tmp_path.rglob("*.locators"))
-    assert places and any(b"127.0.0.1" in path.read_bytes() for path in places)
     for text in [*said, *(content.decode("latin-1") for content in written)]:
         assert SECRET not in text and "zq-patient" not in text.lower() and "Zq^Canary" not in text
-    # Where an instance lies on its server is kept as where a file lies is: readable by its owner alone.
-    assert {path.stat().st_mode & 0o777 for path in places} == {0o600}
+    # Where an instance lies on its server is kept as where a file lies is: in files of its own, for their owner alone.
+    with osler.Collection.open(tmp_path / "a.osler") as cases:
+        snapshot = cases._handle.snapshot
+        places = [snapshot.locator(row) for row in snapshot.live_rows.tolist()]
+    series = "studies/1.2/series/1.2.3"
+    assert sorted(places) == [
+        *((server.root, [f"{series}/instances/1.2.3.{100 + i}"]) for i in range(3)),
+        (f"{server.root}/{series}", [f"instances/1.2.3.{100 + i}" for i in range(3)]),
+    ]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.locators")} == {0o600}
 
 
 def test_what_holds_a_connection_is_not_pickled(server: StandIn) -> None:
@@ -392,4 +396,3 @@ def test_what_holds_a_connection_is_not_pickled(server: StandIn) -> None:
     with pytest.raises((TypeError, pickle.PicklingError)):
         pickle.dumps(source)
     source.close()
-    assert app is not None
