@@ -60,7 +60,9 @@ class Fault:
     etag : str or None
         Another ETag than the content's own.
     shift : int
-        Name a range that begins so many bytes later than the one that was asked for.
+        Send, and name, a range that begins so many bytes later than the one that was asked for.
+    blind : bool
+        Do not look at If-Range.
     open_end : bool
         Do not say how long the body is: it ends when the connection does.
     """
@@ -73,6 +75,7 @@ class Fault:
     ignore_range: bool = False
     etag: str | None = None
     shift: int = 0
+    blind: bool = False
     open_end: bool = False
 
 
@@ -208,14 +211,15 @@ class _Handler(BaseHTTPRequestHandler):
         tag = f'"{fault.etag or etag}"'
         headers = {"ETag": tag, "Accept-Ranges": "bytes", **headers}
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked is None or fault.ignore_range or self.headers.get("If-Range", tag) != tag:
+        fits = fault.blind or self.headers.get("If-Range", tag) == tag
+        if asked is None or fault.ignore_range or not fits:
             self.send(200, headers, body if fault.body is None else fault.body, fault)
             return
-        start, total = int(asked[1]), len(body)
+        start, total = int(asked[1]) + fault.shift, len(body)
         if start >= total:
             self.send(416, {**headers, "Content-Range": f"bytes */{total}"})
             return
-        headers["Content-Range"] = f"bytes {start + fault.shift}-{total - 1}/{total}"
+        headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
         self.send(206, headers, body[start:] if fault.body is None else fault.body, fault)
 
 

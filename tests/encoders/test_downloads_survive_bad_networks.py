@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import resource
@@ -108,11 +109,28 @@ def test_a_server_that_ignores_the_range_gives_the_whole_file(hub: HubServer) ->
     assert pull() == 1 and arrived() == content(hub)
 
 
-@pytest.mark.parametrize("fault", [Fault(shift=5), Fault(etag="another"), Fault(headers={"Content-Encoding": "gzip"})])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(shift=5),
+        Fault(etag="another"),
+        Fault(etag="another", blind=True, body=os.urandom(SIZE - 123_456)),
+    ],
+    ids=["begins later", "refused for its ETag", "of another content"],
+)
 def test_a_part_that_does_not_fit_is_never_joined(hub: HubServer, fault: Fault) -> None:
     stop_after(hub, 123_456)
     hub.plant("storage", LARGE, fault)
     assert pull() == 1 and arrived() == content(hub)
+
+
+def test_a_range_of_compressed_bytes_is_no_range_of_the_file(hub: HubServer) -> None:
+    stop_after(hub, 123_456)
+    packed = gzip.compress(content(hub))
+    faults = [Fault(headers={"Content-Encoding": "gzip"}, body=body) for body in (packed[123_456:], packed)]
+    hub.plant("storage", LARGE, *faults)
+    assert pull() == 1 and arrived() == content(hub)
+    assert ranges(hub) == ["bytes=123456-", None]
 
 
 def test_a_file_that_changed_between_two_attempts_begins_anew(hub: HubServer, tiny: TinyEncoder) -> None:
