@@ -22,6 +22,7 @@ from osler.decode.planes import Plane
 from osler.decode.volumes import Slices
 from osler.errors import SourceError
 from osler.items import Volume
+from osler.sources.slide_readers import OpenSlides, SlideHere
 from osler.sources.slides import SlideReader
 
 __all__ = ["HEAD_BYTES", "PICTURE_COLUMNS", "VOLUME_COLUMNS", "Decoded", "Decoder", "Here", "SliceHeader", "Voxels"]
@@ -140,6 +141,9 @@ class Here:
 
     threads = 2
 
+    def __init__(self) -> None:
+        self._slides = OpenSlides(self.threads)
+
     def decode(self, data: bytes, keep: Sequence[str] = ()) -> Decoded:
         """Decode a whole file; see `Decoder`."""
         kind = format_of(data)
@@ -174,9 +178,7 @@ class Here:
 
     def slide(self, paths: Sequence[Path], kind: str) -> SlideReader:
         """Open the files of a slide in this process; see `Decoder`."""
-        from osler.sources.slide_process import slide_here
-
-        return slide_here(paths, kind)
+        return SlideHere(paths, kind, self._slides)
 
     def header(self, head: bytes) -> SliceHeader | None:
         """Read the beginning of a file; see `Decoder`."""
@@ -196,7 +198,8 @@ class Here:
             return SliceHeader(series, (), None, number)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to stop."""
+        """Close the slides that are open: there is nothing else to stop."""
+        self._slides.close()
 
 
 def _sliced(data: bytes) -> Decoded:

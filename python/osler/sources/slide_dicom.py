@@ -6,8 +6,10 @@ C.8.12.4 (whole slides), C.7.6.17.3 (tiles in full order) and PS3.5, A.4 (encaps
 
 from __future__ import annotations
 
+import codecs
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -62,9 +64,19 @@ def load_dicom_decoders() -> None:
     >>> from osler.sources.slide_dicom import load_dicom_decoders
     >>> load_dicom_decoders()
     """
-    from osler.sources.worker import _load
+    try:
+        import pydicom.encaps
+        from pydicom.charset import python_encoding
+    except ImportError:
+        return
+    import osler.sources.dicom
+    from osler.decode.transfer import load_decoders
 
-    _load(True)
+    _ = pydicom.encaps, osler.sources.dicom
+    for name in {*python_encoding.values(), "latin-1", "utf-8"}:
+        with suppress(LookupError):
+            codecs.lookup(name or "latin-1")
+    load_decoders()
 
 
 class _File:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -107,9 +107,10 @@ def slide_item(
             info.check_level(mpp, resolution)
         mask = None if tiles.tissue == 0 else _tissue(reader, tiles, mpp)
         grid = place_tiles(tiles, info.width, info.height, mpp, mask)
-    finally:
+    except BaseException:
         reader.close()
-    values = SlideTiles(lambda: decoder.slide(paths, kind), grid.boxes, tiles.size)
+        raise
+    values = SlideTiles(reader, grid.boxes, tiles.size)
     columns: dict[str, Any] = {
         **info.columns,
         "format": info.format,
@@ -141,8 +142,8 @@ class SlideTiles(Sequence[NDArray[Any]]):
 
     Parameters
     ----------
-    opened : callable
-        Opens the slide. It is open from the first tile that is asked for to the last one.
+    reader : SlideReader
+        It is closed after the last tile.
     boxes : ndarray (n, 4)
         int64: left, top, right, bottom in pixels of the slide at its finest.
     size : int
@@ -154,12 +155,10 @@ class SlideTiles(Sequence[NDArray[Any]]):
         Positions of tiles that could not be read, and why; white arrays stand in for them, which are to be left out.
     """
 
-    def __init__(self, opened: Callable[[], SlideReader], boxes: NDArray[np.int64], size: int) -> None:
-        self._opened, self._boxes, self._size = opened, boxes, size
+    def __init__(self, reader: SlideReader, boxes: NDArray[np.int64], size: int) -> None:
+        self._reader, self._boxes, self._size = reader, boxes, size
         self._window = max(1, min(_AHEAD_TILES, _AHEAD_BYTES // (3 * size * size)))
         self._lock = threading.Lock()
-        self._reading = threading.Lock()
-        self._reader: SlideReader | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: OrderedDict[int, Future[NDArray[Any]]] = OrderedDict()
         self._last = -1
@@ -190,17 +189,14 @@ class SlideTiles(Sequence[NDArray[Any]]):
         return tile
 
     def close(self) -> None:
-        """Close the slide, which the next tile that is asked for opens again."""
+        """Close the slide, and forget what was read ahead; the next tile that is asked for opens it again."""
         with self._lock:
             pool, self._pool = self._pool, None
             self._ahead.clear()
             self._last = -1
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
-        with self._reading:
-            reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        self._reader.close()
 
     def __repr__(self) -> str:
         return f"<{len(self._boxes)} tiles>"
@@ -223,19 +219,16 @@ class SlideTiles(Sequence[NDArray[Any]]):
 
     def _tile(self, at: int) -> NDArray[Any]:
         left, top, right, bottom = (int(side) for side in self._boxes[at])
-        with self._reading:
-            try:
-                if self._reader is None:
-                    self._reader = self._opened()
-                tile = self._reader.region((left, top, right, bottom), self._size, self._size)
-            except SourceError as error:
-                tile = self._in_place_of(at, error)
+        try:
+            tile = self._reader.region((left, top, right, bottom), self._size, self._size)
+        except SourceError as error:
+            tile = self._in_place_of(at, error)
         tile.setflags(write=False)
         return tile
 
     def _in_place_of(self, at: int, error: SourceError) -> NDArray[Any]:
         """Note a tile that cannot be read; of many, or of a slide that is no longer there, raise."""
-        if error.code not in _OF_A_TILE or self._reader is None:
+        if error.code not in _OF_A_TILE:
             raise error
         self.unreadable[at] = error.code
         count, most = len(self.unreadable), max(1, int(_UNREADABLE * len(self._boxes)))

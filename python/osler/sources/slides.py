@@ -118,7 +118,7 @@ class SlideReader(Protocol):
         """Return a box of the slide at a size; see `Slide.region`."""
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files, until the next region."""
 
 
 class Slide:

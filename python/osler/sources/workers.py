@@ -32,6 +32,7 @@ from osler.sources.answers import Broken, checked, checked_voxels, frame_shape, 
 from osler.sources.decoder import Decoded, Decoder, Here, SliceHeader, Voxels
 from osler.sources.interpreter import command, environment, modules, no_interpreter
 from osler.sources.slide_process import SlideProcess
+from osler.sources.slide_readers import OpenSlides
 from osler.sources.slide_worker import PROGRAM as SLIDE_PROGRAM
 from osler.sources.slides import SlideReader
 from osler.sources.worker import HEAD, HEADER_BYTES, PROGRAM, seconds_for
@@ -282,7 +283,7 @@ class Workers:
             self._idle.put(None)
         self._lock = threading.Lock()
         self._running: set[_Process] = set()
-        self._slides: set[SlideProcess] = set()
+        self._slides = OpenSlides(self.threads + 1)
         self._closed = False
         # A process ends with the thread that started it, so one thread, which lives as long as this, starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="osler-decode")
@@ -321,10 +322,7 @@ class Workers:
 
     def slide(self, paths: Sequence[Path], kind: str) -> SlideReader:
         """Open a slide in a process of its own; see `Decoder`."""
-        slide = SlideProcess(paths, kind, start=self._started_for, end=self._gone, told=self._told)
-        with self._lock:
-            self._slides = {slide, *(one for one in self._slides if one.is_open)}
-        return slide
+        return SlideProcess(paths, kind, self._slides, start=self._started_for, end=self._gone, told=self._told)
 
     def close(self) -> None:
         """End all processes; what is under way fails. Nothing is left running when this returns."""
@@ -333,8 +331,7 @@ class Workers:
             running = list(self._running)
         for process in running:
             process.stop()
-        for slide in list(self._slides):
-            slide.close()
+        self._slides.close()
         # Pipes of a process that is asked are closed by the thread that asks it.
         with suppress(queue.Empty):
             while True:
