@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
-from osler.decode.volumes import Slices, oriented
+from osler.decode.volumes import Slices, _percentiles, oriented
 from osler.items import Volume
 
 CODES = [
@@ -83,6 +83,18 @@ def test_values_are_shown_between_two_percentiles_of_the_volume_or_in_a_window()
     np.testing.assert_array_equal(
         windowed[3], np.rint(np.clip(values.astype(np.float64) / 100.0, 0, 1) * 65535)[::-1, ::-1, 3].T
     )
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2"])
+def test_counted_percentiles_are_those_of_numpy(dtype: str) -> None:
+    rng = np.random.default_rng(9)
+    limits = np.iinfo(dtype)
+    for shape in ((1, 1, 1), (2, 1, 1), (5, 4, 3), (20, 30, 40)):
+        for top in (limits.min + 3, limits.max):
+            values = rng.integers(limits.min, top, shape, dtype=dtype, endpoint=True)
+            found = _percentiles(values, (0.5, 99.5))
+            wanted = np.percentile(values.astype(np.float64), (0.5, 99.5))
+            np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 def test_flat_and_nearly_flat_volumes() -> None:

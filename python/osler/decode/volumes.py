@@ -284,5 +284,23 @@ class Slices(Sequence[NDArray[Any]]):
 
 
 def _window(values: NDArray[Any]) -> tuple[float, float]:
-    low, high = (float(bound) for bound in np.percentile(values, (_DARK, _BRIGHT)))
+    low, high = _percentiles(values, (_DARK, _BRIGHT))
     return (low, high) if low < high else (float(values.min()), float(values.max()))
+
+
+def _percentiles(values: NDArray[Any], shares: tuple[float, float]) -> tuple[float, ...]:
+    """Return what `np.percentile` does; whole numbers, of which there are few, are counted instead of sorted."""
+    if values.dtype.kind not in "iu":
+        return tuple(float(value) for value in np.percentile(values, shares))
+    least = int(np.iinfo(values.dtype).min)
+    counts = np.zeros(1 << 8 * values.dtype.itemsize, np.int64)
+    for plane in values:
+        counts += np.bincount(plane.ravel().astype(np.int64) - least, minlength=len(counts))
+    reached = np.cumsum(counts)
+    found = []
+    for share in shares:
+        place = share / 100 * (values.size - 1)
+        before = int(place)
+        one, other = (int(np.searchsorted(reached, at, "right")) + least for at in (before, before + 1))
+        found.append(one + (other - one) * (place - before) if before + 1 < values.size else float(one))
+    return tuple(found)
