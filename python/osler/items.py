@@ -146,7 +146,7 @@ class Volume:
     Attributes
     ----------
     array : ndarray
-        Read-only; integers of up to 16 bits as they are, everything else as float32.
+        A read-only view of what was given; integers of up to 16 bits as they are, everything else as float32.
     affine : ndarray
         (4, 4) float64, read-only.
 
@@ -186,7 +186,8 @@ class Volume:
         if values.dtype.kind == "b":
             values = values.astype(np.uint8)
         elif values.dtype.kind == "f" or values.dtype.itemsize > 2:
-            values = values.astype(np.float32, copy=False)
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32, copy=False)
             if not np.isfinite(values).all():
                 raise ValueError("the volume holds NaN or infinity; replace them first")
         elif not values.dtype.isnative:

@@ -18,6 +18,7 @@ HEAVY = {
     "huggingface_hub",
     "imagecodecs",
     "joblib",
+    "nibabel",
     "onnx",
     "onnxruntime",
     "pandas",
