@@ -26,7 +26,9 @@ def weight_file(entry: Entry) -> str:
     """Return the first weight file that the registry expects."""
     source = entry.source("checkpoint")
     assert source is not None
-    weights = [file.path for file in source.files if file.path.endswith((".bin", ".pt", ".pth", ".safetensors", ".tar"))]
+    weights = [
+        file.path for file in source.files if file.path.endswith((".bin", ".pt", ".pth", ".safetensors", ".tar"))
+    ]
     return weights[0] if weights else f"{entry.name}.pt"
 
 

@@ -93,7 +93,6 @@ def prove(entry: Entry, folder: Path, precision: str = "fp32", options: dict[str
         **{key: made[key] for key in ("image", "text", "image_centred", "text_centred", "inputs", "against", "bytes")},
         "seconds": round(seconds, 1),
         "peak_bytes": peak,
-        "speed": {kind: round(rate, 2) for kind, rate in proved["speed"].items()},
     }
 
 
