@@ -160,6 +160,15 @@ def test_operators_of_other_domains_are_refused() -> None:
     check_model(image_model(WEIGHTS, domain="com.microsoft").SerializeToString(), frozenset())
 
 
+def test_domains_that_no_operator_is_of_are_no_concern() -> None:
+    model = image_model(WEIGHTS)
+    model.opset_import.extend(helper.make_opsetid(name, 1) for name in ("org.pytorch.aten", "com.example"))
+    check_model(model.SerializeToString(), frozenset())
+    model.graph.node[0].domain = "org.pytorch.aten"
+    with pytest.raises(EncoderError, match=r"1 operator domain\(s\) outside"):
+        check_model(model.SerializeToString(), frozenset())
+
+
 def test_operators_inside_branches_and_functions_are_seen() -> None:
     inner = image_model(WEIGHTS, domain="com.example").graph
     branch = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)

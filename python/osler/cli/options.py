@@ -178,10 +178,11 @@ def check_takes_pictures(name: str, modalities: Sequence[str]) -> None:
         return
     from osler.encoders import list_encoders
 
-    others = [info.name for info in list_encoders() if "image" in info.modalities]
+    ready = [info for info in list_encoders() if "image" in info.modalities and info.state == "ready"]
+    others = [info.name for info in ready if info.domain == "general"][:3] or [DEFAULT_ENCODER]
     raise UsageProblem(
         f"the encoder {name} takes no pictures; choose an encoder of images, such as {' or '.join(others)}, for a "
-        "collection of its own"
+        "collection of its own; `osler encoder list` names all"
     )
 
 
