@@ -74,6 +74,13 @@ def test_clip_of_a_hub_pads_with_what_its_config_says() -> None:
     assert tokenizer_json(both, "clip") == tokenizer_json(FIXTURES / "clip", "clip")
 
 
+def test_the_mask_of_roberta_takes_the_space_before_it() -> None:
+    made = tokenizer_json(FIXTURES / "byte-bpe", "byte-bpe")
+    space, mask = json.loads(made)["model"]["vocab"]["\u0120"], 4
+    found = ids(made, "a <mask> b")
+    assert mask in found and found[found.index(mask) - 1] != space
+
+
 SPIECE = lzma.decompress((FIXTURES / "siglip" / "spiece.model.xz").read_bytes())
 
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from osler.encoders.manifest import Licence, Name, Pooling, Sha256, TextInputs, Words, first_finding
+from osler.encoders.clean import Clean
+from osler.encoders.manifest import Licence, Name, Pooling, Sha256, TextInputs, TextPooling, Words, first_finding
 from osler.encoders.recipe import Strict
 from osler.encoders.volume_recipe import AnyStep
 from osler.errors import EncoderError
@@ -70,7 +71,9 @@ class ReadyText(Strict):
     external: tuple[str, ...] = ()
     inputs: TextInputs
     output: Words
-    pooling: Pooling = "none"
+    pooling: TextPooling = "none"
+    pool_id: int | None = Field(default=None, ge=0)
+    layers: tuple[Words, ...] = ()
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     tokenizer: str
 
@@ -160,7 +163,7 @@ class TextSpec(Strict):
     max_length: int = Field(ge=4, le=65536)
     pad_to_max: bool = False
     pad_id: int | None = Field(default=None, ge=0)
-    clean: Words = "none"
+    clean: Clean = "none"
     batch_size: int = Field(default=16, ge=1, le=4096)
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from osler.encoders.clean import Clean
 from osler.encoders.encoder import Encoder
 from osler.encoders.entry import Entry, ReadyImage, ReadyText, Source, recipe
 from osler.encoders.files import read_checked
@@ -104,8 +102,10 @@ def _text(entry: Entry, ready: ReadyText, file: Callable[[str], FolderFile]) -> 
         max_length=entry.text.max_length,
         pad_to_max=entry.text.pad_to_max,
         pad_id=entry.text.pad_id,
-        clean=cast(Clean, entry.text.clean),
+        clean=entry.text.clean,
         pooling=ready.pooling,
+        pool_id=ready.pool_id,
+        layers=ready.layers,
         precision=ready.precision,
         batch_size=entry.text.batch_size,
         rows_interact=ready.precision == "int8",
