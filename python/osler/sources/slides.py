@@ -173,7 +173,7 @@ class Slide:
         """Return a box of the slide at a size, from the nearest level that is as fine or finer.
 
         Where that level has just these pixels they are returned as they are; else they are resampled with an
-        antialiased linear filter that sees nothing outside the box. Where the box reaches over the slide's edges, and
+        antialiased cubic filter that sees nothing outside the box. Where the box reaches over the slide's edges, and
         where the file holds no pixels, it is white.
 
         Parameters
@@ -233,7 +233,7 @@ class Slide:
             min(inner[2] / factor, shrunk.width),
             min(inner[3] / factor, shrunk.height),
         )
-        return np.array(shrunk.resize((width, height), Image.Resampling.BILINEAR, box=inner))
+        return np.array(shrunk.resize((width, height), Image.Resampling.BICUBIC, box=inner))
 
     def _reduced(self, at: int, box: Box, factor: int) -> Any:
         """Return a box of a level as means of squares of pixels, read in bands."""
