@@ -54,6 +54,13 @@ _gaps_option = click.option(
     show_default=True,
     help="For an encoder of volumes: skip a series with missing slices, or fill them between their neighbours.",
 )
+_parts_option = click.option(
+    "--parts",
+    type=click.Choice(["whole", "multiscale"]),
+    default="whole",
+    show_default=True,
+    help="What of a picture is searched: all of it, or also crops of it.",
+)
 _shard_option = click.option(
     "--shard", metavar="I/N", help="Only this share of the files, 1/4 to 4/4; merge them later."
 )
@@ -78,6 +85,7 @@ for _kept in upkeep.COMMANDS:
 @_keep_option
 @_items_option
 @_tiles_option
+@_parts_option
 @_gaps_option
 @_shard_option
 @device_option
@@ -94,6 +102,7 @@ def build(
     keep: tuple[str, ...],
     items: str,
     tiles: str | None,
+    parts: str,
     gaps: str,
     shard: str | None,
     device: Device,
@@ -143,6 +152,7 @@ def build(
                 keep=keep,
                 items=items,
                 tiles=tiles,
+                parts=parts,
                 gaps=gaps,
                 shard=part,
             )
@@ -163,6 +173,7 @@ def build(
             keep=keep,
             items=items,
             tiles=tiles,
+            parts=parts,
             gaps=gaps,
             shard=part,
         )
@@ -175,6 +186,7 @@ def build(
 @_keep_option
 @_items_option
 @_tiles_option
+@_parts_option
 @_gaps_option
 @_shard_option
 @device_option
@@ -188,6 +200,7 @@ def add(
     keep: tuple[str, ...],
     items: str,
     tiles: str | None,
+    parts: str,
     gaps: str,
     shard: str | None,
     device: Device,
@@ -215,6 +228,7 @@ def add(
             keep=keep,
             items=items,
             tiles=tiles,
+            parts=parts,
             gaps=gaps,
             shard=part,
         )

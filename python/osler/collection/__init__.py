@@ -26,6 +26,7 @@ from osler.collection.store import Store
 from osler.collection.where import unknown_column
 from osler.decode.stack import Gaps
 from osler.items import Hit
+from osler.sources.crops import Parting
 from osler.sources.tiles import Tiles
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ class Collection:
         keep: Iterable[str] = (),
         items: Literal["file", "series"] = "file",
         tiles: Tiles | str | None = None,
+        parts: Parting | Literal["whole", "multiscale"] | None = None,
         gaps: Gaps = "refuse",
         shard: tuple[int, int] | None = None,
         on_error: Literal["skip", "raise"] = "skip",
@@ -210,6 +212,9 @@ class Collection:
         tiles : Tiles or str, optional
             How whole slides are cut into the parts of their items, as `osler.sources.Tiles` or a text such as
             ``224@0.5``: 224 pixels at 0.5 micrometres per pixel, which is 20x. See `osler.sources.open_source`.
+        parts : {"whole", "multiscale"}, Multiscale or Regions, optional
+            What of each picture are the parts of its item: the whole of it, crops at several scales, or regions; see
+            `osler.sources.Multiscale` and `osler.sources.Regions`.
         gaps : {"refuse", "fill"}
             For an encoder of volumes: what becomes of a DICOM series with missing or unevenly spaced slices, a failure
             with the code ``missing_slices`` or ``irregular_spacing``, or a volume with values between neighbours. For
@@ -248,6 +253,7 @@ class Collection:
             keep=tuple(keep),
             items=items,
             tiles=tiles,
+            parts=parts,
             gaps=gaps,
             shard=shard,
             on_error=on_error,

@@ -291,6 +291,7 @@ def add(
     keep: tuple[str, ...],
     items: Any,
     tiles: Any,
+    parts: Any,
     gaps: Any,
     shard: tuple[int, int] | None,
     on_error: str,
@@ -310,7 +311,9 @@ def add(
     with contained() as decoder:
         # Slices alone are nothing to an encoder of volumes.
         items = "series" if whole and items == "file" else items
-        opened = open_source(source, keep=keep, metadata=metadata, items=items, decoder=decoder, tiles=tiles)
+        opened = open_source(
+            source, keep=keep, metadata=metadata, items=items, decoder=decoder, tiles=tiles, parts=parts
+        )
         if whole:
             opened.as_volumes(gaps)
         if not is_unicode(str(opened.root)):

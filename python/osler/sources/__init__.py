@@ -18,13 +18,16 @@ from osler.decode.stack import Gaps
 from osler.errors import SourceError
 from osler.items import Item
 from osler.sources.address import is_address
+from osler.sources.crops import Parting, cropped, parting_of
 from osler.sources.decoder import Decoder, Here
 from osler.sources.images import Entry, agreed, check_link, is_collection, list_files, parts_of, relative, size_of
+from osler.sources.multiscale import Multiscale
+from osler.sources.regions import Regions
 from osler.sources.slide_list import Slides
 from osler.sources.tables import PSEUDONYMISED, Join, is_table, table_entries
 from osler.sources.tiles import Tiles
 
-__all__ = ["Entry", "Source", "Tiles", "open_source"]
+__all__ = ["Entry", "Multiscale", "Regions", "Source", "Tiles", "open_source"]
 
 Path_ = str | os.PathLike[str]
 
@@ -55,6 +58,7 @@ class Source:
         join: Join | None = None,
         decoder: Decoder | None = None,
         tiles: Tiles | None = None,
+        parts: Parting | None = None,
     ) -> None:
         self.root = root
         self.entries = tuple(entries)
@@ -66,6 +70,7 @@ class Source:
         self._join = join
         self._decoder = decoder or Here()
         self._slides = Slides(self._decoder, tiles)
+        self._parting = parts
         self.whole = False
         self._gaps: Gaps = "refuse"
 
@@ -196,6 +201,8 @@ class Source:
         else:
             item = self._file(entry, self._load(entry.path) if content is None else content, key)
             uids = [item.identifiers["instance_id"]] if "instance_id" in item.identifiers else []
+        if self._parting is not None and not self.whole and self._slides.kind(entry) is None:
+            item = cropped(item, self._parting)
         cells = self._cells(entry, uids)
         return _with(item, cells) if cells else item
 
@@ -259,6 +266,7 @@ def open_source(
     items: Literal["file", "series"] = "file",
     decoder: Decoder | None = None,
     tiles: Tiles | str | None = None,
+    parts: Parting | Literal["whole", "multiscale"] | None = None,
 ) -> Source:
     """List what a source holds, without reading pixels.
 
@@ -282,6 +290,9 @@ def open_source(
         How whole slides are cut into the parts of their items, also as a text such as ``224@0.5``; with it every tiled
         TIFF is a slide, and so is DICOM slide microscopy. Without it, slides are tiled as ``Tiles()`` says where their
         maker's mark, or levels and a microscope's resolution, tell them from pictures.
+    parts : {"whole", "multiscale"}, Multiscale or Regions, optional
+        What of a picture, or of each frame of a file, are the parts of its item: by default the whole of it; crops at
+        several scales; or the regions of boxes and masks, where the picture has any. Not of slides and volumes.
 
     Returns
     -------
@@ -311,12 +322,11 @@ def open_source(
     """
     if items not in ("file", "series"):
         raise ValueError(f"items is {items!r}; use 'file' or 'series'")
+    parting = parting_of(parts)
     named = [source] if isinstance(source, str | os.PathLike) else list(source)
     if any(map(is_address, named)):
-        if len(named) > 1 or tiles is not None:
-            raise ValueError(
-                "a server must be the only source, and its slides are not tiled; add others in another call"
-            )
+        if len(named) > 1 or tiles is not None or parting is not None:
+            raise ValueError("a server must be the only source, without tiles and parts; add others in another call")
         from osler.sources.dicomweb import open_server
 
         return open_server(str(named[0]), keep=keep, metadata=metadata, items=items, decoder=decoder)
@@ -331,7 +341,6 @@ def open_source(
         root, entries = _list(paths)
         roots = [path if path.is_dir() else path.parent for path in paths]
     wanted = Tiles.of(tiles)
-    entries = Slides(decoder or Here(), wanted).arranged(entries)
     join = Join(metadata, entries, keys, keep) if metadata is not None else None
     columns = {name for row in rows[:1] for name in row} | (join.columns if join else set())
     tags: Sequence[str] = ()
@@ -343,6 +352,7 @@ def open_source(
         from osler.sources.series import group_series
 
         entries = group_series(entries, decoder or Here())
+    entries = Slides(decoder or Here(), wanted).arranged(entries)
     return Source(
         root,
         entries,
@@ -354,6 +364,7 @@ def open_source(
         join=join,
         decoder=decoder,
         tiles=wanted,
+        parts=parting,
     )
 
 
