@@ -471,6 +471,16 @@ def test_connections_are_used_again(server: StandIn, source: ServerSource, monke
     assert len(server.asked) == 12
 
 
+def test_what_is_left_of_one_answer_is_not_the_next(server: StandIn, source: ServerSource) -> None:
+    planted = multipart([slices(1, "9.9.9")[0]])
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/dicom\r\nContent-Length: {len(planted)}\r\n\r\n"
+    server.fault = lambda asked, right: Reply(404, "text/plain", head.encode() + planted)
+    with pytest.raises(SourceError):
+        fetch(source)
+    server.fault = None
+    assert fetch(source, 1) == WANTED[1]
+
+
 def test_garbage_in_place_of_http_is_one_sentence(tmp_path: Path) -> None:
     import socket
 

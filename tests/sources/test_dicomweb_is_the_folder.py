@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from dicomweb_stand_in import Asked, Reply, StandIn, slices
 from orthanc import PASSWORD, USER, Orthanc
 from osler.cli import app
 from osler.collection import ingest
+from osler.config import LIMITS
 from osler.decode.dicom import DicomFile
 from osler.errors import ServerError, SourceError
 from osler.items import Item
@@ -305,6 +307,26 @@ def test_the_command_line_builds_and_searches(filled: tuple[Orthanc, Path], tmp_
     assert run("index", "verify", out).exit_code == 0
 
 
+def test_the_page_of_documentation_works(
+    filled: tuple[Orthanc, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = filled
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "dicomweb.md").read_text()
+    page = page.replace("https://pacs.example/dicom-web", server.address)
+    commands = [shlex.split(line[2:]) for line in page.splitlines() if line.startswith("$ osler ")]
+    assert len(commands) >= 3
+    for command in commands:
+        result = run(*command[1:])
+        assert result.exit_code == 0 and result.stdout, result.stderr
+    (example,) = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(example, "dicomweb.md", "exec"), names)
+    assert names["report"].added > 3
+    for name in re.findall(r"`(OSLER_LIMIT_[A-Z_]+)`", page):
+        assert hasattr(LIMITS, name.removeprefix("OSLER_LIMIT_").lower())
+
+
 class Dying:
     """A server that is gone after so many instances, and comes back on the same port."""
 
@@ -465,7 +487,7 @@ def test_ctrl_c_while_fetching_keeps_what_was_encoded(
 def test_a_server_is_alone_and_its_slides_are_not_tiled(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a server must be the only source"):
         open_source(["https://pacs.example/dicom-web", str(tmp_path)])
-    with pytest.raises(ValueError, match="its slides are not tiled"):
+    with pytest.raises(ValueError, match="a server must be the only source, without tiles"):
         open_source("https://pacs.example/dicom-web", tiles="224@0.5")
     assert run("index", "build", "https://pacs.example/dicom-web", tmp_path, "-o", tmp_path / "a.osler").exit_code == 2
 
