@@ -23,10 +23,18 @@ __all__ = ["check", "export"]
 @click.option("--out", metavar="DIR", help="The folder to make; by default one where the encoder's name finds it.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
 @click.option("--tokenizer", metavar="DIR", help="Folder of the tokenizer's files, if not beside the weights.")
+@click.option("--recipe", metavar="NAME", help="A recipe of the registry, where published files ask for another.")
 @click.option("--images", metavar="DIR", help="Pictures to compare on, instead of those that come with osler.")
 @style_options
 def export(
-    name: str, checkpoint: str, out: str | None, precision: Any, tokenizer: str | None, images: str | None, style: str
+    name: str,
+    checkpoint: str,
+    out: str | None,
+    precision: Any,
+    tokenizer: str | None,
+    recipe: str | None,
+    images: str | None,
+    style: str,
 ) -> None:
     """Turn a checkpoint into ONNX files, and measure how near they are to the original.
 
@@ -44,6 +52,7 @@ def export(
             None if out is None else Path(out),
             precision=precision,
             tokenizer=None if tokenizer is None else existing(tokenizer),
+            preparation=recipe,
             pictures=pictures,
         )
     except FileExistsError as error:

@@ -15,13 +15,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from osler.encoders.entry import Entry, entries, recipe, recipe_json, registry_root
+from osler.encoders.recipe import Exact
 from osler.encoders.registry import describe, home_folder, what_to_do
 from osler.encoders.volume_recipe import takes_volumes
 from osler.errors import EncoderError
@@ -63,6 +64,8 @@ class Exported:
         Libraries that ran the original, with versions.
     bytes : int
         Of the folder.
+    confirmed : tuple of str
+        What configuration files beside the checkpoint confirmed of the registry's entry: field and file.
     """
 
     name: str
@@ -75,11 +78,13 @@ class Exported:
     inputs: dict[str, int]
     against: str
     bytes: int
+    confirmed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         names = ("name", "precision", "image", "text", "image_centred", "text_centred", "inputs", "against", "bytes")
-        return {**{name: getattr(self, name) for name in names}, "folder": str(self.folder)}
+        values = {name: getattr(self, name) for name in names}
+        return {**values, "folder": str(self.folder), "confirmed": list(self.confirmed)}
 
 
 def export_encoder(
@@ -89,6 +94,7 @@ def export_encoder(
     *,
     precision: Precision = "fp32",
     tokenizer: Path_ | None = None,
+    preparation: str | None = None,
     pictures: Sequence[Any] | None = None,
     texts: Sequence[str] | None = None,
     entry: Entry | None = None,
@@ -108,6 +114,8 @@ def export_encoder(
         make another encoder, with a fingerprint of its own.
     tokenizer : path, optional
         Folder of the tokenizer's files where they do not lie beside the checkpoint.
+    preparation : str, optional
+        A recipe of models/recipes.json instead of the entry's, where the published files say that another is right.
     pictures, texts : sequence, optional
         What original and export are compared on; by default the pictures of models/samples.npz, or three phantoms for
         an encoder of volumes, and eight sentences.
@@ -121,29 +129,35 @@ def export_encoder(
     Raises
     ------
     EncoderError
-        The name is unknown or cannot be exported, PyTorch is missing, the checkpoint is of another model, or the least
-        cosine is below 0.99999 (fp32), 0.999 (fp16) or 0.95 (int8).
+        The name is unknown or cannot be exported, PyTorch is missing, the checkpoint is of another model, its
+        configuration files contradict the registry, or the least cosine is below 0.99999 (fp32), 0.999 (fp16) or 0.95 (int8).
     FileNotFoundError, FileExistsError
         The checkpoint is not there; `out` exists and is not empty.
     """
     if precision not in NEEDED:
         raise ValueError(f"precision is {precision!r:.40}; it must be 'fp32', 'fp16' or 'int8'")
     entry = entry or _entry(name)
+    if preparation is not None and entry.image is not None:
+        recipe(preparation)
+        entry = entry.model_copy(update={"image": entry.image.model_copy(update={"recipe": preparation})})
     target = Path(out) if out is not None else home_folder(entry.name)
     if target.exists() and (not target.is_dir() or any(path.name != "checkpoint" for path in target.iterdir())):
         raise FileExistsError("the folder to export into exists and is not empty; name another, or remove it first")
     _require()
+    from osler.encoders.export.published import check_published
     from osler.encoders.export.weights import read_weights
 
     source = entry.source("checkpoint")
     weights = [file.path for file in source.files if _is_weight(file.path)] if source is not None else []
     notice(f"osler: reading the checkpoint of {entry.name}")
-    read = read_weights(Path(checkpoint), weights)
     assert entry.architecture is not None
+    read = read_weights(Path(checkpoint), weights, entry.architecture.options.get("files", {}))
+    confirmed = check_published(entry, recipe(entry.image.recipe) if entry.image is not None else (), read.folder)
     builder = importlib.import_module(f"osler.encoders.export.{entry.architecture.builder}")
     towers: Towers = builder.build(entry, read)
     with _staging(target) as folder:
-        return _write(entry, towers, read, folder, target, precision, tokenizer, pictures, texts)
+        made = _write(entry, towers, read, folder, target, precision, tokenizer, pictures, texts)
+    return replace(made, confirmed=confirmed)
 
 
 def _entry(name: str) -> Entry:
@@ -168,7 +182,7 @@ def _require() -> None:
 
 
 def _is_weight(path: str) -> bool:
-    return path.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar"))
+    return path.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".torch", ".zip"))
 
 
 @contextlib.contextmanager
@@ -212,8 +226,9 @@ def _write(
         _write_tokenizer(entry, Path(tokenizer) if tokenizer is not None else read.folder, folder)
     document = _document(entry, towers, read, folder, written, precision)
     _save(document, folder)
-    volumes = entry.image is not None and takes_volumes(recipe(entry.image.recipe))
-    shown = list(pictures) if pictures is not None else _phantoms() if volumes else _samples()
+    steps = recipe(entry.image.recipe) if entry.image is not None else ()
+    volumes = bool(steps) and takes_volumes(steps)
+    shown = list(pictures) if pictures is not None else _phantoms() if volumes else _samples(steps)
     said = list(texts) if texts is not None else list(TEXTS)
     notice("osler: comparing with the original")
     compared = compare(towers, *_opened(folder), shown, said)
@@ -350,9 +365,15 @@ def _opened(folder: Path) -> tuple[Any, Any]:
     return image, text
 
 
-def _samples() -> list[np.ndarray]:
+def _samples(steps: Sequence[object]) -> list[np.ndarray]:
+    """Return the sample pictures, repeated to the size that the recipe insists on, where it does."""
     with np.load(registry_root() / "samples.npz", allow_pickle=False) as archive:
-        return [archive[name] for name in archive.files]
+        pictures = [archive[name] for name in archive.files]
+    exact = next((step for step in steps if isinstance(step, Exact)), None)
+    if exact is None:
+        return pictures
+    repeats = [(-(-exact.height // one.shape[0]), -(-exact.width // one.shape[1]), 1)[: one.ndim] for one in pictures]
+    return [np.tile(one, count)[: exact.height, : exact.width] for one, count in zip(pictures, repeats, strict=True)]
 
 
 def _phantoms() -> list[Volume]:
