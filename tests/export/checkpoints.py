@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import published_forms
 import torch
 from osler.encoders.entry import Entry, registry_root
 from osler.encoders.tokenizer_files import tokenizer_json
@@ -76,17 +77,25 @@ def random_checkpoint(entry: Entry, folder: Path, options: dict[str, Any] | None
     builder = importlib.import_module(f"osler.encoders.export.{entry.architecture.builder}")
     module = liven(builder.module(options if options is not None else entry.architecture.options))
     state = {key: value.contiguous() for key, value in module.state_dict().items()}
-    path = folder / weight_file(entry)
+    published = getattr(published_forms, entry.architecture.builder, None)
+    content = published(state, entry) if published is not None else state
+    files = entry.architecture.options.get("files", {})  # of an encoder that is published in several
+    for name, begins in files.items():
+        _save({key: value for key, value in state.items() if key.startswith(tuple(begins))}, folder / name)
+    if not files:
+        _save(content, folder / weight_file(entry))
+    tokenizer_files(entry, folder)
+    return folder / next(iter(files), weight_file(entry))
+
+
+def _save(content: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    wrap = getattr(builder, "published", None)  # how the authors wrapped their state dict, where they did
     if path.suffix == ".safetensors":
         from safetensors.torch import save_file
 
-        save_file({key: value.clone() for key, value in state.items()}, str(path))
+        save_file({key: value.clone() for key, value in content.items()}, str(path))
     else:
-        torch.save(wrap(state) if wrap is not None else state, path)
-    tokenizer_files(entry, folder)
-    return path
+        torch.save(content, path)
 
 
 def tokenizer_files(entry: Entry, folder: Path) -> None:

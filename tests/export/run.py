@@ -17,11 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from checkpoints import random_checkpoint
-from osler.encoders.entry import Entry, entries, recipe, registry_root
+from osler.encoders.entry import Entry, entries, recipe
 from osler.encoders.volume_recipe import takes_volumes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,13 +113,13 @@ def _inputs(entry: Entry, folder: Path) -> list[Path]:
         for path, volume in zip(paths, _phantoms(), strict=True):
             nibabel.save(nibabel.Nifti1Image(volume.array, volume.affine), path)
         return paths
+    from osler.encoders.export import _samples
     from PIL import Image
 
     paths = []
-    with np.load(registry_root() / "samples.npz", allow_pickle=False) as archive:
-        for name in archive.files:
-            paths.append(folder / f"{name}.png")
-            Image.fromarray(archive[name]).save(paths[-1])
+    for number, picture in enumerate(_samples(recipe(entry.image.recipe) if entry.image is not None else ())):
+        paths.append(folder / f"{number}.png")
+        Image.fromarray(picture).save(paths[-1])
     return paths
 
 

@@ -5,9 +5,14 @@ Opens the files that it is given. Needs PyTorch (extra ``export``); nothing of a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,10 @@ __all__ = ["Checkpoint", "load_into", "read_weights"]
 
 _BLOCK = 1 << 20
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "network_weights")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".torch")
+# settings that training programs save beside their tensors; what they say is not needed
+_SETTINGS = ("argparse.", "lightning_fabric.", "pytorch_lightning.", "lightning.", "omegaconf.", "pathlib.", "typing.",
+             "collections.defaultdict", "yacs.", "ml_collections.", "builtins.dict")  # fmt: skip
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -41,15 +50,21 @@ class Checkpoint:
     folder: Path
 
 
-def read_weights(path: Path, expected: Iterable[str]) -> Checkpoint:
+def read_weights(
+    path: Path, expected: Iterable[str], together: Mapping[str, Sequence[str]] | None = None
+) -> Checkpoint:
     """Read a checkpoint file, or the one of a folder that the registry expects there.
 
     Parameters
     ----------
     path : Path
-        A file; or a folder, which holds one of `expected`, or a file split by an index as transformers writes it.
+        A file, which may lie alone in a zip or tar archive; or a folder, which holds one of `expected`, or a file split
+        by an index as transformers writes it.
     expected : iterable of str
         Names of weight files, the best first; the last part of each counts.
+    together : mapping of str to sequence of str, optional
+        Where an encoder is published in several files of one folder: each file, and the beginnings of the names that
+        are taken from it.
 
     Returns
     -------
@@ -62,10 +77,13 @@ def read_weights(path: Path, expected: Iterable[str]) -> Checkpoint:
     EncoderError
         The folder holds none of them, or a file is damaged or asks for code (code ``refused_pickle``).
     """
-    files = _files(path, list(expected))
+    wanted = list(expected)
+    files = _together(path, together) if together else _files(path, wanted)
     tensors: dict[str, Any] = {}
     for file in files:
-        tensors |= _plain(_load(file))
+        found = _plain(_load(file, wanted))
+        begins = next((tuple(names) for name, names in (together or {}).items() if Path(name).name == file.name), ("",))
+        tensors |= {key: value for key, value in found.items() if key.startswith(begins)}
     if not tensors:
         raise EncoderError(f"{files[0].name} holds no tensors; take the checkpoint that the registry names")
     folder = path if path.is_dir() else path.parent
@@ -135,7 +153,20 @@ def _files(path: Path, expected: list[str]) -> list[Path]:
     raise EncoderError(f"the folder holds none of {wanted}; pass the file itself", code="file_missing")
 
 
-def _load(path: Path) -> Any:
+def _together(path: Path, files: Mapping[str, Sequence[str]]) -> list[Path]:
+    names = ", ".join(files)
+    if not path.exists():
+        raise FileNotFoundError("the checkpoint is not there; check its path")
+    if not path.is_dir():
+        raise EncoderError(f"this encoder is published in several files ({names}); pass the folder that holds them")
+    places = [next((at for at in (path / name, path / Path(name).name) if at.is_file()), None) for name in files]
+    missing = [name for name, place in zip(files, places, strict=True) if place is None]
+    if missing:
+        raise EncoderError(f"the folder lacks {missing[0]}; this encoder needs {names}", code="file_missing")
+    return [place for place in places if place is not None]
+
+
+def _load(path: Path, expected: Sequence[str] = ()) -> Any:
     import torch
 
     try:
@@ -155,7 +186,13 @@ def _load(path: Path) -> Any:
     import pickle
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=start[:2] == b"PK")
+        with _unpacked(path, expected) as inner:
+            if inner is not None:
+                return _load(inner)
+        with _settings_ignored(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=start[:2] == b"PK")
+    except EncoderError:
+        raise
     except pickle.UnpicklingError as error:
         raise EncoderError(
             f"{path.name} asks for code beyond tensors and was refused, or is damaged; ask its authors for a "
@@ -164,6 +201,72 @@ def _load(path: Path) -> Any:
         ) from (error if settings().debug else None)
     except Exception as error:  # a damaged archive shows as one of many exceptions
         raise _damaged(path, error) from None
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path, expected: Sequence[str]) -> Iterator[Path | None]:
+    """Give the weight file of an archive, unpacked for as long as it is read; None where the file is no archive."""
+    names: list[str] = []
+    archive: zipfile.ZipFile | tarfile.TarFile
+    if zipfile.is_zipfile(path):
+        archive = zipfile.ZipFile(path)
+        names = archive.namelist()
+        if any(name.endswith("data.pkl") for name in names):  # what torch.save writes is a zip file as well
+            names = []
+    elif tarfile.is_tarfile(path):
+        archive = tarfile.open(path)  # noqa: SIM115
+        names = [member.name for member in archive.getmembers() if member.isfile()]
+    found = [name for name in names if name.endswith(_WEIGHTS) and not name.startswith("__MACOSX")]
+    if not found:
+        yield None
+        return
+    last = {Path(name).name for name in expected}
+    found = [name for name in found if Path(name).name in last] or found
+    if len(found) > 1:
+        some = ", ".join(Path(name).name for name in found[:8])
+        raise EncoderError(f"{path.name} holds several weight files ({some}); unpack it and pass the one you mean")
+    with archive, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        place = Path(folder) / Path(found[0]).name
+        source = archive.open(found[0]) if isinstance(archive, zipfile.ZipFile) else archive.extractfile(found[0])
+        assert source is not None
+        with source, place.open("wb") as target:
+            shutil.copyfileobj(source, target, _BLOCK)
+        yield place
+
+
+class _Setting:
+    """Takes the place of a class of settings: whatever it is made of is dropped."""
+
+    def __new__(cls, *_: Any) -> _Setting:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Entries:
+    """Takes the place of a class of dicts, whose items follow one by one."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return {}
+
+
+@contextlib.contextmanager
+def _settings_ignored(path: Path) -> Iterator[None]:
+    """Let a checkpoint hold objects of settings; their classes are neither imported nor called."""
+    import torch
+
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception:  # of the older form, or damaged: reading it says what is wrong
+        found = []
+    known = [(_Entries if name.endswith(("dict", "Dict")) else _Setting, name)
+             for name in found if name.startswith(_SETTINGS)]  # fmt: skip
+    with torch.serialization.safe_globals(known):
+        yield
 
 
 def _damaged(path: Path, error: Exception) -> EncoderError:
