@@ -130,7 +130,8 @@ def export_encoder(
     ------
     EncoderError
         The name is unknown or cannot be exported, PyTorch is missing, the checkpoint is of another model, its
-        configuration files contradict the registry, or the least cosine is below 0.99999 (fp32), 0.999 (fp16) or 0.95 (int8).
+        configuration files contradict the registry, or the least cosine is below 0.99999 (fp32), 0.999 (fp16) or 0.95
+        (int8).
     FileNotFoundError, FileExistsError
         The checkpoint is not there; `out` exists and is not empty.
     """
