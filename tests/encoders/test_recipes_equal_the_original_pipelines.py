@@ -1,0 +1,119 @@
+"""Every 2-D recipe gives bit by bit the tensor of its original pipeline, and every step that of its function.
+
+The goldens were made by the original libraries (references/make.py); tests/export compares with them live.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from encoders.references import operations, pictures
+from encoders.references.digest import digest
+from osler.encoders.preprocess import apply_recipe, read_picture
+from osler.encoders.recipe import Step
+from pydantic import TypeAdapter
+
+ROOT = Path(__file__).parents[2]
+RECIPES: dict[str, Any] = json.loads((ROOT / "models/recipes.json").read_text())
+GOLDENS: dict[str, Any] = json.loads((Path(__file__).parent / "references/goldens.json").read_text())
+STEPS = TypeAdapter(tuple[Step, ...])
+VOLUMES = {"merlin", "astra-chest", "voco", "medicalnet"}
+
+
+def prepared(name: str, picture: np.ndarray) -> np.ndarray:
+    return apply_recipe(STEPS.validate_json(json.dumps(RECIPES[name])), picture)
+
+
+def differences(name: str, found: dict[str, np.ndarray], golden: dict[str, Any]) -> list[str]:
+    assert set(golden) <= set(found)
+    return [
+        f"{name} on {key}: {digest(found[key])['values']} for {wanted['values']}"
+        for key, wanted in golden.items()
+        if digest(found[key]) != wanted
+    ]
+
+
+@pytest.fixture(scope="module")
+def opened() -> dict[str, np.ndarray]:
+    from osler.decode import read_pixels
+
+    return {name: read_pixels(content).frames[0] for name, (_, content) in pictures.files().items()}
+
+
+def test_every_recipe_of_the_registry_has_a_reference() -> None:
+    assert set(RECIPES) - VOLUMES == set(GOLDENS["recipes"])
+
+
+@pytest.mark.parametrize("name", sorted(GOLDENS["recipes"]))
+def test_eight_bit_pictures(name: str) -> None:
+    inputs = pictures.patches() if name == "kimianet-1000" else pictures.eight_bit()
+    golden = GOLDENS["recipes"][name]["eight_bit"]
+    assert len(golden) >= (2 if name == "kimianet-1000" else 17)
+    found = {key: prepared(name, inputs[key]) for key in golden}
+    assert not differences(name, found, golden)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, golden in GOLDENS["recipes"].items() if golden["deep"]))
+def test_deep_pictures(name: str) -> None:
+    found = {key: prepared(name, picture) for key, picture in pictures.deep().items()}
+    assert not differences(name, found, GOLDENS["recipes"][name]["deep"])
+
+
+@pytest.mark.parametrize("name", sorted(set(GOLDENS["recipes"]) - {"kimianet-1000"}))
+def test_files_of_every_mode(name: str, opened: dict[str, np.ndarray]) -> None:
+    found = {key: prepared(name, picture) for key, picture in opened.items()}
+    assert not differences(name, found, GOLDENS["recipes"][name]["files"])
+
+
+def test_sizes_where_the_original_fails_give_the_right_shape() -> None:
+    for name, golden in GOLDENS["recipes"].items():
+        shape = next(iter(golden["eight_bit"].values()))["shape"]
+        for key in set(pictures.eight_bit()) - set(golden["eight_bit"]) if name != "kimianet-1000" else ():
+            tensor = prepared(name, pictures.eight_bit()[key])
+            assert list(tensor.shape) == shape and np.isfinite(tensor).all(), (name, key)
+
+
+@pytest.mark.parametrize("like", ["opencv", "torch", "torch_uint8", "pillow", "clahe", "grey"])
+def test_single_steps(like: str) -> None:
+    cases = {key: case for key, case in operations.steps().items() if key.split()[0] == like}
+    found = {}
+    for key, (step, shape, kind) in cases.items():
+        before = ({"op": "normalise", "divisor": 255.0},) if kind == "float32" else ()
+        made = apply_recipe(STEPS.validate_python((*before, step)), operations.picture(step, shape, "uint8"))
+        found[key] = made[:, :, 0] if step["op"] in ("clahe", "grey") else made
+    assert not differences(like, found, {key: GOLDENS["steps"][key] for key in cases})
+
+
+def test_what_the_originals_make_of_files_that_they_open_themselves() -> None:
+    """What models/README.md says of modes: where Osler's picture is not the one that the original would have seen."""
+    differ: dict[str, set[str]] = {}
+    for name, golden in GOLDENS["recipes"].items():
+        for key, alone in golden["as_they_are"].items():
+            if alone != golden["files"][key]["sha256"]:
+                differ.setdefault(key, set()).add(name)
+    for key in ("grey", "colour", "opaque"):
+        assert key not in differ
+    everywhere = set(GOLDENS["recipes"]) - {"kimianet-1000"}
+    for key in ("turned", "turned jpeg", "translucent", "grey translucent", "transparent colour"):
+        assert differ[key] == everywhere, key
+    late = {"conch-448", "conceptclip-384", "pmc-clip-short-224", *(n for n in everywhere if n.startswith("open_clip"))}
+    by_value = {"mgca-224", "biovil-480", "biovil-t-448"}
+    for key in ("palette", "cmyk", "one bit"):
+        assert late <= differ[key] <= late | by_value, key
+
+
+def test_a_path_a_pil_image_and_an_array_give_one_tensor(tmp_path: Path, opened: dict[str, np.ndarray]) -> None:
+    from PIL import Image
+
+    for key, (suffix, content) in pictures.files().items():
+        path = tmp_path / f"{key}.{suffix}"
+        path.write_bytes(content)
+        for name in ("open_clip-224", "mgca-224", "biovil-480", "flair-512"):
+            wanted = prepared(name, opened[key])
+            with Image.open(path) as image:
+                for form in (path, str(path), image, opened[key], np.asfortranarray(opened[key])):
+                    np.testing.assert_array_equal(prepared(name, read_picture(form, "image 0")), wanted)
