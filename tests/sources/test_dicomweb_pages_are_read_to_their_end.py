@@ -306,6 +306,16 @@ def test_a_search_is_asked_where_its_attributes_are(server: StandIn) -> None:
     assert entries(server, "?StudyDate=20240301&StudyInstanceUID=1.3") == EVERY[14:]
 
 
+def test_attributes_are_named_by_keyword_tag_or_path(server: StandIn) -> None:
+    assert entries(server, "?00080060=CT&fuzzymatching=true") == EVERY
+    (query,) = {tuple(asked.query.items())[:2] for asked in server.asked if asked.level == "series"}
+    assert query == (("Modality", "CT"), ("fuzzymatching", "true"))
+    server.asked.clear()
+    name = "RequestAttributesSequence.ScheduledProcedureStepID"
+    assert entries(server, f"?{name}=a%20b%2Bc") == EVERY
+    assert {asked.query[name] for asked in server.asked if asked.level == "series"} == {"a b+c"}
+
+
 @pytest.mark.parametrize(
     ("path", "found"),
     [
