@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +191,27 @@ def test_few_volumes_are_held_at_once(
     with osler.Collection.create(tmp_path / "cases.osler", encoder=solid) as cases:
         assert cases.add(scans, progress=False).added == 7
     assert sizes == [3, 3, 1]
+
+
+def test_a_contact_sheet_shows_the_middle_of_a_volume(
+    tmp_path: Path, solid: osler.Encoder, rng: np.random.Generator
+) -> None:
+    scans = nifti(tmp_path / "scans" / "a.nii.gz", rng).parent
+    series(scans / "ct", rng)
+    with osler.Collection.create(tmp_path / "cases.osler", encoder=solid) as cases:
+        cases.add(scans, progress=False)
+        for query in (scans / "a.nii.gz", read_volume(scans / "a.nii.gz")):
+            path = tmp_path / "hits.html"
+            cases.search(image=query, k=2).to_html(path)
+            shown = [
+                np.asarray(Image.open(io.BytesIO(base64.b64decode(found))).convert("L"))
+                for found in re.findall(r"data:image/\w+;base64,([\w+/=]+)", path.read_text())
+            ]
+            assert len(shown) == 3
+            middle = Slices(read_volume(scans / "a.nii.gz"))[2] >> 8
+            # JPEG blurs noise; another slice is 80 off on average.
+            for picture in shown[:2]:
+                assert np.abs(picture.astype(int) - middle).mean() < 8
 
 
 def test_the_command_line_takes_volumes(tmp_path: Path, solid: osler.Encoder, rng: np.random.Generator) -> None:

@@ -112,7 +112,7 @@ def build(
     strict: bool,
     style: str,
 ) -> int:
-    """Make a collection from pictures and DICOM files.
+    """Make a collection from pictures, DICOM files and volumes.
 
     A SOURCE is a file, a folder, a CSV or Parquet table that names pictures, or, alone, the address of a DICOMweb
     server such as https://host/dicom-web?Modality=CT, with credentials in OSLER_DICOMWEB_TOKEN, or in
@@ -208,7 +208,7 @@ def add(
     strict: bool,
     style: str,
 ) -> int:
-    """Add pictures and DICOM files; what is there already is left as it is."""
+    """Add pictures, DICOM files and volumes; what is there already is left as it is."""
     part = _check_shard(shard)
     with open_collection(collection, "r" if dry_run else "a", device=device) as cases:
         plan = _check_sources(sources, metadata, keep, items, tiles, whole=dry_run)

@@ -22,8 +22,9 @@ from osler.collection.privacy import IDENTIFIERS
 from osler.collection.rows import Array
 from osler.collection.segment import Place
 from osler.decode import read_bytes
+from osler.decode.volumes import Slices
 from osler.errors import SourceError
-from osler.items import WHOLE, Hit, Locator
+from osler.items import WHOLE, Hit, Locator, Volume
 from osler.sources.address import is_address
 from osler.sources.decoder import Decoder
 from osler.sources.slide_kind import slide_kind
@@ -44,6 +45,8 @@ _FOLDED = {
     "frames",
     "spacing",
     "slice_thickness",
+    "slice_spacing",
+    "volume_findings",
     "encoding",
     "format",
     "mpp",
@@ -244,19 +247,24 @@ def _thumbnail(place: Place | None, size: int, part: Locator, decoder: Decoder) 
     kind = slide_kind(Path(root, files[0]), wanted=part.box is not None)
     if kind is not None:
         return _of_slide([Path(root, file) for file in files], kind, part.box, decoder)
-    at = part.frame or 0
-    if len(files) > 1:
+    at = part.frame
+    if len(files) > 1 and size == 1:
+        # A whole volume: one in the middle stands for it.
+        files = [files[len(files) // 2]]
+    elif len(files) > 1:
         # A series: only where each file is one part is it known which file holds the frame.
-        if len(files) != size or at >= len(files):
+        if len(files) != size or (at or 0) >= len(files):
             return None
-        files, at = [files[at]], 0
+        files, at = [files[at or 0]], 0
     return _decoded(Path(root, files[0]), at, part.box, decoder)
 
 
-def _decoded(path: Path, frame: int, box: Any, decoder: Decoder) -> str | None:
+def _decoded(path: Path, frame: int | None, box: Any, decoder: Decoder) -> str | None:
+    """Return a frame of a file, of a whole volume the one in the middle, as a data URI."""
     try:
         frames = decoder.decode(read_bytes(path)).frames
-        return _uri(frames[frame], box) if frame < len(frames) else None
+        at = len(frames) // 2 if frame is None else frame
+        return _uri(frames[at], box) if at < len(frames) else None
     except (SourceError, OSError):
         return None
 
@@ -281,7 +289,10 @@ def _picture_of(query: Any, decoder: Decoder) -> str | None:
         kind = slide_kind(Path(query))
         if kind is not None:
             return _of_slide([Path(query)], kind, None, decoder)
-        return _decoded(Path(query), 0, None, decoder)
+        return _decoded(Path(query), None, None, decoder)
+    if isinstance(query, Volume):
+        slices = Slices(query)
+        return _uri(slices[len(slices) // 2], None)
     pixels = np.asarray(query)
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
         return _uri(pixels[..., :3] if pixels.ndim == 3 else pixels, None)

@@ -283,7 +283,8 @@ def open_source(
     metadata : path or data frame, optional
         More columns, joined on key, path, file, filename or SOPInstanceUID: the first of these that is there.
     items : {"file", "series"}
-        One item a file, or one item a DICOM series, its parts in the order of its slices.
+        One item a file, or one item a DICOM series, its parts in the order of its slices. The parts of a NIfTI file are
+        its axial slices; `Source.as_volumes` makes whole volumes of both.
     decoder : Decoder, optional
         What decodes the files; by default this process does.
     tiles : Tiles or str, optional
