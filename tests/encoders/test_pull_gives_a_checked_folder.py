@@ -339,9 +339,15 @@ def test_a_recipe_that_was_corrected_is_taken_over_without_a_download(hub: HubSe
     assert osler.load_encoder("tiny-hub").manifest.image.recipe[-1].std == (0.5,)
 
 
-def test_without_the_runtime_it_is_fetched_and_said(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_runtime_it_is_fetched_looked_through_and_said(
+    hub: HubServer, tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ready, "missing_runtime", lambda manifest: "onnxruntime")
     monkeypatch.setattr(fetch, "missing_runtime", lambda manifest: "onnxruntime")
+    again(tiny, changed(tiny, "image", external=[]))
+    with pytest.raises(EncoderError, match=r"takes tensors from 1 file\(s\) that the manifest does not list"):
+        pull()
+    again(tiny, tiny_entry())
     assert pull().state == "not run"
 
 
