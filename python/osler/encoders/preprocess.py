@@ -150,12 +150,28 @@ def apply_recipe(recipe: Iterable[Step], picture: np.ndarray, place: str = "the 
     [1.0, 1.0, 1.0]
     """
     windowed = picture.dtype == np.uint8
+    repeated = False
     for step in recipe:
         windowed = windowed or isinstance(step, Window)
         if not windowed:
             raise ValueError(f"{place} is {picture.dtype}, and this encoder's recipe takes 8-bit pictures only")
+        if isinstance(step, Rgb) and _channels(picture) == 1:
+            repeated = True  # equal channels stay equal, so the other two are made as late as possible
+            continue
+        if repeated and not isinstance(step, _CHANNELWISE):
+            picture, repeated = _three(picture), False
         picture = _STEPS[type(step)](step, picture, place)
+    if repeated and _channels(picture) == 1:
+        picture = _three(picture)
     return picture if picture.ndim == 3 else picture[:, :, None]
+
+
+def _channels(picture: np.ndarray) -> int:
+    return 1 if picture.ndim == 2 else picture.shape[2]
+
+
+def _three(picture: np.ndarray) -> np.ndarray:
+    return np.repeat(picture if picture.ndim == 3 else picture[:, :, None], 3, axis=2)
 
 
 def _window(step: Window, picture: np.ndarray, place: str) -> np.ndarray:
@@ -201,8 +217,7 @@ def _eight_bit(values: np.ndarray, rounding: str) -> np.ndarray:
 
 
 def _rgb(step: Rgb, picture: np.ndarray, place: str) -> np.ndarray:
-    channels = picture if picture.ndim == 3 else picture[:, :, None]
-    return np.repeat(channels, 3, axis=2) if channels.shape[2] == 1 else channels
+    return picture
 
 
 def _grey(step: Grey, picture: np.ndarray, place: str) -> np.ndarray:
@@ -294,6 +309,7 @@ def _normalise(step: Normalise, picture: np.ndarray, place: str) -> np.ndarray:
     return np.asarray((values - mean) / std)
 
 
+_CHANNELWISE = (Rgb, Resize, Crop, Exact, Pad, Quantise, Normalise)
 _STEPS: dict[type[Any], Callable[[Any, np.ndarray, str], np.ndarray]] = {
     Window: _window,
     Rgb: _rgb,
