@@ -203,6 +203,8 @@ class ImageTower(_Tower):
         Every file that holds tensors of the model.
     input, output : str
         Names in the ONNX graph.
+    batch_size : int
+        In one run on a processor; a GPU takes at least 64 pictures.
     layout : {"NCHW", "NHWC", "NCDHW"}
         The last one for volumes, whose axes are in the order in which the recipe leaves them.
     recipe : tuple of steps

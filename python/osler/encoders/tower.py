@@ -35,6 +35,8 @@ class OpenTower(ABC):
 
     # How many inputs are prepared at once: decoding gains little beyond this, and each holds a picture.
     readers = 8
+    # The least that a GPU is given at once; more than fits is halved.
+    on_device = 64
 
     def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
         tower = placed.tower
@@ -46,7 +48,10 @@ class OpenTower(ABC):
     def batch_size(self, asked: int | None) -> int:
         """Return how many rows a run takes."""
         tower = self.placed.tower
-        return 1 if tower.rows_interact else asked or tower.batch_size
+        if tower.rows_interact:
+            return 1
+        # small batches stay in the caches of a processor, and leave a device idle
+        return asked or (tower.batch_size if self.session.device == "cpu" else max(tower.batch_size, self.on_device))
 
     @abstractmethod
     def prepare(self, value: Any, place: str) -> Any:
@@ -138,6 +143,7 @@ class OpenImageTower(OpenTower):
 class OpenVolumeTower(OpenImageTower):
     """Volumes to vectors."""
 
+    on_device = 1
     _axes = 5
     # A scan takes some hundred megabytes while it is prepared.
     readers = 2
