@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from osler import EncoderError
 from osler.encoders.preprocess import apply_recipe
-from osler.encoders.recipe import Crop, Grey, Normalise, Pad, Resize, Rgb, Window
+from osler.encoders.recipe import Clahe, Crop, Exact, Grey, Normalise, Pad, Quantise, Resize, Rgb, Window
 from PIL import Image
 
 sides = st.integers(1, 40)
@@ -157,6 +157,101 @@ def test_windows_at_the_edges() -> None:
     assert apply_recipe(full, np.full((2, 2), 9, dtype=np.uint8)).dtype == np.uint8
 
 
+@given(st.sampled_from(["uint8", "uint16", "float32"]), st.sampled_from(["minmax", "percentile"]), st.integers(0, 99))
+def test_windows_to_eight_bits_are_computed_in_float64(dtype: str, rule: str, seed: int) -> None:
+    values = picture(12, 9, 1, dtype, seed)
+    ends = {"low": 5.0, "high": 95.0} if rule == "percentile" else {}
+    step = Window(op="window", rule=rule, eight_bit="map", depth="uint8", **ends)
+    low, high = np.percentile(values, (5, 95)) if ends else (float(values.min()), float(values.max()))
+    exact = (np.clip(values.astype(np.float64), low, high) - low) / (high - low) * 255
+    found = apply_recipe([step], values)[:, :, 0]
+    np.testing.assert_array_equal(found, exact.astype(np.uint8))
+    rounded = apply_recipe([step.model_copy(update={"rounding": "half_even"})], values)[:, :, 0]
+    np.testing.assert_array_equal(rounded, np.rint(exact).astype(np.uint8))
+
+
+def test_scaling_by_the_greatest() -> None:
+    step = Window(op="window", rule="max", depth="uint8", rounding="half_even")
+    deep = np.array([[0, 1000, 4095]], dtype=np.uint16)
+    assert apply_recipe([step], deep)[0, :, 0].tolist() == [0, 62, 255]
+    assert apply_recipe([step], np.array([[0, 50, 100]], dtype=np.uint8))[0, :, 0].tolist() == [0, 50, 100]
+    mapped = step.model_copy(update={"eight_bit": "map"})
+    assert apply_recipe([mapped], np.array([[0, 50, 100]], dtype=np.uint8))[0, :, 0].tolist() == [0, 128, 255]
+    assert not apply_recipe([mapped], np.zeros((2, 2), dtype=np.uint8)).any()
+    floats = apply_recipe([Window(op="window", rule="max")], np.array([[0, 1, 4]], dtype=np.float32))
+    assert floats[0, :, 0].tolist() == [0, 63.75, 255]
+
+
+@given(sides, sides, sides, sides, st.sampled_from([1, 3]))
+def test_resizing_like_tensorflow_is_two_linear_steps(h: int, w: int, th: int, tw: int, channels: int) -> None:
+    values = picture(h, w, channels, "uint8")
+    found = apply_recipe([resize("squash", th, tw, "bilinear", antialias=False, like="tensorflow")], values)
+    rows = sampled(values.astype(np.float64), th, "bilinear")
+    expected = np.swapaxes(sampled(np.swapaxes(rows, 0, 1), tw, "bilinear"), 0, 1)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(("like", "slack"), [("torch", 1), ("torch_uint8", 1), ("pillow", 0)])
+def test_libraries_differ_by_a_grey_at_most(like: str, slack: int) -> None:
+    values = picture(90, 120, 3, "uint8", 5)
+    found = apply_recipe([resize("squash", 33, 41, "bicubic", like=like)], values).astype(int)
+    expected = np.asarray(Image.fromarray(values).resize((41, 33), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(found - expected).max() <= slack
+
+
+def test_the_last_pixel_of_a_kept_shape_is_that_of_its_formula() -> None:
+    tall = picture(1000, 31, 1, "uint8")
+    sizes = {
+        scale: apply_recipe([resize("longest", 511, 511, "bilinear", scale=scale)], tall).shape[:2]
+        for scale in ("exact", "divide", "multiply")
+    }
+    assert sizes == {
+        scale: (int(1000 / (1000 / 511)) if scale == "divide" else 511, width)
+        for scale, width in (("exact", 31 * 511 // 1000), ("divide", int(31 / (1000 / 511))), ("multiply", 15))
+    }
+    wide = apply_recipe([resize("shortest", 20, 30, "bilinear", scale="divide", rounding="round")], tall)
+    assert wide.shape[:2] == (round(1000 / (31 / 30)), 30)
+
+
+def test_squares_patches_and_whole_numbers() -> None:
+    square = apply_recipe([Pad(op="pad", height=0, width=0, anchor="centre", least=12)], picture(5, 7, 1, "uint8"))
+    assert square.shape == (12, 12, 1)
+    larger = apply_recipe([Pad(op="pad", height=0, width=0, anchor="centre", least=12)], picture(50, 7, 3, "uint8"))
+    assert larger.shape == (50, 50, 3)
+    patch = picture(6, 6, 3, "uint8")
+    np.testing.assert_array_equal(apply_recipe([Exact(op="exact", height=6, width=6)], patch), patch)
+    spread = Normalise(op="normalise", scale=1.5, mean=(3.0,))  # gives -3, 1.5, 3 and 297
+    for rounding, expected in (("truncate", [0, 1, 3, 255]), ("half_even", [0, 2, 3, 255])):
+        step = Quantise(op="quantise", rounding=rounding)
+        found = apply_recipe([spread, step], np.array([[0, 3, 4, 200]], dtype=np.uint8))
+        assert found.dtype == np.uint8 and found[0, :, 0].tolist() == expected
+
+
+def test_crops_with_half_a_pixel_over() -> None:
+    values = np.arange(49, dtype=np.uint8).reshape(7, 7)
+    for size, even, floor in ((4, 2, 1), (2, 2, 2), (6, 0, 0)):
+        for offset, start in (("half_even", even), ("floor", floor)):
+            found = apply_recipe([Crop(op="crop", height=size, width=size, offset=offset)], values)[:, :, 0]
+            np.testing.assert_array_equal(found, values[start : start + size, start : start + size])
+
+
+@given(sides, sides, st.sampled_from(["uint8", "uint16"]))
+def test_three_channels_made_late_are_those_made_early(h: int, w: int, dtype: str) -> None:
+    values = picture(h, w, 1, dtype)
+    tail = [
+        resize("squash", 9, 11),
+        Pad(op="pad", height=12, width=13, anchor="centre", value=3.0),
+        Crop(op="crop", height=8, width=8),
+        Normalise(op="normalise", divisor=255.0, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)),
+    ]
+    window = [Window(op="window", rule="full")]
+    early = apply_recipe([*window, Rgb(op="rgb"), *tail], values)
+    colour = apply_recipe([*window, *tail], np.stack([values] * 3, axis=2))
+    np.testing.assert_array_equal(early, colour)
+    shown = apply_recipe([Rgb(op="rgb"), Grey(op="grey")], picture(h, w, 1, "uint8"))
+    np.testing.assert_array_equal(shown[:, :, 0], picture(h, w, 1, "uint8"))
+
+
 def test_what_cannot_be_done_is_said() -> None:
     with pytest.raises(EncoderError, match="crops 9 x 9 from a picture that is 5 x 7"):
         apply_recipe([Crop(op="crop", height=9, width=9)], picture(5, 7, 1, "uint8"))
@@ -164,3 +259,10 @@ def test_what_cannot_be_done_is_said() -> None:
         apply_recipe([Pad(op="pad", height=4, width=9, anchor="centre")], picture(5, 7, 1, "uint8"))
     with pytest.raises(ValueError, match="image 4 is uint16, and this encoder's recipe takes 8-bit pictures only"):
         apply_recipe([Rgb(op="rgb")], picture(5, 7, 1, "uint16"), "image 4")
+    with pytest.raises(ValueError, match="image 2 is 5 x 7, and this encoder takes patches of 9 x 9 pixels only; cut"):
+        apply_recipe([Exact(op="exact", height=9, width=9)], picture(5, 7, 3, "uint8"), "image 2")
+    for channels, dtype in ((3, "uint8"), (1, "uint16")):
+        with pytest.raises(EncoderError, match="not one channel of 8 bits by then; put window"):
+            apply_recipe(
+                [Window(op="window", rule="full"), Clahe(op="clahe", limit=4.0)], picture(5, 7, channels, dtype)
+            )
