@@ -56,6 +56,10 @@ class Regions:
     >>> from osler.sources import Regions
     >>> Regions(boxes={"a.png": [(10, 10, 40, 40)]}, margin=0.1)
     <osler Regions of 1 pictures>
+    >>> Regions(boxes={"a.png": [(10, 10, 40, 40)]}).of("a.png", height=50, width=50)[0].box
+    (10, 10, 40, 40)
+    >>> Regions().recipe("a.png")
+    'regions/1 []  0.0 keep False'
     """
 
     boxes: Mapping[str, Sequence[Box]] = field(default_factory=lambda: MappingProxyType({}))

@@ -178,7 +178,14 @@ class Tiles:
         )
 
     def with_slide_mpp(self, cells: Mapping[str, Any]) -> Tiles:
-        """Return these tiles with what a table says of one slide in a column slide_mpp."""
+        """Return these tiles with what a table says of one slide in a column slide_mpp.
+
+        Examples
+        --------
+        >>> from osler.sources import Tiles
+        >>> Tiles().with_slide_mpp({"slide_mpp": "0.25"}).slide_mpp
+        0.25
+        """
         value = cells.get("slide_mpp")
         if value is None or value == "":
             return self

@@ -65,8 +65,8 @@ def tissue_mask(picture: NDArray[Any], um: float) -> NDArray[np.bool_]:
     >>> picture = np.full((60, 80, 3), 243, np.uint8)
     >>> picture[20:40, 30:60] = (200, 90, 160)
     >>> mask = tissue_mask(picture, um=8.0)
-    >>> int(mask.sum()), bool(mask[30, 45]), bool(mask[5, 5])
-    (600, True, False)
+    >>> bool(mask[30, 45]), bool(mask[5, 5]), round(float(mask.mean()), 3)
+    (True, False, 0.122)
     """
     try:
         from scipy import ndimage
