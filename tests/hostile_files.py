@@ -1,10 +1,11 @@
-"""Files that were made to do harm: real DICOM files and pictures, changed at random, each with canaries in its header.
+"""Files that were made to do harm: DICOM files, pictures and volumes changed at random, with canaries in their headers.
 
 Reads the data files of the installed packages; everything else comes from a generator of random numbers.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import struct
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import nibabel
 import numpy as np
 import pydicom
 from dicom_files import package_files
@@ -30,12 +32,15 @@ CODES = {
     "empty",
     "no_pixels",
     "not_an_image",
+    "not_finite",
+    "several_volumes",
     "too_large",
     "truncated",
     "unknown_format",
     "unsupported_format",
     "unsupported_photometric",
     "unsupported_transfer_syntax",
+    "unsupported_type",
 }
 _MOST = 150_000
 _VRS = (
@@ -152,16 +157,32 @@ def _pictures() -> tuple[bytes, ...]:
     return tuple(found)
 
 
+@cache
+def _volumes() -> tuple[bytes, ...]:
+    rng = np.random.default_rng(5)
+    found = []
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        for dtype in (np.uint8, np.int16, np.float32, np.float64):
+            for shape in ((9, 8, 7), (5, 4, 3, 2), (12, 12)):
+                image = kind(rng.integers(0, 100, shape).astype(dtype), np.diag([-1.0, 1.0, 2.0, 1.0]))
+                image.header["descrip"], image.header["aux_file"] = CANARIES[0].encode(), CANARIES[1].encode()
+                image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", CANARIES[3].encode()))
+                plain = bytes(image.to_bytes())
+                found += [plain, gzip.compress(plain, mtime=0)]
+    return tuple(found)
+
+
 def generate(rng: Rng) -> bytes:
-    """Make one file: nine of ten are DICOM, most of them with one change, some with several."""
+    """Make one file: most are DICOM, most of them with one change, some with several."""
     if rng.random() < 0.03:
         return _OTHERS[int(rng.integers(len(_OTHERS)))] + rng.bytes(int(rng.integers(0, 2_000)))
-    dicom = rng.random() < 0.9
-    seeds = _dicom() if dicom else _pictures()
+    kind = rng.random()
+    dicom = kind < 0.84
+    seeds = _dicom() if dicom else _pictures() if kind < 0.92 else _volumes()
     if dicom and rng.random() < 0.8:
         seeds = _with_pixels()
     data = seeds[int(rng.integers(len(seeds)))]
-    changes = [*_PLAIN, *(_DICOM if dicom else _PICTURE)]
+    changes = [*_PLAIN, *(_DICOM if dicom else _PICTURE if kind < 0.92 else _VOLUME)]
     for _ in range(1 + int(rng.random() < 0.3) + int(rng.random() < 0.1)):
         data = changes[int(rng.integers(len(changes)))](data, rng)
     return data
@@ -337,6 +358,27 @@ def _chunks(data: bytes, rng: Rng) -> bytes:
     return data[:12] + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
 
 
+def _header_lies(data: bytes, rng: Rng) -> bytes:
+    """Put other numbers into the sizes, types, scaling or orientation of a NIfTI header."""
+    packed = data[:2] == b"\x1f\x8b"
+    try:
+        plain = bytearray(gzip.decompress(data) if packed else data)
+    except (OSError, EOFError, zlib.error):
+        return data
+    if len(plain) < 352:
+        return data
+    number = rng.choice([0, -1, 1, 3, 255, 32_767, -32_768])
+    form = str(rng.choice(["<h", ">h", "<f", "<i"]))
+    value = rng.choice([np.nan, np.inf, 1e38, -1.0]) if form == "<f" else int(number)
+    struct.pack_into(form, plain, int(rng.integers(38, 344)) // 2 * 2, value)
+    return gzip.compress(bytes(plain), mtime=0) if packed else bytes(plain)
+
+
+def _grown(data: bytes, rng: Rng) -> bytes:
+    """Compress a volume with far more behind it than its header states."""
+    return gzip.compress(data + bytes(int(rng.integers(1, 64)) << 20), mtime=0)
+
+
 Change = Callable[[bytes, Rng], bytes]
 _PLAIN: tuple[Change, ...] = (_flipped, _flipped, _overwritten, _cut, _left_out, _doubled, _blank, _spliced)
 _DICOM: tuple[Change, ...] = (
@@ -354,3 +396,4 @@ _DICOM: tuple[Change, ...] = (
     _stream,
 )
 _PICTURE: tuple[Change, ...] = (_stream, _chunks)
+_VOLUME: tuple[Change, ...] = (_header_lies,) * 6 + (_grown,)
