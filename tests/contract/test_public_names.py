@@ -56,6 +56,7 @@ AT_LEAST = {
     "load_encoder": "(name, device='auto')",
     "Encoder.encode_images": "(images, batch_size=None, progress=False)",
     "Encoder.encode_texts": "(texts, batch_size=None, progress=False, long='split')",
+    "Encoder.encode_volumes": "(volumes, pooling='mean')",
     "Collection.create": "(path, *, encoder=None, dim=None)",
     "Collection.open": "(path, mode='r')",
     "Collection.add": (

@@ -12,9 +12,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from dicom_files import package_files
+from dicom_files import build, package_files
 from osler.errors import SourceError
-from osler.sources import open_source, worker, workers
+from osler.sources import Entry, Source, open_source, worker, workers
 from osler.sources.decoder import Here
 from osler.sources.workers import Workers
 
@@ -183,3 +183,31 @@ def test_a_source_of_volumes_reads_them_from_these_processes(decoder: Workers, t
     assert len(whole.values) == 1 and whole.parts[0].locator.frame is None
     assert whole.content == item.content and whole.key == item.key == "a.nii"
     np.testing.assert_array_equal(whole.values[0].array, np.arange(60).reshape(3, 4, 5))
+
+
+def test_a_source_that_is_no_folder_gives_volumes_too() -> None:
+    """A server lists the files of a series in any order: where slices lie decides."""
+    files = {
+        Path(f"{i}"): build(
+            np.full((4, 5), 100 * i, np.uint16),
+            Modality="MR",
+            SeriesInstanceUID="1.2.3",
+            SOPInstanceUID=f"1.2.3.{i}",
+            ImageOrientationPatient=["1", "0", "0", "0", "1", "0"],
+            ImagePositionPatient=["0", "0", str(2 * i)],
+            PixelSpacing=["1", "1"],
+            InstanceNumber=9 - i,
+        )
+        for i in (3, 0, 2, 1)
+    }
+
+    class Served(Source):
+        def _load(self, path: Path) -> bytes:
+            return files[path]
+
+    entry = Entry("s", Path("3"), 1, 0, tuple(files), (0, 1, 2, 3))
+    source = Served("https://pacs.example", [entry], items="series")
+    source.as_volumes()
+    item = source.read(entry)
+    assert item.values[0].array[0, 0].tolist() == [0, 100, 200, 300]
+    assert item.metadata["slice_spacing"] == 2.0 and item.identifiers["series_id"] == "1.2.3"
