@@ -194,6 +194,7 @@ def test_each_has_its_outcome_and_leaves_the_next_alone(
     assert decoder.peak < 900 << 20 and decoder.broken == 0
 
 
+@pytest.mark.slow
 def test_bits_that_are_turned_and_ends_that_are_cut(
     decoder: Workers, good: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -228,6 +229,7 @@ def starts(data: bytes) -> list[int]:
         return [page.offset for page in found.pages]
 
 
+@pytest.mark.slow
 def test_dicom_that_was_turned(decoder: Workers, tmp_path: Path, rng: np.random.Generator) -> None:
     picture = tissue_picture(300, 300, 2)
     first, *rest = write_dicom_slide(tmp_path / "sound", picture, label=False)

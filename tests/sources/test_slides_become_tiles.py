@@ -327,3 +327,41 @@ def test_tiles_are_read_ahead_a_few_at_a_time_and_each_once(
 def test_columns_are_plain(drawn: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.tif", drawn[0], compression="jpeg")
     json.dumps(dict(read(path).metadata), allow_nan=False)
+
+
+def test_a_slide_that_changes_while_it_is_read_is_told(
+    drawn: tuple[np.ndarray, np.ndarray], tmp_path: Path, workers: Workers
+) -> None:
+    path = write_slide(tmp_path / "a.tif", drawn[0], compression="jpeg")
+    for decoder in (None, workers):
+        values = read(path, "224@0.5", decoder=decoder).values
+        _ = values[0]
+        values.close()  # type: ignore[attr-defined]
+        _ = values[1]
+        values.close()  # type: ignore[attr-defined]
+        write_slide(path, drawn[0][:, ::-1], compression="jpeg")
+        with pytest.raises(SourceError, match="the slide was changed while it was read; add it again") as caught:
+            _ = values[2]
+        assert caught.value.code == "changed"
+
+
+def test_few_slides_are_open_at_once(drawn: tuple[np.ndarray, np.ndarray], tmp_path: Path, workers: Workers) -> None:
+    for name in "abcdef":
+        write_slide(tmp_path / f"{name}.tif", drawn[0], compression="jpeg")
+    source = open_source(tmp_path, tiles="224@0.5", decoder=workers)
+    items = [source.read(entry) for entry in source.entries]
+    assert len(workers._running) <= workers.threads + 1
+    # Those that were closed are opened again when they are asked.
+    tiles = [item.values[3] for item in items]
+    assert all(np.array_equal(tile, tiles[0]) for tile in tiles) and len(workers._running) <= workers.threads + 1
+
+
+def test_a_maker_named_in_a_plain_picture_makes_no_slide_of_it(
+    drawn: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    small = drawn[0][:300, :300]
+    tifffile.imwrite(tmp_path / "echo.tif", small, photometric="rgb", metadata=None, software="Philips DP v1.0")
+    tifffile.imwrite(
+        tmp_path / "slide.tif", small, tile=(128, 128), photometric="rgb", metadata=None, software="Philips DP v1.0"
+    )
+    assert slide_kind(tmp_path / "echo.tif") is None and slide_kind(tmp_path / "slide.tif") == "openslide"

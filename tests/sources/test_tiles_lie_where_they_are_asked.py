@@ -143,6 +143,9 @@ def test_most_takes_some_of_all_and_says_how_many_there_were() -> None:
     some = place_tiles(Tiles(size=10, mpp=1.0, tissue=0, most=100), 1_000, 1_000, (1.0, 1.0), None)
     assert (all_of_them.found, some.found, len(some.boxes)) == (10_000, 10_000, 100)
     assert np.array_equal(some.boxes, all_of_them.boxes[::100])
+    # Tiles at several resolutions count each.
+    twice = place_tiles(Tiles(size=10, mpp=(1.0, 2.0), tissue=0, most=100), 1_000, 1_000, (1.0, 1.0), None)
+    assert (twice.found, len(twice.boxes)) == (10_000, 100)
 
 
 def test_a_slide_of_too_many_tiles_is_refused_and_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:

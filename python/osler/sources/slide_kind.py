@@ -29,7 +29,7 @@ _UM_OF_UNIT = {2: 25_400.0, 3: 10_000.0}
 # Begins like a file that OpenSlide reads and that is no TIFF: Zeiss, Hamamatsu.
 _OTHERS = (b"ZISRAWFILE", b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
 # Text that a vendor writes into a TIFF whose layout is its own.
-_VENDORS = (b"Philips", b"leica-microsystems.com/scn", b"iScan", b"Trestle")
+_VENDORS = (b"Philips DP", b"leica-microsystems.com/scn", b"iScan", b"Trestle")
 # What a resolution tag can mean at a microscope, in micrometres per pixel.
 _LEAST_MPP, _MOST_MPP = 0.02, 20.0
 
@@ -116,7 +116,8 @@ def _tiff_kind(file: BinaryIO, head: bytes, wanted: bool) -> SlideKind | None:
     if not found:
         return None
     first = found[0]
-    if first.hamamatsu or any(mark in first.texts for mark in _VENDORS):
+    tiled = any(one.tiled for one in found)
+    if first.hamamatsu or (tiled and any(mark in first.texts for mark in _VENDORS)):
         return "openslide"
     if not first.tiled:
         return None

@@ -283,11 +283,12 @@ def place_tiles(
         raise SourceError("the slide is smaller than a tile; take smaller tiles, or border='pad'", code="no_tiles")
     rows, columns = _chosen(tiles, (tops, bottoms), (lefts, rights), width, height, mask)
     found = len(rows)
-    most = tiles.most or LIMITS.tiles // len(tiles.resolutions)
+    each = len(tiles.resolutions)
+    most = max(1, (tiles.most or LIMITS.tiles) // each)
     if tiles.most is None and found > most:
         raise SourceError(
-            f"the slide has {found} tiles, the limit is {most}; take a larger stride, a coarser resolution or a number "
-            "with most=, or set OSLER_LIMIT_TILES",
+            f"the slide has {found * each} tiles, the limit is {LIMITS.tiles}; take a larger stride, a coarser "
+            "resolution or a number with most=, or set OSLER_LIMIT_TILES",
             code="too_large",
         )
     if found > most:
