@@ -13,6 +13,7 @@ import pytest
 from dicom_files import build, package_files, sequence
 from osler.config import LIMITS
 from osler.decode import planes, read_volume
+from osler.decode import volumes as of_decode
 from osler.decode.dicom import DicomFile
 from osler.decode.planes import Plane, planes_of, values_of
 from osler.decode.stack import stack_of
@@ -368,6 +369,22 @@ def test_too_many_voxels_are_refused_before_decoding(tmp_path: Path, monkeypatch
         path.write_bytes(enhanced([0.0, 2.0, 4.0, 6.0, 8.0]))
         read_volume(path)
     assert caught.value.code == "too_large"
+
+
+def test_too_many_voxels_of_a_series_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from osler.sources import open_source
+    from osler.sources import volumes as of_sources
+
+    few = dataclasses.replace(LIMITS, voxels=5 * ROWS * COLUMNS)
+    for module in (of_decode, of_sources):
+        monkeypatch.setattr(module, "LIMITS", few)
+    with pytest.raises(SourceError, match="the volume has more than 120 voxels; set OSLER_LIMIT_VOXELS") as caught:
+        read_volume(stack(tmp_path))
+    assert caught.value.code == "too_large"
+    source = open_source(tmp_path, items="series")
+    source.as_volumes()
+    with pytest.raises(SourceError, match="the series has more than 120 voxels"):
+        source.read(source.entries[0])
 
 
 def test_gaps_is_one_of_two() -> None:

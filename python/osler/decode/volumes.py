@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from osler.config import LIMITS
 from osler.decode.dicom import DicomFile
 from osler.decode.formats import format_of, read_bytes
 from osler.decode.nifti import nifti_volume, require_nibabel
@@ -142,6 +143,7 @@ def assembled(
 def _series(files: Sequence[Path], time: int | None, gaps: Gaps, name: str) -> Volume:
     found: dict[str, list[tuple[Plane, NDArray[Any], str]]] = {}
     others: list[Path] = []
+    held = 0
     for number, path in enumerate(files, start=1):
         data = read_bytes(path, name=f"file {number} of {name}")
         try:
@@ -156,6 +158,12 @@ def _series(files: Sequence[Path], time: int | None, gaps: Gaps, name: str) -> V
             others.append(path)
             continue
         values, unit = values_of(file, name=f"file {number} of {name}")
+        held += values.size
+        if held > LIMITS.voxels:
+            raise SourceError(
+                f"{name} has more than {LIMITS.voxels} voxels; set OSLER_LIMIT_VOXELS to raise the limit",
+                code="too_large",
+            )
         planes = planes_of(file, len(values))
         series = str(file.value("SeriesInstanceUID") or "").strip()
         found.setdefault(series, []).extend((plane, frame, unit) for plane, frame in zip(planes, values, strict=True))
