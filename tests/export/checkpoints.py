@@ -131,5 +131,9 @@ def _clip_of_transformers(folder: Path) -> None:
 
     source = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
     model = json.loads(tokenizer_json({source.name: source.read_bytes()}, "clip"))["model"]
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    # the same two tokens under the names that transformers gives them
+    named = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    (folder / "vocab.json").write_text(
+        json.dumps({named.get(key, key): value for key, value in model["vocab"].items()})
+    )
     (folder / "merges.txt").write_text("\n".join(" ".join(pair) for pair in model["merges"]))

@@ -26,6 +26,7 @@ def module(options: dict[str, Any]) -> Any:
     """
     import transformers
 
+    transformers.logging.set_verbosity_error()  # it warns of default ids that no graph uses
     kind = options["model_type"]
     config = transformers.AutoConfig.for_model(**options)
     # written out, so that every release computes the same graph
