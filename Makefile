@@ -1,6 +1,6 @@
 # `make help` lists the targets. All share one .venv, made by whichever runs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-export test-sanitized soak soak-ci lint bench bench-check bench-full bench-data wheel clean
+.PHONY: help demo test test-rust test-python test-export test-sanitized soak soak-ci lint bench bench-check bench-full bench-data bench-encoding wheel clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -23,7 +23,7 @@ $(BIN)/.built: $(BIN)/.tools $(RUST_SOURCES) pyproject.toml
 	@touch $@
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 16
 
 demo: $(BIN)/.built  ## build a collection from pydicom's own DICOM files, ask it three questions, write demo/hits.html
 	@tests/demo/demo.sh $(BIN) demo
@@ -112,6 +112,9 @@ bench-full: $(BENCH)/.built  ## all engines, cases and sizes: hours; goes on whe
 bench-data: $(BENCH)/.built  ## make and keep the vectors of bench-full: about an hour on 2 cores
 	@nice -n 19 $(BENCH_PYTHON) bench/texts.py
 	@nice -n 19 $(BENCH_PYTHON) bench/clip_like.py 1000000
+
+bench-encoding: $(EXPORT)/.built  ## pictures a second from files to vectors, beside the session alone and PyTorch: 20 minutes
+	@$(EXPORT)/bin/python bench/encoding.py
 
 wheel: $(BIN)/.tools  ## a release wheel in dist/
 	@$(BIN)/maturin build --release --quiet --out dist
