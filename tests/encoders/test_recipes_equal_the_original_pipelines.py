@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from encoders.references import operations, pictures
 from encoders.references.digest import digest
@@ -28,12 +29,19 @@ def prepared(name: str, picture: np.ndarray) -> np.ndarray:
     return apply_recipe(STEPS.validate_json(json.dumps(RECIPES[name])), picture)
 
 
+def expected(golden: dict[str, Any]) -> dict[str, Any]:
+    """Return what the original gives with the installed Pillow: release 13 takes some shapes in another order."""
+    older = golden.get("before_pillow_13", golden)
+    chosen = older if int(PIL.__version__.split(".")[0]) < 13 else golden
+    return {key: value for key, value in chosen.items() if key != "before_pillow_13"}
+
+
 def differences(name: str, found: dict[str, np.ndarray], golden: dict[str, Any]) -> list[str]:
     assert set(golden) <= set(found)
     return [
         f"{name} on {key}: {digest(found[key])['values']} for {wanted['values']}"
         for key, wanted in golden.items()
-        if digest(found[key]) != wanted
+        if digest(found[key]) != expected(wanted)
     ]
 
 

@@ -229,7 +229,7 @@ def _fused_rows(rows: NDArray[Any], taps: Taps) -> NDArray[Any]:
                 np.add(total, product, out=total)
             else:
                 # the product of two float32 is exact in float64, so that only the sum is rounded
-                np.multiply(rows[indices[i]], weights[i].astype(np.float64), out=wide)
+                np.multiply(rows[indices[i]], weights[i], out=wide, dtype=np.float64)
                 np.add(wide, total, out=wide)
                 total[...] = wide
     return out
@@ -342,4 +342,5 @@ def _keys32(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fused(a: Any, b: Any, c: Any) -> NDArray[Any]:
-    return np.asarray(np.asarray(a, np.float64) * b + c).astype(np.float32)
+    product = np.multiply(a, b, dtype=np.float64)
+    return np.asarray(product + c, dtype=np.float32)
