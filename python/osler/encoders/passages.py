@@ -10,16 +10,22 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from osler.encoders.tokenize import Tokenizer, check_text
-
-if TYPE_CHECKING:
-    from osler.encoders.encoder import Encoder
 
 __all__ = ["Passage", "sections", "sentences", "split_text"]
 
 Span = tuple[int, int]
+
+
+class _Encoder(Protocol):
+    """What a text is split by: anything with a tokenizer, as an encoder of texts."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+
 Size = Callable[[int, int], int]
 
 _OVERLAP = 8  # windows share one part in so many of what fits
@@ -93,7 +99,7 @@ class Passage:
     tokens: int
 
 
-def split_text(text: str, by: Encoder | Tokenizer, max_length: int | None = None) -> list[Passage]:
+def split_text(text: str, by: _Encoder | Tokenizer, max_length: int | None = None) -> list[Passage]:
     """Return the passages of a text; one, if it fits.
 
     A text that does not fit is cut before its headings (``FINDINGS:``, ``Impression:``, words in capitals and a colon);

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from osler.encoders.check import golden_cosines
 from osler.encoders.convert import cached_model
 from osler.encoders.files import read_checked
+from osler.encoders.golden import golden_cosines
 from osler.encoders.manifest import ImageTower, TextTower
 from osler.encoders.pooling import Map, pool, unit
 from osler.encoders.preprocess import apply_recipe, read_picture
