@@ -50,6 +50,13 @@ def greatest(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
 
 
+def slack() -> float:
+    """Return how far float tensors of PyTorch may be off: its builds for processors without AVX2 round otherwise."""
+    from torch.backends.cpu import get_cpu_capability
+
+    return 0.0 if get_cpu_capability() in ("AVX2", "AVX512") else 1e-6
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes(name: str) -> None:
     generator = np.random.default_rng(sum(name.encode()))
@@ -65,7 +72,7 @@ def test_recipes(name: str) -> None:
         wanted = pipelines.PIPELINES[name](values if deep else Image.fromarray(values))
         worst = max(worst, greatest(apply_recipe(recipe, values), wanted))
         compared += 1
-    assert worst == 0
+    assert worst <= (slack() if name == "flair-512" else 0)
 
 
 @pytest.mark.parametrize("like", ["opencv", "torch", "torch_uint8", "pillow"])
@@ -94,10 +101,6 @@ def test_resizing(like: str) -> None:
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
 def test_float_tensors(kernel: str) -> None:
-    from torch.backends.cpu import get_cpu_capability
-
-    # PyTorch's builds for processors without AVX2 round otherwise
-    allowed = 0.0 if get_cpu_capability() in ("AVX2", "AVX512") else 1e-6
     generator = np.random.default_rng(8)
     for _ in range(CASES):
         height, width = (int(side) for side in generator.integers(1, 200, 2))
@@ -106,7 +109,7 @@ def test_float_tensors(kernel: str) -> None:
         values = picture(generator, size, 3, "float32")
         step = {"like": "torch", "op": "resize", "height": height, "width": width, "filter": kernel}
         found = resample.torch(values, height, width, kernel, antialias=True)
-        assert greatest(found, operations.reference(step, values)) <= allowed
+        assert greatest(found, operations.reference(step, values)) <= slack()
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
