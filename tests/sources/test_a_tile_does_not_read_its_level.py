@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 from osler.sources import open_source, slide_item
-from osler.sources.slides import open_slide
+from osler.sources.slide_open import open_slide
 from osler.sources.workers import Workers
 from slide_files import draw_slide, write_slide
 

@@ -18,7 +18,7 @@ import osler
 import pytest
 from dicom_files import package_files
 from osler.errors import SourceError
-from osler.sources import system_calls, worker, workers
+from osler.sources import process, system_calls, worker
 from osler.sources.decoder import Decoded, Here
 from osler.sources.workers import Workers
 from PIL import Image
@@ -97,8 +97,8 @@ def test_a_decoder_that_is_taken_over_is_refused_every_call(
     victim.write_text("kept")
     victim.chmod(0o600)
     program = TAKEN.format(path=str(victim), x86=platform.machine() == "x86_64")
-    monkeypatch.setattr(workers, "PROGRAM", program)
-    monkeypatch.setattr(workers, "_MESSAGE_LENGTH", 1 << 20)
+    monkeypatch.setattr(process, "PROGRAM", program)
+    monkeypatch.setattr(process, "_MESSAGE_LENGTH", 1 << 20)
     with pytest.raises(SourceError) as caught:
         decoder.decode(png())
     got = json.loads(str(caught.value))
@@ -112,7 +112,7 @@ def test_a_decoder_that_is_taken_over_is_refused_every_call(
     )
     for dangerous in ("kill itself", "fork", "clone", "exec", "ptrace", "priority of the parent", "dumps again"):
         bare = re.sub(rf'    "{dangerous}": .*\n', "", bare)
-    monkeypatch.setattr(workers, "PROGRAM", bare)
+    monkeypatch.setattr(process, "PROGRAM", bare)
     with closing(Workers(1)) as other, pytest.raises(SourceError) as caught:
         other.decode(png())
     got = json.loads(str(caught.value))
@@ -163,11 +163,11 @@ def test_numbers_are_those_of_the_kernel() -> None:
 
 def test_without_a_filter_files_are_decoded_all_the_same(decoder: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     other = "import platform; platform.machine = lambda: 'riscv64'; from osler.sources.worker import main; "
-    monkeypatch.setattr(workers, "PROGRAM", worker.PROGRAM.replace("from osler.sources.worker import main; ", other))
+    monkeypatch.setattr(process, "PROGRAM", worker.PROGRAM.replace("from osler.sources.worker import main; ", other))
     assert decoder.decode(png(3)).frames[0][0, 0] == 3
-    process = decoder._idle.get()
-    assert process is not None and not process.filtered
-    decoder._idle.put(process)
+    started = decoder._idle.get()
+    assert started is not None and not started.filtered
+    decoder._idle.put(started)
 
 
 def test_a_system_that_tells_nothing_of_processes_will_do(decoder: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_a_system_that_tells_nothing_of_processes_will_do(decoder: Workers, monk
         "    return opened\n"
         "os.open, builtins.open = _of(_os), _of(_io)\n"
     )
-    monkeypatch.setattr(workers, "PROGRAM", hidden + worker.PROGRAM)
+    monkeypatch.setattr(process, "PROGRAM", hidden + worker.PROGRAM)
     assert decoder.decode(png(4)).frames[0][0, 0] == 4
     assert decoder.peak == 0 and decoder.broken == 0
 
@@ -206,10 +206,10 @@ def test_one_that_dies_while_it_starts_is_started_again(
 ) -> None:
     marks = tmp_path / "starts"
     dies = f"import os\nif not os.path.exists({str(marks)!r}):\n    os.mkdir({str(marks)!r})\n    os._exit(1)\n"
-    monkeypatch.setattr(workers, "PROGRAM", dies + worker.PROGRAM)
+    monkeypatch.setattr(process, "PROGRAM", dies + worker.PROGRAM)
     assert decoder.decode(png(8)).frames[0][0, 0] == 8
     assert marks.exists() and decoder.broken == 0
-    monkeypatch.setattr(workers, "PROGRAM", "import os; os._exit(1)")
+    monkeypatch.setattr(process, "PROGRAM", "import os; os._exit(1)")
     with closing(Workers(1)) as other, pytest.raises(osler.Error) as caught:
         other.decode(png())
     assert caught.value.code == "no_worker"

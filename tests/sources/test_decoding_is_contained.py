@@ -23,7 +23,7 @@ import pytest
 from dicom_files import build, package_files
 from osler.config import LIMITS
 from osler.errors import SourceError
-from osler.sources import interpreter, open_source, worker, workers
+from osler.sources import interpreter, open_source, process, worker, workers
 from osler.sources.decoder import Here
 from osler.sources.workers import Workers
 from PIL import Image
@@ -128,8 +128,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(LIMITS, decode_seconds=1, decode_bytes=1 << 30)
     for module in (workers, worker, interpreter):
         monkeypatch.setattr(module, "LIMITS", small)
-    monkeypatch.setattr(workers, "PROGRAM", PLANTED)
-    monkeypatch.setattr(workers, "_PATIENCE", 120)
+    monkeypatch.setattr(process, "PROGRAM", PLANTED)
+    monkeypatch.setattr(process, "_PATIENCE", 120)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_answers_are_those_of_this_process(decoder: Workers) -> None:
 def test_a_fault_costs_one_file(decoder: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     for fault, (code, words) in FAULTS.items():
         # Only the one that uses no processor time is stopped by the clock.
-        monkeypatch.setattr(workers, "_PATIENCE", 2 if fault == "SLEEP" else 120)
+        monkeypatch.setattr(process, "_PATIENCE", 2 if fault == "SLEEP" else 120)
         with pytest.raises(SourceError, match=words) as caught:
             decoder.decode(png(1, fault))
         assert caught.value.code == code, fault
@@ -243,7 +243,7 @@ def test_frames_that_are_too_large_to_keep_are_decoded_when_asked_for(
 ) -> None:
     """The processes keep less here, so that a few small frames are too many."""
     less = "from osler.decode import frames; frames.KEPT_BYTES = 5_000; from osler.sources.worker import main; "
-    monkeypatch.setattr(workers, "PROGRAM", worker.PROGRAM.replace("from osler.sources.worker import main; ", less))
+    monkeypatch.setattr(process, "PROGRAM", worker.PROGRAM.replace("from osler.sources.worker import main; ", less))
     stack = np.random.default_rng(2).integers(0, 200, (9, 30, 20), np.uint8)
     data, other = (build(pixels, NumberOfFrames=len(stack)) for pixels in (stack, 255 - stack))
     first, second = decoder.decode(data), decoder.decode(other)
@@ -286,8 +286,8 @@ def test_closing_ends_what_is_under_way(decoder: Workers) -> None:
 
 PARENT = """
 import sys, threading
-from osler.sources import workers
-workers.PROGRAM = sys.argv[1]
+from osler.sources import process
+process.PROGRAM = sys.argv[1]
 from osler.sources.workers import Workers
 decoder = Workers(2)
 decoder.decode(bytes.fromhex(sys.argv[2]))
@@ -340,8 +340,8 @@ worker.main(int(sys.argv[1]), sys.argv[2] == "dicom")
 """
     import json
 
-    monkeypatch.setattr(workers, "PROGRAM", told)
-    monkeypatch.setattr(workers, "_MESSAGE_LENGTH", 1 << 20)
+    monkeypatch.setattr(process, "PROGRAM", told)
+    monkeypatch.setattr(process, "_MESSAGE_LENGTH", 1 << 20)
     monkeypatch.setenv("TOKEN_OF_SOMETHING", "secret")
     decoder = Workers(1)
     with pytest.raises(SourceError) as caught:
@@ -416,8 +416,8 @@ def test_a_program_that_broken_pipes_end_is_not_ended() -> None:
 import signal
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 from osler.errors import SourceError
-from osler.sources import workers
-workers.PROGRAM = {GONE!r}
+from osler.sources import process, workers
+process.PROGRAM = {GONE!r}
 try:
     workers.Workers(1).decode({png()!r} + bytes(30 << 20))
 except SourceError as error:

@@ -20,7 +20,7 @@ import pytest
 import tifffile
 from osler.config import LIMITS
 from osler.errors import SourceError
-from osler.sources import open_source, slide_process, workers
+from osler.sources import open_source, process, slide_process, workers
 from osler.sources.decoder import Here
 from osler.sources.slide_kind import slide_kind
 from osler.sources.workers import Workers
@@ -314,9 +314,9 @@ def test_a_fault_in_a_tile_costs_the_tile(
     from osler.sources import interpreter, worker
 
     small = dataclasses.replace(LIMITS, decode_seconds=1, decode_bytes=1 << 30)
-    for module in (workers, worker, interpreter):
+    for module in (process, workers, worker, interpreter):
         monkeypatch.setattr(module, "LIMITS", small)
-    monkeypatch.setattr(workers, "SLIDE_PROGRAM", FAULTY.format(fault=fault))
+    monkeypatch.setattr(process, "SLIDE_PROGRAM", FAULTY.format(fault=fault))
     picture = tissue_picture(640, 640, 3)
     path = write_slide(tmp_path / "a.tif", picture, compression="zlib", factors=(1, 4), tile=128)
     decoder = Workers(1)
@@ -380,8 +380,8 @@ slide_worker.main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
 def test_the_process_can_reach_its_slide_and_nothing_else(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
-    monkeypatch.setattr(workers, "SLIDE_PROGRAM", TAKEN)
-    monkeypatch.setattr(workers, "_MESSAGE_LENGTH", 1 << 20)
+    monkeypatch.setattr(process, "SLIDE_PROGRAM", TAKEN)
+    monkeypatch.setattr(process, "_MESSAGE_LENGTH", 1 << 20)
     decoder = Workers(1)
     with pytest.raises(SourceError) as caught:
         decoder.slide([good], "tiff")

@@ -10,16 +10,14 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from osler.errors import SourceError
+from osler.sources.process import Process
 from osler.sources.slide_readers import OpenSlides, Reopened, open_files
 from osler.sources.slides import MOST_SIDE, Box, SlideInfo
-
-if TYPE_CHECKING:
-    from osler.sources.workers import _Process
 
 __all__ = ["SlideProcess"]
 
@@ -53,13 +51,13 @@ class SlideProcess(Reopened):
         kind: str,
         slides: OpenSlides,
         *,
-        start: Callable[[list[str], Sequence[int]], _Process],
-        end: Callable[[_Process], None],
-        told: Callable[[_Process], AbstractContextManager[None]],
+        start: Callable[[list[str], Sequence[int]], Process],
+        end: Callable[[Process], None],
+        told: Callable[[Process], AbstractContextManager[None]],
     ) -> None:
         super().__init__(paths, kind, slides)
         self._start, self._end, self._told = start, end, told
-        self._process: _Process | None = None
+        self._process: Process | None = None
         try:
             self.info = _info(self._ask({"op": "open"})[0], kind)
         except BaseException:
@@ -84,7 +82,7 @@ class SlideProcess(Reopened):
             if not process.rests:
                 self._shut()
 
-    def _started(self) -> _Process:
+    def _started(self) -> Process:
         if self.kind == "openslide":
             return self._start([self.kind, os.fspath(self.paths[0].absolute())], ())
         files = open_files(self.paths)

@@ -17,7 +17,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from osler.errors import SourceError
-from osler.sources.slides import Box, Slide, SlideInfo, open_slide
+from osler.sources.slide_open import open_slide
+from osler.sources.slides import Box, Slide, SlideInfo
 
 __all__ = ["OpenSlides", "Reopened", "SlideHere", "open_files"]
 

@@ -15,7 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from osler.errors import SourceError
-from osler.sources.slides import MOST_SIDE, Slide, open_slide
+from osler.sources.slide_open import open_slide
+from osler.sources.slides import MOST_SIDE, Slide
 from osler.sources.worker import _Worker, serve
 
 __all__ = ["PROGRAM", "main"]

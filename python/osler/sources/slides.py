@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from osler.decode.quiet import cause, quiet
 from osler.errors import SourceError
 
-__all__ = ["MOST_SIDE", "Level", "Slide", "SlideInfo", "SlideReader", "open_slide"]
+__all__ = ["MOST_SIDE", "Level", "Slide", "SlideInfo", "SlideReader"]
 
 Box = tuple[int, int, int, int]
 
@@ -287,42 +287,6 @@ class Slide:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= 0 if oldest is None else oldest.nbytes
         return tile
-
-
-def open_slide(files: Sequence[BinaryIO], kind: str) -> Slide:
-    """Open the files of a slide with the reader of a kind.
-
-    Parameters
-    ----------
-    files : sequence of binary files
-        They can be read and sought, and stay open as long as the slide; one, or of DICOM one a level.
-    kind : {"tiff", "dicom"}
-        What `osler.sources.slide_kind.slide_kind` says; what it gives to OpenSlide is opened by a path.
-
-    Returns
-    -------
-    Slide
-
-    Raises
-    ------
-    SourceError
-        ``missing_decoder``, ``bad_header``, ``unsupported_format``, ``truncated``, ``too_large``, ``decode_failed``.
-    """
-    try:
-        with quiet():
-            if kind == "dicom":
-                from osler.sources.slide_dicom import dicom_slide
-
-                return dicom_slide(files)
-            from osler.sources.slide_tiff import tiff_slide
-
-            return tiff_slide(files[0])
-    except (SourceError, MemoryError):
-        raise
-    except Exception as error:
-        raise SourceError(
-            "the slide cannot be read, its header is damaged; get a whole copy of the file", code="bad_header"
-        ) from cause(error)
 
 
 def _downsample(info: SlideInfo, level: tuple[int, int]) -> float:
