@@ -126,7 +126,7 @@ def png(value: int = 7, fault: str = "") -> bytes:
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short limits, and processes with faults."""
     small = dataclasses.replace(LIMITS, decode_seconds=1, decode_bytes=1 << 30)
-    for module in (workers, worker, interpreter):
+    for module in (process, workers, worker, interpreter):
         monkeypatch.setattr(module, "LIMITS", small)
     monkeypatch.setattr(process, "PROGRAM", PLANTED)
     monkeypatch.setattr(process, "_PATIENCE", 120)
