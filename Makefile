@@ -62,6 +62,7 @@ $(EXPORT)/.built: $(BIN)/.built pyproject.toml
 	@$(EXPORT)/bin/python -m pip install --quiet --upgrade pip maturin
 	@$(EXPORT)/bin/python -m pip install --quiet --group test-export
 	@VIRTUAL_ENV=$(CURDIR)/$(EXPORT) $(EXPORT)/bin/maturin develop --release --quiet --extras cpu,dicom,models,hub,volumes,export
+	@$(EXPORT)/bin/python tests/export/originals.py
 	@touch $@
 
 test-export: $(EXPORT)/.built  ## encoders from random checkpoints of true shape to answers, against their own libraries: hours

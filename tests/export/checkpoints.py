@@ -28,7 +28,9 @@ def weight_file(entry: Entry) -> str:
     source = entry.source("checkpoint")
     assert source is not None
     weights = [
-        file.path for file in source.files if file.path.endswith((".bin", ".pt", ".pth", ".safetensors", ".tar"))
+        file.path
+        for file in source.files
+        if file.path.endswith((".bin", ".pt", ".pth", ".safetensors", ".tar", ".torch"))
     ]
     return weights[0] if weights else f"{entry.name}.pt"
 
@@ -112,6 +114,8 @@ def tokenizer_files(entry: Entry, folder: Path) -> None:
             shutil.copy((FIXTURES / fixture if fixture else registry_root() / "minilm") / "tokenizer.json", path)
         elif base == "vocab.txt":
             path.write_text("\n".join(_uncased_words()))
+        elif base == "tokenizer_config.json":
+            path.write_text('{"do_lower_case": true}')
         elif kind == "clip" and base in ("vocab.json", "merges.txt"):
             _clip_of_transformers(path.parent)
         elif kind == "byte-bpe":
