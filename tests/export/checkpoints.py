@@ -109,7 +109,7 @@ def tokenizer_files(entry: Entry, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         base = Path(name).name
-        if base == "tokenizer.json":
+        if kind == "tokenizer.json" and base.endswith(".json"):
             fixture = next((one for one in ("siglip2", "conch") if entry.name.startswith(one)), None)
             shutil.copy((FIXTURES / fixture if fixture else registry_root() / "minilm") / "tokenizer.json", path)
         elif base == "vocab.txt":

@@ -12,18 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import published_forms
 from checkpoints import random_checkpoint, weight_file
-from osler import EncoderError
+from osler import EncoderError, load_encoder
 from osler.encoders.entry import Entry, entries
+from osler.encoders.export import export_encoder
 from osler.encoders.export.weights import Checkpoint, read_weights
 
 BERT = {"num_hidden_layers": 3, "hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 128}
-HF = {**BERT, "model_type": "bert", "vocab_size": 300}
+HF = {**BERT, "model_type": "bert"}
 SMALL: dict[str, dict[str, Any]] = {
     "flair": {"bert": BERT},
     "medclip-vit": {"vision": "swin", "bert": BERT},
@@ -43,12 +45,12 @@ SMALL: dict[str, dict[str, Any]] = {
         "text": {"layers": 1, "width": 64, "heads": 2},
     },
     "conceptclip": {
-        "vision_cfg": {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "avg", "timm_proj": "none",
-                       "image_size": 224},
+        "vision_cfg": {"timm_model_name": "vit_tiny_patch16_384", "timm_pool": "avg", "timm_proj": "none",
+                       "image_size": 384},
         "embed_dim": 192,
         "hf_text_config": HF,
     },
-    "unimed-b16": {"vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}, "hf_text_config": HF},
+    "unimed-b16": {"vision_cfg": {"image_size": 224, "layers": 1, "width": 64, "patch_size": 16}, "hf_text_config": HF},
     "pmc-clip": {"bert": BERT},
     "conch": {"layers": 1, "vision": {"depth": 1}},
     "voco-b": {"width": 12},
@@ -192,6 +194,7 @@ def unmade(entry: Entry) -> dict[str, Any]:
 
 def small(name: str) -> tuple[Entry, dict[str, Any]]:
     data = entries()[name].model_dump()
+    data["dim"] = {"conceptclip": 192, "voco-b": 288}.get(name, data["dim"])
     options = {**data["architecture"]["options"], **SMALL[name]}
     data["architecture"]["options"] = options
     return Entry.model_validate(data), options
@@ -246,6 +249,21 @@ def test_what_was_published_loads_as_it_was_written(name: str, tmp_path: Path) -
     if entry.logit_scale == "checkpoint":
         assert towers.logit_scale == pytest.approx(20.0855, rel=1e-4)  # the exponential of what was written
     assert towers.logit_bias == (-10.0 if name == "conceptclip" else None)
+
+
+@pytest.mark.parametrize("name", sorted(set(SMALL) - {"medicalnet-rn10"}))
+def test_a_smaller_model_is_exported_at_parity(name: str, tmp_path: Path) -> None:
+    entry, options = small(name)
+    random_checkpoint(entry, tmp_path / "checkpoint", options)
+    made = export_encoder(name, tmp_path / "checkpoint", tmp_path / "encoder", entry=entry)
+    for kind in entry.modalities:
+        assert getattr(made, kind) >= 0.99999 and getattr(made, f"{kind}_centred") >= 0.9999
+    encoder = load_encoder(tmp_path / "encoder")
+    assert encoder.dim == entry.dim and encoder.modalities == entry.modalities
+    if entry.text is not None:
+        together = encoder.encode_texts(["Small left pleural effusion, unchanged.", "no finding"])
+        alone = encoder.encode_texts(["no finding"])
+        np.testing.assert_allclose(together[1:], alone, atol=1e-5)
 
 
 def test_two_files_are_one_encoder(tmp_path: Path) -> None:

@@ -277,7 +277,9 @@ def _write_tokenizer(entry: Entry, source: Path, folder: Path) -> None:
                 "its folder as --tokenizer",
                 code="file_missing",
             )
-        files[Path(name).name] = found.read_bytes()
+        # some authors give their tokenizer.json a name of its own
+        own = wanted.kind == "tokenizer.json" and name == wanted.files[0]
+        files["tokenizer.json" if own else Path(name).name] = found.read_bytes()
     (folder / "tokenizer.json").write_bytes(tokenizer_json(files, wanted.kind, lower_case=wanted.lower_case))
 
 

@@ -55,6 +55,8 @@ def module(options: dict[str, Any]) -> Any:
     )
     # timm normalises here, the authors' classifiers do not
     model.neck = nn.Identity()
+    for block in model.blocks:
+        block.attn.fused_attn = False  # its three axes are not known to the exporter
     return model.eval()
 
 
