@@ -251,6 +251,12 @@ def test_what_was_published_loads_as_it_was_written(name: str, tmp_path: Path) -
     assert towers.logit_bias == (-10.0 if name == "conceptclip" else None)
 
 
+def test_a_scale_is_cut_where_the_authors_cut_it() -> None:
+    entry, options = small("flair")
+    state = {**builder(entry).module(options).state_dict(), "logit_scale": torch.tensor(5.0)}
+    assert builder(entry).build(entry, Checkpoint(state, (), Path())).logit_scale == 100.0
+
+
 @pytest.mark.parametrize("name", sorted(set(SMALL) - {"medicalnet-rn10"}))
 def test_a_smaller_model_is_exported_at_parity(name: str, tmp_path: Path) -> None:
     entry, options = small(name)

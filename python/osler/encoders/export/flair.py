@@ -70,4 +70,4 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
         return language.projection_head_text.projection(parts.unit(pooled))
 
     side = int(options.get("side", 512))
-    return parts.as_towers(entry, model, image, text, (3, side, side), ("torchvision", "transformers"))
+    return parts.as_towers(entry, model, image, text, (3, side, side), ("torchvision", "transformers"), most=100.0)

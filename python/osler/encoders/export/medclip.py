@@ -75,4 +75,4 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
         return language.projection_head(parts.masked_mean((states[1] + states[2] + states[-1]) / 3, mask))
 
     libraries = ("transformers",) if swin else ("torchvision", "transformers")
-    return parts.as_towers(entry, model, image, text, (3, 224, 224), libraries)
+    return parts.as_towers(entry, model, image, text, (3, 224, 224), libraries, most=100.0)

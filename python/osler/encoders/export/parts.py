@@ -148,6 +148,7 @@ def as_towers(
     masked: bool = True,
     dynamic: bool = True,
     bias: float | None = None,
+    most: float = math.inf,
 ) -> Towers:
     """Wrap the two ways through a filled model.
 
@@ -167,9 +168,12 @@ def as_towers(
         See `TextModel`.
     bias : float, optional
         ``logit_bias`` as the weights have it.
+    most : float
+        What the authors' code cuts the scale to.
     """
     log = getattr(model, "logit_scale", None)
-    scale = math.exp(float(log.detach())) if log is not None and entry.logit_scale == "checkpoint" else None
+    stored = log is not None and entry.logit_scale == "checkpoint"
+    scale = min(math.exp(float(log.detach())), most) if stored else None
     return Towers(
         image=ImageModel(call(image, model), shape) if image is not None and entry.image is not None else None,
         text=TextModel(call(text, model, 1 + masked), entry.text.max_length, masked=masked, dynamic=dynamic)
