@@ -172,8 +172,9 @@ def as_towers(
         What the authors' code cuts the scale to.
     """
     log = getattr(model, "logit_scale", None)
-    stored = log is not None and entry.logit_scale == "checkpoint"
-    scale = min(math.exp(float(log.detach())), most) if stored else None
+    scale = None
+    if log is not None and entry.logit_scale == "checkpoint":
+        scale = min(math.exp(float(log.detach())), most)
     return Towers(
         image=ImageModel(call(image, model), shape) if image is not None and entry.image is not None else None,
         text=TextModel(call(text, model, 1 + masked), entry.text.max_length, masked=masked, dynamic=dynamic)
