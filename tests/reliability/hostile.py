@@ -18,7 +18,7 @@ import numpy as np
 import osler
 from hostile_files import CANARIES, CODES, generate
 from osler.config import LIMITS
-from osler.sources import interpreter, open_source, worker, workers
+from osler.sources import interpreter, open_source, process, worker, workers
 
 NAME, UNIT = "hostile files", "files"
 SIZES = {"quick": 300, "ci": 2_000, "full": 100_000}
@@ -101,9 +101,9 @@ def _limited() -> Iterator[list[Any]]:
     signal.alarm(PATIENCE)
     try:
         with ExitStack() as stack:
-            for module in (workers, worker, interpreter):
+            for module in (process, workers, worker, interpreter):
                 stack.enter_context(mock.patch.object(module, "LIMITS", SMALL))
-            stack.enter_context(mock.patch.object(workers, "PROGRAM", PROGRAM))
+            stack.enter_context(mock.patch.object(process, "PROGRAM", PROGRAM))
             stack.enter_context(mock.patch.object(workers.Workers, "__init__", noted))
             yield used
     finally:

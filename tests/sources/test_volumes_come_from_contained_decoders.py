@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from dicom_files import build, package_files
 from osler.errors import SourceError
-from osler.sources import Entry, Source, open_source, worker, workers
+from osler.sources import Entry, Source, open_source, process, worker
 from osler.sources.decoder import Here
 from osler.sources.workers import Workers
 
@@ -129,7 +129,7 @@ def test_a_volume_too_large_to_keep_comes_whole_or_slice_by_slice(decoder: Worke
     ],
 )
 def test_what_a_process_says_is_checked(decoder: Workers, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    monkeypatch.setattr(workers, "PROGRAM", PLANTED.replace("**{change}", change))
+    monkeypatch.setattr(process, "PROGRAM", PLANTED.replace("**{change}", change))
     with pytest.raises(SourceError, match="gave no right answer") as caught:
         decoder.voxels(nifti())
     assert caught.value.code == "crashed" and "Doe" not in str(caught.value)
@@ -149,13 +149,13 @@ def test_what_a_process_says_is_checked(decoder: Workers, monkeypatch: pytest.Mo
     ],
 )
 def test_what_it_says_of_dicom_is_checked(decoder: Workers, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    monkeypatch.setattr(workers, "PROGRAM", PLANTED.replace("**{change}", change))
+    monkeypatch.setattr(process, "PROGRAM", PLANTED.replace("**{change}", change))
     with pytest.raises(SourceError, match="gave no right answer"):
         decoder.voxels(next(path for path in package_files() if path.name == "CT_small.dcm").read_bytes())
 
 
 def test_without_nibabel_the_file_says_what_to_install(decoder: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "PROGRAM", "sys.modules['nibabel'] = None; " + worker.PROGRAM)
+    monkeypatch.setattr(process, "PROGRAM", "sys.modules['nibabel'] = None; " + worker.PROGRAM)
     for ask in (decoder.decode, decoder.voxels):
         with pytest.raises(SourceError, match=r'pip install "osler\[volumes\]"') as caught:
             ask(nifti())
