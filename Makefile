@@ -46,7 +46,7 @@ $(ORTHANC)/root: tests/orthanc.sh
 	@tests/orthanc.sh $(ORTHANC) || true
 	@test ! -d $@ || touch $@
 
-test: test-rust test-python  ## all tests (about 25 minutes on 2 cores)
+test: test-rust test-python  ## all tests (about 35 minutes on 2 cores)
 
 test-rust:  ## the engine's tests
 	@cargo test --workspace --quiet
