@@ -264,12 +264,12 @@ def test_an_interrupt_after_a_commit_loses_nothing(cases: osler.Collection, monk
 
     path = cases.path
     for number in range(4):
-        cases.add_vectors([f"k{number}"], np.eye(8)[number : number + 1])
+        cases.add_vectors([f"first-{number}"], np.eye(8)[number : number + 1])
     changes = (
         lambda: cases.add_vectors(["Doe, late"], np.eye(8)[4:5]),
         lambda: cases.compact(),
-        lambda: cases.delete("k0"),
-        lambda: cases.erase("k1"),
+        lambda: cases.delete("first-0"),
+        lambda: cases.erase("first-1"),
     )
     for number, change in enumerate(changes):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -283,7 +283,7 @@ def test_an_interrupt_after_a_commit_loses_nothing(cases: osler.Collection, monk
     cases.erase("Doe, late")
     cases.close()
     files = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
-    assert b"Doe, late" not in files and b"k1" not in files
+    assert b"Doe, late" not in files and b"first-1" not in files
     with osler.Collection.open(path) as again:
         again.verify()
         assert again.keys() == ["k2", "k3", *(key for key in again if key.startswith("after"))]
