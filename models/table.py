@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BEGIN, END = "<!-- table: python models/table.py -->", "<!-- end of the table -->"
 COLUMNS = ("name", "takes", "dim", "trained on", "licence", "size", "architecture", "recipe", "tokenizer")
-TOO_LARGE = "not run: {:.1f} billion parameters and their copies do not fit into the 24 GiB of the machine used"
+TOO_LARGE = "not tried: {:.1f} billion parameters; an export takes four times its weights, on a machine of 24 GiB"
 
 # which golden ids stand for a kind of tokenizer; see tests/fixtures/tokenizers
 GOLDEN_IDS = {
@@ -61,7 +61,22 @@ class Evidence:
             parity = " / ".join(f"{run[kind]:.7f}" for kind in ("image", "text") if run[kind] is not None)
             shape = "true shape" if run["shape"] == "true" else f"{run['shape']} shape"
             cells.append(f"{run['precision']}, {shape}: {parity}")
-        return "; ".join(cells) or reason(entry)
+        return "; ".join(cells) or self.reason(entry)
+
+    def reason(self, entry: Entry) -> str:
+        """Say why an entry was not exported at its own size, and which of the same builder were."""
+        billions = {"laion-bigg14": 2.5, "laion-g14": 1.4}.get(entry.name)
+        if billions:
+            return TOO_LARGE.format(billions)
+        assert entry.architecture is not None
+        builder = entry.architecture.builder
+        alike = [name for name in self.runs if (one := entries()[name].architecture) and one.builder == builder]
+        shown = ", ".join(f"`{name}`" for name in alike[:3])
+        return (
+            f"not run yet at its size; built as {shown}"
+            if shown
+            else f"not run yet at its size; `{builder}` was, smaller"
+        )
 
     def recipe(self, name: str) -> str:
         """Say against what a recipe was compared, and on how many inputs."""
@@ -80,12 +95,6 @@ class Evidence:
             return f"its own JSON, read as it is; rule `{clean}`"
         texts = sum(len(self.ids[name]) for name in GOLDEN_IDS[kind] if name in self.ids)
         return f"{kind}: {texts} golden texts; rule `{clean}`" if texts else f"{kind}; rule `{clean}`"
-
-
-def reason(entry: Entry) -> str:
-    """Say why an entry that could be exported was not."""
-    billions = {"laion-bigg14": 2.5, "laion-g14": 1.4}.get(entry.name)
-    return TOO_LARGE.format(billions) if billions else "not run"
 
 
 def published_row(entry: Entry, evidence: Evidence) -> list[str]:
