@@ -72,6 +72,6 @@ def test_the_library_raises_for_a_precision_that_there_is_not(tmp_path: Path) ->
     from osler.encoders.export import export_encoder
 
     with pytest.raises(ValueError, match="must be 'fp32', 'fp16' or 'int8'"):
-        export_encoder("biomedclip", tmp_path, precision="bf16")  # type: ignore[arg-type]
+        export_encoder("biomedclip", tmp_path, precision="bf16")
     with pytest.raises(EncoderError, match="no encoder 'nobody'"):
         export_encoder("nobody", tmp_path)

@@ -127,7 +127,7 @@ def test_a_series_with_a_missing_slice_is_an_outcome(
         (row,) = cases.to_polars().to_dicts()
         assert row["volume_findings"] == "missing_slices" and row["frames"] == 6
         with pytest.raises(ValueError, match="gaps is 'guess'; choose 'refuse' or 'fill'"):
-            cases.add(folder, gaps="guess", progress=False)  # type: ignore[arg-type]
+            cases.add(folder, progress=False, gaps="guess")
     # Slices that are there are parts, and the column tells that others are not.
     with osler.Collection.create(tmp_path / "flat.osler", encoder=flat) as cases:
         assert cases.add(folder, items="series", progress=False).added == 1

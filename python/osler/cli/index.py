@@ -137,25 +137,21 @@ def build(
         check_takes_pictures(named, describe(named).manifest.modalities)
     if dry_run:
         return _show_plan(style, plan, {"encoder": named, "collection": out, "keep": list(keep), "items": items})
+    how: dict[str, Any] = {
+        "metadata": metadata,
+        "keep": keep,
+        "items": items,
+        "tiles": tiles,
+        "parts": parts,
+        "gaps": gaps,
+        "shard": part,
+    }
     if target.exists():
         if secret is not None:
             raise UsageProblem(f'--secret is for a new collection, and "{out}" has its own; leave it out')
         with open_collection(out, "a", encoder=encoder, device=device) as cases:
             _check_encoder_of(cases)
-            return _add(
-                cases,
-                sources,
-                out,
-                style,
-                strict,
-                metadata=metadata,
-                keep=keep,
-                items=items,
-                tiles=tiles,
-                parts=parts,
-                gaps=gaps,
-                shard=part,
-            )
+            return _add(cases, sources, out, style, strict, **how)
     found = load_encoder(encoder, device)
     from osler.collection import Collection
     from osler.collection.privacy import Secret, secret_path
@@ -163,20 +159,7 @@ def build(
     own = None if secret is None else existing(secret)
     had_secret = Secret.lies_at(secret_path(target))
     with Collection.create(target, encoder=found, secret=own) as cases, _whole_or_gone(cases, had_secret):
-        return _add(
-            cases,
-            sources,
-            out,
-            style,
-            strict,
-            metadata=metadata,
-            keep=keep,
-            items=items,
-            tiles=tiles,
-            parts=parts,
-            gaps=gaps,
-            shard=part,
-        )
+        return _add(cases, sources, out, style, strict, **how)
 
 
 @command.command("add")

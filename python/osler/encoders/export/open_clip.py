@@ -70,7 +70,7 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     # the pooler of a BERT text tower was saved by some releases and is not used
     load_into(model, tensors, entry.name, unused=("text.transformer.pooler.",))
 
-    class Image(nn.Module):  # type: ignore[misc]
+    class Image(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.visual = model.visual
@@ -79,7 +79,7 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
             found = self.visual(image)
             return found[0] if isinstance(found, tuple) else found
 
-    class Text(nn.Module):  # type: ignore[misc]
+    class Text(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model

@@ -98,7 +98,7 @@ def compare(
 
 def golden_bytes(compared: Compared, pictures: list[Any], texts: list[str]) -> bytes:
     """Return a golden.npz of the inputs and the original's vectors."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     if compared.image_vectors is not None:
         for i, picture in enumerate(pictures):
             volume = isinstance(picture, Volume)
@@ -109,7 +109,7 @@ def golden_bytes(compared: Compared, pictures: list[Any], texts: list[str]) -> b
     if compared.text_vectors is not None:
         arrays |= {"texts": np.array(texts), "text_vectors": compared.text_vectors}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -102,7 +102,7 @@ def call(function: Callable[..., Any], model: Any, inputs: int = 1) -> Any:
     """Return a module that runs a function of one or two tensors over a model which it owns."""
     from torch import nn
 
-    class Call(nn.Module):  # type: ignore[misc]
+    class Call(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model

@@ -44,7 +44,7 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     model = module(options)
     load_into(model, checkpoint.tensors, entry.name, unused=("head.",))
 
-    class ClassAndPatches(nn.Module):  # type: ignore[misc]
+    class ClassAndPatches(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model

@@ -53,7 +53,7 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
         return _class_token(model)
     clip = options["model_type"] == "clip"
 
-    class Image(nn.Module):  # type: ignore[misc]
+    class Image(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.vision = model.vision_model
@@ -62,7 +62,7 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
         def forward(self, image: Any) -> Any:
             return self.projection(self.vision(pixel_values=image).pooler_output)
 
-    class Text(nn.Module):  # type: ignore[misc]
+    class Text(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.text = model.text_model
@@ -91,7 +91,7 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
 def _class_token(model: Any) -> Towers:
     from torch import nn
 
-    class Image(nn.Module):  # type: ignore[misc]
+    class Image(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model

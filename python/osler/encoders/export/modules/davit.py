@@ -17,7 +17,7 @@ __all__ = ["DaViT", "TextTransformer"]
 _KERNELS, _STRIDES, _PADDINGS = (7, 3, 3, 3), (4, 2, 2, 2), (3, 1, 1, 1)
 
 
-class DaViT(nn.Module):  # type: ignore[misc]
+class DaViT(nn.Module):
     """Pictures to vectors by four stages of attention within windows and between channels.
 
     Parameters
@@ -60,7 +60,7 @@ class DaViT(nn.Module):  # type: ignore[misc]
         return self.norms(found.mean((1, 2)))
 
 
-class _ConvEmbed(nn.Module):  # type: ignore[misc]
+class _ConvEmbed(nn.Module):
     """A strided convolution; the first stage normalises after it, the others before. From then on (n, H, W, C)."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, padding: int, first: bool) -> None:
@@ -75,7 +75,7 @@ class _ConvEmbed(nn.Module):  # type: ignore[misc]
         return self.proj(self.norm(found).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class _Block(nn.Module):  # type: ignore[misc]
+class _Block(nn.Module):
     """Four steps, each added to what it starts from: convolution, attention, convolution, two dense layers."""
 
     def __init__(self, width: int, name: str, attention: nn.Module) -> None:
@@ -96,7 +96,7 @@ class _Block(nn.Module):  # type: ignore[misc]
         return found + net["fc2"](functional.gelu(net["fc1"](self.ffn["norm"](found))))
 
 
-class _WindowAttention(nn.Module):  # type: ignore[misc]
+class _WindowAttention(nn.Module):
     """Attention within windows; what pads the map to whole windows takes part as zeros."""
 
     def __init__(self, width: int, heads: int, window: int) -> None:
@@ -118,7 +118,7 @@ class _WindowAttention(nn.Module):  # type: ignore[misc]
         return windows.reshape(-1, rows * side, columns * side, width)[:, :height, :breadth]
 
 
-class _ChannelAttention(nn.Module):  # type: ignore[misc]
+class _ChannelAttention(nn.Module):
     """Attention between the channels of a group, over all places."""
 
     def __init__(self, width: int, groups: int) -> None:
@@ -135,7 +135,7 @@ class _ChannelAttention(nn.Module):  # type: ignore[misc]
         return self.proj(mixed.reshape(-1, height, breadth, width))
 
 
-class TextTransformer(nn.Module):  # type: ignore[misc]
+class TextTransformer(nn.Module):
     """Token ids to the states after the last normalisation; every token sees every other under the mask.
 
     Parameters
@@ -162,7 +162,7 @@ class TextTransformer(nn.Module):  # type: ignore[misc]
         return self.ln_final(found)
 
 
-class _TextBlock(nn.Module):  # type: ignore[misc]
+class _TextBlock(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)  # for the names of its weights

@@ -16,7 +16,7 @@ __all__ = ["ResNet3d"]
 Triple = tuple[int, int, int]
 
 
-class ResNet3d(nn.Module):  # type: ignore[misc]
+class ResNet3d(nn.Module):
     """A residual network over volumes that ends in the mean over its last map.
 
     Attributes
@@ -73,7 +73,7 @@ class ResNet3d(nn.Module):  # type: ignore[misc]
         return found.mean((2, 3, 4))
 
 
-class _Block(nn.Module):  # type: ignore[misc]
+class _Block(nn.Module):
     def __init__(self, before: int, inner: int, stride: int, dilation: int, bottleneck: bool, shortcut: str) -> None:
         super().__init__()
         after = inner * 4 if bottleneck else inner
