@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from osler.encoders.protobuf import varint
 from osler.errors import EncoderError
 
 __all__ = ["check_model"]
@@ -17,32 +18,20 @@ _DEEPEST = 32
 _BYTES = 2  # wire type of strings, bytes and nested messages
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while shift < 70:
-        byte = view[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError
-
-
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield number and content of each length-delimited field; the others are stepped over."""
     at = 0
     while at < len(view):
-        tag, at = _varint(view, at)
+        tag, at = varint(view, at)
         kind = tag & 7
         if kind == 0:
-            _, at = _varint(view, at)
+            _, at = varint(view, at)
         elif kind == 1:
             at += 8
         elif kind == 5:
             at += 4
         elif kind == _BYTES:
-            length, at = _varint(view, at)
+            length, at = varint(view, at)
             if length > len(view) - at:
                 raise ValueError
             yield tag >> 3, view[at : at + length]

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from osler.encoders.protobuf import varint
 from osler.errors import EncoderError
 
 __all__ = ["TokenizerKind", "tokenizer_json"]
@@ -332,14 +333,14 @@ def _fields(content: bytes) -> Iterator[tuple[int, Any]]:
     """Yield number and value of each field of a message: an int for a varint, bytes for all else."""
     at = 0
     while at < len(content):
-        tag, at = _varint(content, at)
+        tag, at = varint(content, at)
         kind = tag & 7
         if kind == 0:
-            value, at = _varint(content, at)
+            value, at = varint(content, at)
             yield tag >> 3, value
             continue
         if kind == 2:
-            size, at = _varint(content, at)
+            size, at = varint(content, at)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
@@ -348,18 +349,6 @@ def _fields(content: bytes) -> Iterator[tuple[int, Any]]:
             raise ValueError
         yield tag >> 3, content[at : at + size]
         at += size
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70:
-        byte = content[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError
 
 
 _MAKERS: Mapping[str, Callable[[_Files, bool | None], Any]] = MappingProxyType(
