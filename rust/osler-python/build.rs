@@ -21,7 +21,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    // asked when it runs: a target folder may be shared by checkouts that come and go
+    let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let models = Path::new(&here).join("../../models");
     println!("cargo::rerun-if-changed={}", models.display());
     let out = Path::new(&env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("_models");
     if out.exists() {
