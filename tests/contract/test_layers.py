@@ -34,7 +34,13 @@ RANKS = {
     "distributed": 6,
     "cli": 7,
 }
-NATIVE_IMPORTERS = {"index", "collection.privacy", "collection.segment", "collection.store"}
+NATIVE_IMPORTERS = {
+    "index",
+    "collection.privacy",
+    "collection.segment",
+    "collection.store",
+    "encoders.resample",
+}
 
 
 def imported(source: str, module: str, *, is_package: bool = False) -> set[str]:

@@ -14,6 +14,7 @@ import PIL
 import pytest
 from encoders.references import operations, pictures
 from encoders.references.digest import digest
+from osler.encoders import resample
 from osler.encoders.preprocess import apply_recipe, read_picture
 from osler.encoders.recipe import Step
 from pydantic import TypeAdapter
@@ -94,6 +95,38 @@ def test_single_steps(like: str) -> None:
         made = apply_recipe(STEPS.validate_python((*before, step)), operations.picture(step, shape, "uint8"))
         found[key] = made[:, :, 0] if step["op"] in ("clahe", "grey") else made
     assert not differences(like, found, {key: GOLDENS["steps"][key] for key in cases})
+
+
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+def test_eight_bits_of_any_shape_are_resized_as_the_installed_pillow_does(kernel: str) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(7)
+    shapes = [(1, 1, 5, 7), (1, 90, 3, 2), (700, 3, 20, 3), (40, 40, 40, 41), (512, 512, 224, 224), (224, 300, 512, 64)]
+    shapes += [tuple(int(side) for side in random.integers(1, 130, 4)) for _ in range(150)]
+    for number, (rows, columns, height, width) in enumerate(shapes):
+        picture = random.integers(0, 256, (rows, columns, 3)[: 2 + number % 2], dtype=np.uint8)
+        if number % 3 == 0:  # full contrast, where kernels with negative lobes overshoot
+            picture = np.where(picture < 128, 0, 255).astype(np.uint8)
+        wanted = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling[kernel.upper()]))
+        for given in (picture, np.asfortranarray(picture)):
+            np.testing.assert_array_equal(resample.pillow(given, height, width, kernel), wanted, str(picture.shape))
+
+
+@pytest.mark.parametrize("release", [12, 13])
+def test_eight_bits_follow_the_order_of_either_side_of_pillow_13(
+    release: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resample, "_pillow_release", lambda: release)
+    checked = 0
+    for name, golden in GOLDENS["recipes"].items():
+        for key, both in golden["eight_bit"].items():
+            if "before_pillow_13" in both:
+                wanted = both["before_pillow_13"] if release < 13 else both
+                found = digest(prepared(name, pictures.eight_bit()[key]))
+                assert found["values"] == wanted["values"] and found["sha256"] == wanted["sha256"], (name, key)
+                checked += 1
+    assert checked >= 40
 
 
 def test_what_the_originals_make_of_files_that_they_open_themselves() -> None:

@@ -210,7 +210,7 @@ def _array(image: Any) -> NDArray[Any]:
         frame = _spread(np.asarray(image))
     else:
         frame = _eight_bit(image)
-    return np.array(np.rot90(frame[:, ::-1] if mirror else frame, quarters), order="C")
+    return np.ascontiguousarray(np.rot90(frame[:, ::-1] if mirror else frame, quarters))
 
 
 def _orientation(image: Any) -> int:
@@ -256,5 +256,7 @@ def _eight_bit(image: Any) -> NDArray[Any]:
         colours = np.asarray(image.convert("RGB"))
         palette = np.asarray(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
         return colours[..., 0] if (palette == palette[:, :1]).all() else colours
-    shown: NDArray[Any] = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    # converting to the mode that it has would copy
+    shown: NDArray[Any] = np.asarray(image if image.mode == mode else image.convert(mode))
     return shown

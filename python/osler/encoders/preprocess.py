@@ -161,9 +161,10 @@ def apply_recipe(recipe: Iterable[Step], picture: np.ndarray, place: str = "the 
         if repeated and not isinstance(step, _CHANNELWISE):
             picture, repeated = _three(picture), False
         picture = _STEPS[type(step)](step, picture, place)
-    if repeated and _channels(picture) == 1:
-        picture = _three(picture)
-    return picture if picture.ndim == 3 else picture[:, :, None]
+    picture = picture if picture.ndim == 3 else picture[:, :, None]
+    if repeated and picture.shape[2] == 1:
+        return np.broadcast_to(picture, (*picture.shape[:2], 3))
+    return picture
 
 
 def _channels(picture: np.ndarray) -> int:
@@ -301,12 +302,20 @@ def _quantise(step: Quantise, picture: np.ndarray, place: str) -> np.ndarray:
 
 def _normalise(step: Normalise, picture: np.ndarray, place: str) -> np.ndarray:
     channels = picture if picture.ndim == 3 else picture[:, :, None]
-    mean, std = (np.array(values, dtype=np.float32) for values in (step.mean, step.std))
-    values = channels.astype(np.float32, copy=False)
-    values = values * np.float32(step.scale) if step.divisor is None else values / np.float32(step.divisor)
-    if (mean == 0).all() and (std == 1).all():
-        return values
-    return np.asarray((values - mean) / std)
+    # plane by plane in memory, as most models take it, whatever the order of the axes
+    planes = channels.transpose(2, 0, 1)
+    mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (step.mean, step.std))
+    if len(planes) < len(mean):
+        planes = np.repeat(planes, len(mean), axis=0)
+    values = np.empty(planes.shape, dtype=np.float32)
+    if step.divisor is None:
+        np.multiply(planes, np.float32(step.scale), out=values, dtype=np.float32)
+    else:
+        np.divide(planes, np.float32(step.divisor), out=values, dtype=np.float32)
+    if (mean != 0).any() or (std != 1).any():
+        np.subtract(values, mean, out=values)
+        np.divide(values, std, out=values)
+    return values.transpose(1, 2, 0)
 
 
 _CHANNELWISE = (Rgb, Resize, Crop, Exact, Pad, Quantise, Normalise)

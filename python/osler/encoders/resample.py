@@ -1,18 +1,21 @@
 """Changes the size of a picture with the arithmetic of Pillow, PyTorch or TensorFlow; OpenCV's is in `opencv`.
 
-Arrays in, arrays out; imports Pillow for its own resize and nothing else. The others are sums of weighted rows, in the
-order in which the library adds them, because float32 keeps that order in its last bit.
+Arrays in, arrays out; imports Pillow for what it resizes in floats. 8 bits are summed in whole numbers by the engine.
+The others are sums of weighted rows, in the order in which the library adds them, because float32 keeps that order in
+its last bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from osler import _native
 from osler.encoders.recipe import Resize
 
 __all__ = ["Taps", "pillow", "target_size", "tensorflow", "torch", "torch_uint8", "weighted_rows"]
@@ -23,6 +26,8 @@ Taps = list[tuple[Sequence[int], NDArray[Any]]]
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 # PyTorch's loop over the taps adds four at a time; what is left over is fused multiply-add on every x86 with AVX2.
 _UNFUSED = 4
+_PILLOW_BITS = 22
+_PILLOW_CHOOSES = 13
 
 
 def target_size(step: Resize, height: int, width: int) -> tuple[int, int]:
@@ -66,15 +71,17 @@ def target_size(step: Resize, height: int, width: int) -> tuple[int, int]:
 
 
 def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArray[Any]:
-    """Resize 8 bits in Pillow as they are, floats plane by plane in its float mode and cut to 0..255.
+    """Resize as the installed Pillow does: 8 bits rounded after each axis, floats in its float mode, cut to 0..255.
 
     Examples
     --------
     >>> import numpy as np
     >>> from osler.encoders.resample import pillow
-    >>> pillow(np.array([[0, 100, 200]], dtype=np.uint8), 1, 2, "box").tolist()
-    [[50, 200]]
+    >>> pillow(np.array([[0, 100, 200]], dtype=np.uint8), 1, 2, "bilinear").tolist()
+    [[38, 163]]
     """
+    if picture.dtype == np.uint8 and kernel in _SUPPORT:
+        return _eight_bit(picture, height, width, kernel, _PILLOW_BITS, _height_first(*picture.shape[:2], height, width))
     from PIL import Image
 
     method = Image.Resampling[kernel.upper()]
@@ -88,6 +95,28 @@ def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArr
     # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
     stacked = np.clip(np.stack(resized, axis=2), 0, 255)
     return np.asarray(stacked[:, :, 0] if picture.ndim == 2 else stacked)
+
+
+def _height_first(rows: int, columns: int, height: int, width: int) -> bool:
+    """Whether Pillow begins with the height: release 13 does where that throws away more; measured on 2,940 shapes."""
+    return height < rows and rows - height > 2 * (columns - width) and _pillow_release() >= _PILLOW_CHOOSES
+
+
+@cache
+def _pillow_release() -> int:
+    from PIL import __version__
+
+    return int(__version__.split(".")[0])
+
+
+def _eight_bit(
+    picture: NDArray[Any], height: int, width: int, kernel: str, bits: int | None, height_first: bool
+) -> NDArray[Any]:
+    across, down = ((axis, picture.shape[axis], side) for axis, side in ((1, width), (0, height)))
+    order = (down, across) if height_first else (across, down)
+    passes = [(axis, *_integer_taps(source, target, kernel, bits)) for axis, source, target in order if source != target]
+    made = _native.resample(picture if picture.ndim == 3 else picture[:, :, None], passes)
+    return made[:, :, 0] if picture.ndim == 2 else made
 
 
 def torch(picture: NDArray[Any], height: int, width: int, kernel: str, antialias: bool) -> NDArray[Any]:
@@ -129,14 +158,7 @@ def torch_uint8(picture: NDArray[Any], height: int, width: int, kernel: str) -> 
     """
     if picture.dtype != np.uint8:
         return np.asarray(np.clip(torch(picture, height, width, kernel, True), 0, 255))
-    values = picture
-    for axis, target in ((1, width), (0, height)):
-        source = values.shape[axis]
-        if target == source:
-            continue
-        taps, bits = _integer_taps(source, target, kernel)
-        values = _along(values, axis, _integer_rows, taps, bits)
-    return values
+    return _eight_bit(picture, height, width, kernel, None, height_first=False)
 
 
 def tensorflow(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -235,21 +257,6 @@ def _fused_rows(rows: NDArray[Any], taps: Taps) -> NDArray[Any]:
     return out
 
 
-def _integer_rows(rows: NDArray[Any], taps: Taps, bits: int) -> NDArray[Any]:
-    out = np.empty((len(taps), *rows.shape[1:]), dtype=np.uint8)
-    total, product = (np.empty(rows.shape[1:], dtype=np.int32) for _ in range(2))
-    for shown, (indices, weights) in zip(out, taps, strict=True):
-        total[...] = 1 << (bits - 1)
-        for index, weight in zip(indices, weights, strict=True):
-            product[...] = rows[index]
-            np.multiply(product, weight, out=product)
-            np.add(total, product, out=total)
-        np.right_shift(total, bits, out=total)
-        np.clip(total, 0, 255, out=total)
-        shown[...] = total
-    return out
-
-
 def _float_taps(source: int, target: int, kernel: str) -> Taps:
     """The weights of a float tensor with antialias, in float32 where PyTorch's are and in float64 where they are.
 
@@ -283,32 +290,45 @@ def _cubic32(x: NDArray[Any]) -> NDArray[Any]:
     return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
 
 
-def _integer_taps(source: int, target: int, kernel: str) -> tuple[Taps, int]:
-    """The weights of an 8-bit tensor: float64, then int16 with as many bits as the greatest of them leaves."""
-    exact = list(_double_taps(source, target, kernel))
-    greatest = max(float(weights.max()) for _, weights in exact)
-    bits = 0
-    while bits < 22 and int(0.5 + greatest * (1 << (bits + 1))) < 1 << 15:
-        bits += 1
-    return [(rows, np.trunc(w * (1 << bits) + np.copysign(0.5, w)).astype(np.int32)) for rows, w in exact], bits
+@lru_cache(maxsize=256)
+def _integer_taps(
+    source: int, target: int, kernel: str, bits: int | None
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], int]:
+    """The first row and the weights of every sum, as many weights for each, and their bits behind the point.
+
+    Weights are made in float64. Without bits they are PyTorch's: as many as int16 leaves to the greatest weight.
+    """
+    first, weights = _double_taps(source, target, kernel)
+    if bits is None:
+        greatest = float(weights.max())
+        bits = 0
+        while bits < _PILLOW_BITS and int(0.5 + greatest * (1 << (bits + 1))) < 1 << 15:
+            bits += 1
+    whole = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int32)
+    return first.astype(np.uint32), whole, bits
 
 
-def _double_taps(source: int, target: int, kernel: str) -> Iterator[tuple[Sequence[int], NDArray[Any]]]:
+def _double_taps(source: int, target: int, kernel: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     scale = source / target
     wide = max(scale, 1.0)
     support, inverse = _SUPPORT[kernel] * wide, 1.0 / wide
-    for i in range(target):
-        centre = scale * (i + 0.5)
-        first = max(int(centre - support + 0.5), 0)
-        count = min(int(centre + support + 0.5), source) - first
-        x = np.abs((np.arange(count) + first - centre + 0.5) * inverse)
-        if kernel == "bilinear":
-            weights = np.maximum(1 - x, 0)
-        else:
-            near = (1.5 * x - 2.5) * x * x + 1
-            far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-            weights = np.where(x < 1, near, np.where(x < 2, far, 0))
-        yield range(first, first + count), weights / _running_sum(weights)
+    centre = scale * (np.arange(target) + 0.5)
+    low = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    high = np.minimum((centre + support + 0.5).astype(np.int64), source)
+    width = int((high - low).max())
+    # at the far end sums begin earlier, with weights of 0, so that each has as many taps
+    first = np.minimum(low, source - width)
+    rows = first[:, None] + np.arange(width)
+    x = np.abs((rows - centre[:, None] + 0.5) * inverse)
+    if kernel == "bilinear":
+        weights = np.maximum(1 - x, 0)
+    else:
+        near = (1.5 * x - 2.5) * x * x + 1
+        far = (((x - 5) * x + 8) * x - 4) * -0.5
+        weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    weights = np.where((rows >= low[:, None]) & (rows < high[:, None]), weights, 0)
+    # added from the first to the last; NumPy's own sum goes by pairs
+    return first, weights / np.cumsum(weights, axis=1)[:, -1:]
 
 
 def _plain_taps(source: int, target: int, kernel: str) -> Taps:

@@ -50,6 +50,7 @@ pub mod means;
 mod measure;
 pub mod metric;
 pub mod parts;
+pub mod picture;
 pub mod planted;
 pub mod pool;
 pub mod quantize;

@@ -8,6 +8,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 mod guarded;
 mod neighbours;
 mod panels;
+mod resample;
 mod signs;
 mod slivers;
 

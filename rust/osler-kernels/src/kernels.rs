@@ -7,6 +7,7 @@ use half::f16;
 
 use crate::cpu::{self, Level};
 use crate::neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
+use crate::resample::Taps;
 use crate::sliver::SLIVER;
 use crate::table::{SCALAR, Table};
 
@@ -700,6 +701,54 @@ checked! {
         }
     }
 
+    /// Sums down the columns of a picture of rows of `stride` bytes: row `i` of `out` is that of result `i` of the taps.
+    ///
+    /// # Panics
+    ///
+    /// Where the picture is no whole rows, a tap lies outside them, there is no tap or result, or `out` does not fit.
+    ///
+    /// ```
+    /// let taps = osler_kernels::Taps { first: &[0], weights: &[1, 3], bits: 2 };
+    /// let mut out = [0; 2];
+    /// osler_kernels::resample_rows(&[0, 100, 40, 20], 2, taps, &mut out);
+    /// assert_eq!(out, [30, 40]);
+    /// ```
+    fn resample_rows(picture: &[u8], stride: usize, taps: Taps, out: &mut [u8]) {
+        {
+            assert!(
+                stride > 0 && picture.len().is_multiple_of(stride),
+                "{} bytes are no rows of {stride}",
+                picture.len()
+            );
+            resampled(stride, taps, picture.len() / stride, out.len());
+        }
+    }
+
+    /// Sums along rows of `columns` pixels of `channels` bytes: pixel `i` of a row of `out` is result `i` of the taps.
+    ///
+    /// # Panics
+    ///
+    /// Where the picture is no whole rows, a tap lies outside them, there is no tap or result, or `out` does not fit.
+    ///
+    /// ```
+    /// let taps = osler_kernels::Taps { first: &[0], weights: &[1, 3], bits: 2 };
+    /// let mut out = [0; 2];
+    /// osler_kernels::resample_columns(&[0, 100, 40, 20], 2, 1, taps, &mut out);
+    /// assert_eq!(out, [75, 25]);
+    /// ```
+    fn resample_columns(picture: &[u8], columns: usize, channels: usize, taps: Taps, out: &mut [u8]) {
+        {
+            let wide = columns.checked_mul(channels).filter(|&wide| wide > 0);
+            assert!(
+                wide.is_some_and(|wide| picture.len().is_multiple_of(wide)),
+                "{} bytes are no rows of {columns} pixels of {channels}",
+                picture.len()
+            );
+            let rows = picture.len() / wide.unwrap_or(1);
+            resampled(rows * channels, taps, columns, out.len());
+        }
+    }
+
     /// Whether no value is infinite or not a number.
     ///
     /// ```
@@ -733,6 +782,20 @@ fn same_lengths<Q, T>(query: &[Q], rows: [&[T]; 4]) {
     for row in rows {
         same_length(query.len(), row.len());
     }
+}
+
+#[inline(always)]
+#[track_caller]
+fn resampled(each: usize, taps: Taps, source: usize, out: usize) {
+    assert!(
+        taps.fit(source),
+        "taps do not fit a line of {source} numbers"
+    );
+    let results = taps.first.len();
+    assert!(
+        each.checked_mul(results) == Some(out),
+        "out has {out} places for {results} results of {each} bytes"
+    );
 }
 
 /// `each` is the number of places in `out` for a row and a sliver.

@@ -7,6 +7,7 @@ use crate::codes::ROWS;
 use crate::cpu::Level;
 use crate::lanes::LANES;
 use crate::neighbours::{Residual, TableScale, Terms};
+use crate::resample::Taps;
 use crate::scalar;
 
 /// Vector, matrix, starts, results.
@@ -51,6 +52,8 @@ pub(crate) struct Table {
     pub(crate) dot_planes: unsafe fn(&[i8], &[u8]) -> i32,
     pub(crate) dot4_signs: unsafe fn(&[i8], [&[u8]; 4]) -> [i32; 4],
     pub(crate) dot_fives: unsafe fn(&[i8], &[u8], &[u8]) -> i32,
+    pub(crate) resample_rows: unsafe fn(&[u8], usize, Taps, &mut [u8]),
+    pub(crate) resample_columns: unsafe fn(&[u8], usize, usize, Taps, &mut [u8]),
     pub(crate) all_finite: unsafe fn(&[f32]) -> bool,
     pub(crate) all_finite_f16: unsafe fn(&[f16]) -> bool,
 }
@@ -88,6 +91,8 @@ pub(crate) static SCALAR: Table = Table {
     dot_planes: scalar::dot_planes,
     dot4_signs: scalar::dot4_signs,
     dot_fives: scalar::dot_fives,
+    resample_rows: scalar::resample_rows,
+    resample_columns: scalar::resample_columns,
     all_finite: scalar::all_finite,
     all_finite_f16: scalar::all_finite_f16,
 };
@@ -122,6 +127,7 @@ macro_rules! instantiate {
             use crate::hadamard::signed_transform;
             use crate::lanes::{self, Dot, L2, LANES, pairs};
             use crate::neighbours::{self, Residual, TableScale, Terms};
+            use crate::resample::{self, Taps};
             use crate::sliver;
             use crate::table::instantiate;
             use crate::tile::tile;
@@ -238,6 +244,14 @@ macro_rules! instantiate {
                 fn dot_fives(query: &[i8], signs: &[u8], rest: &[u8]) -> i32 {
                     simd => $dot_fives(simd, query, signs, rest)
                 }
+                fn resample_rows(picture: &[u8], stride: usize, taps: Taps, out: &mut [u8]) -> () {
+                    _simd => resample::rows(picture, stride, taps, out)
+                }
+                fn resample_columns(
+                    picture: &[u8], columns: usize, channels: usize, taps: Taps, out: &mut [u8]
+                ) -> () {
+                    _simd => resample::columns(picture, columns, channels, taps, out)
+                }
                 fn all_finite(a: &[f32]) -> bool {
                     _simd => lanes::all_finite(a)
                 }
@@ -280,6 +294,8 @@ macro_rules! instantiate {
             dot_planes: compiled::dot_planes,
             dot4_signs: compiled::dot4_signs,
             dot_fives: compiled::dot_fives,
+            resample_rows: compiled::resample_rows,
+            resample_columns: compiled::resample_columns,
             all_finite: compiled::all_finite,
             all_finite_f16: compiled::all_finite_f16,
         };

@@ -2,13 +2,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use numpy::PyArray1;
+use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use osler_core::error::Result;
 use osler_core::group::Items;
 use osler_core::items::ItemAnswers;
 use osler_core::join::{Join, Pair, Rows};
 use osler_core::metric::Metric;
 use osler_core::parts::{Score, rank};
+use osler_core::picture::{self, Picture};
 use osler_core::pool::Pool;
 use pyo3::exceptions::{PyImportError, PyValueError};
 use pyo3::prelude::*;
@@ -280,6 +281,43 @@ pub fn blake3_keyed<'py>(
     let bytes = data.as_bytes();
     let hash = py.detach(|| osler_core::hash::blake3_keyed(&key, bytes));
     Ok(PyBytes::new(py, &hash))
+}
+
+/// A pass: axis, first tap of each result, weights of shape (results, taps), bits.
+type Pass<'py> = (
+    usize,
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray2<i32>>,
+    u32,
+);
+
+/// A picture of shape (height, width, channels) after passes of weighted sums along its axes.
+#[pyfunction]
+pub fn resample<'py>(
+    py: Python<'py>,
+    picture: &Bound<'py, PyArray3<u8>>,
+    passes: Vec<Pass<'py>>,
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let shape = picture.dims();
+    let picture = Picture {
+        values: arrays::copied(picture, |x| x)?,
+        shape: [shape[0], shape[1], shape[2]],
+    };
+    let passes = passes
+        .into_iter()
+        .map(|(axis, first, weights, bits)| {
+            let first = arrays::copied(&first, |x| x)?;
+            let weights = arrays::copied(&weights, |x| x)?;
+            Ok(picture::Pass {
+                axis,
+                first,
+                weights,
+                bits,
+            })
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    let made = enter::quick(py, || picture::resample(picture, &passes))?;
+    PyArray1::from_vec(py, made.values).reshape(made.shape)
 }
 
 /// The SIMD level in use: "scalar", "avx2", "avx512" or "neon".
