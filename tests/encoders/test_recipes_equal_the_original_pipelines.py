@@ -114,9 +114,7 @@ def test_eight_bits_of_any_shape_are_resized_as_the_installed_pillow_does(kernel
 
 
 @pytest.mark.parametrize("release", [12, 13])
-def test_eight_bits_follow_the_order_of_either_side_of_pillow_13(
-    release: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_eight_bits_follow_the_order_of_either_side_of_pillow_13(release: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resample, "_pillow_release", lambda: release)
     checked = 0
     for name, golden in GOLDENS["recipes"].items():

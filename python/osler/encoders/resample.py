@@ -81,7 +81,14 @@ def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArr
     [[38, 163]]
     """
     if picture.dtype == np.uint8 and kernel in _SUPPORT:
-        return _eight_bit(picture, height, width, kernel, _PILLOW_BITS, _height_first(*picture.shape[:2], height, width))
+        return _eight_bit(
+            picture,
+            height,
+            width,
+            kernel,
+            _PILLOW_BITS,
+            _height_first(picture.shape[0], picture.shape[1], height, width),
+        )
     from PIL import Image
 
     method = Image.Resampling[kernel.upper()]
@@ -114,7 +121,9 @@ def _eight_bit(
 ) -> NDArray[Any]:
     across, down = ((axis, picture.shape[axis], side) for axis, side in ((1, width), (0, height)))
     order = (down, across) if height_first else (across, down)
-    passes = [(axis, *_integer_taps(source, target, kernel, bits)) for axis, source, target in order if source != target]
+    passes = [
+        (axis, *_integer_taps(source, target, kernel, bits)) for axis, source, target in order if source != target
+    ]
     made = _native.resample(picture if picture.ndim == 3 else picture[:, :, None], passes)
     return made[:, :, 0] if picture.ndim == 2 else made
 
