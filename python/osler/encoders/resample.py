@@ -81,14 +81,8 @@ def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArr
     [[38, 163]]
     """
     if picture.dtype == np.uint8 and kernel in _SUPPORT:
-        return _eight_bit(
-            picture,
-            height,
-            width,
-            kernel,
-            _PILLOW_BITS,
-            _height_first(picture.shape[0], picture.shape[1], height, width),
-        )
+        first = _height_first(picture.shape, height, width)
+        return _eight_bit(picture, height, width, kernel, _PILLOW_BITS, first)
     from PIL import Image
 
     method = Image.Resampling[kernel.upper()]
@@ -104,8 +98,9 @@ def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArr
     return np.asarray(stacked[:, :, 0] if picture.ndim == 2 else stacked)
 
 
-def _height_first(rows: int, columns: int, height: int, width: int) -> bool:
+def _height_first(shape: tuple[int, ...], height: int, width: int) -> bool:
     """Whether Pillow begins with the height: release 13 does where that throws away more; measured on 2,940 shapes."""
+    rows, columns = shape[:2]
     return height < rows and rows - height > 2 * (columns - width) and _pillow_release() >= _PILLOW_CHOOSES
 
 
