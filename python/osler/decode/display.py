@@ -128,6 +128,7 @@ class Greys:
         self._tables: dict[Rule, NDArray[Any]] = {}
         self._ends: dict[tuple[float, float, Lut | None], tuple[float, float, float, float]] = {}
         self._counts: NDArray[Any] | None = None
+        self._span: tuple[int, int] | None = None
         self._wide: list[NDArray[Any]] = []
         for frame in frames:
             self._count(frame)
@@ -137,11 +138,23 @@ class Greys:
         rule = self._rules(i)
         if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
             return self._grey(stored, rule)
+        first, values = self._seen(stored.dtype)
         table = self._tables.get(rule)
         if table is None:
-            table = self._tables[rule] = self._grey(_every(stored.dtype), rule)
-        shown: NDArray[Any] = table[stored.view(f"u{stored.dtype.itemsize}")]
+            table = self._tables[rule] = self._grey(values, rule)
+        places = stored.view(f"u{stored.dtype.itemsize}")
+        # take is twice as fast as an index
+        shown: NDArray[Any] = np.take(table, places - places.dtype.type(first) if first else places)
         return shown
+
+    def _seen(self, dtype: np.dtype[Any]) -> tuple[int, NDArray[Any]]:
+        """Return the values from the first to the last that a frame has, in the order of their bits, and its number."""
+        if self._span is None:
+            self._span = (0, 1 << (8 * dtype.itemsize))
+            if self._counts is not None and self._counts.any():
+                there = np.flatnonzero(self._counts)
+                self._span = (int(there[0]), int(there[-1]) + 1)
+        return self._span[0], _every(dtype)[slice(*self._span)]
 
     def _count(self, frame: NDArray[Any]) -> None:
         if frame.dtype.kind == "f" or frame.dtype.itemsize > 2:
@@ -197,11 +210,12 @@ class Greys:
             least, low, _, _ = found.min(axis=0)
             _, _, high, greatest = found.max(axis=0)
             return float(least), float(low), float(high), float(greatest)
-        stored = _every(np.dtype(f"{'i' if self._signed else 'u'}{1 if len(self._counts) == 256 else 2}"))
-        there = (self._counts > 0) & ~self._padded(stored)
+        first, stored = self._seen(np.dtype(f"{'i' if self._signed else 'u'}{1 if len(self._counts) == 256 else 2}"))
+        seen = self._counts[first : first + len(stored)]
+        there = (seen > 0) & ~self._padded(stored)
         if not there.any():
-            there = self._counts > 0
-        values, counts = rule.values(stored[there]), self._counts[there]
+            there = seen > 0
+        values, counts = rule.values(stored[there]), seen[there]
         order = np.argsort(values, kind="stable")
         values, reached = values[order], np.cumsum(counts[order])
         low, high = (values[np.searchsorted(reached, share * reached[-1])] for share in (_TAIL, 1.0 - _TAIL))
