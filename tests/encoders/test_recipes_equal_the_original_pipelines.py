@@ -98,7 +98,7 @@ def test_single_steps(like: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_eight_bits_of_any_shape_are_resized_as_the_installed_pillow_does(kernel: str) -> None:
+def test_pictures_of_any_shape_are_resized_as_the_installed_pillow_does(kernel: str) -> None:
     from PIL import Image
 
     random = np.random.default_rng(7)
@@ -111,6 +111,11 @@ def test_eight_bits_of_any_shape_are_resized_as_the_installed_pillow_does(kernel
         wanted = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling[kernel.upper()]))
         for given in (picture, np.asfortranarray(picture)):
             np.testing.assert_array_equal(resample.pillow(given, height, width, kernel), wanted, str(picture.shape))
+        floats = random.random((rows, columns)).astype(np.float32) * 300 - 20
+        exact = np.asarray(Image.fromarray(floats).resize((width, height), Image.Resampling[kernel.upper()]))
+        np.testing.assert_array_equal(resample.pillow(floats, height, width, kernel), exact.clip(0, 255))
+        colour = np.dstack([floats, floats[::-1], floats])
+        np.testing.assert_array_equal(resample.pillow(colour, height, width, kernel)[:, :, 0], exact.clip(0, 255))
 
 
 @pytest.mark.parametrize("release", [12, 13])

@@ -1,8 +1,7 @@
 """Changes the size of a picture with the arithmetic of Pillow, PyTorch or TensorFlow; OpenCV's is in `opencv`.
 
-Arrays in, arrays out; imports Pillow for what it resizes in floats. 8 bits are summed in whole numbers by the engine.
-The others are sums of weighted rows, in the order in which the library adds them, because float32 keeps that order in
-its last bit.
+Arrays in, arrays out. All are weighted sums in the order in which the library adds them, because floats keep that order
+in their last bit. The engine takes those of Pillow and of 8-bit tensors, NumPy the others.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def target_size(step: Resize, height: int, width: int) -> tuple[int, int]:
 
 
 def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArray[Any]:
-    """Resize as the installed Pillow does: 8 bits rounded after each axis, floats in its float mode, cut to 0..255.
+    """Resize as the installed Pillow does: 8 bits rounded after each axis, float32 in its float mode, cut to 0..255.
 
     Examples
     --------
@@ -80,22 +79,17 @@ def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArr
     >>> pillow(np.array([[0, 100, 200]], dtype=np.uint8), 1, 2, "bilinear").tolist()
     [[38, 163]]
     """
-    if picture.dtype == np.uint8 and kernel in _SUPPORT:
-        first = _height_first(picture.shape, height, width)
-        return _eight_bit(picture, height, width, kernel, _PILLOW_BITS, first)
+    first = _height_first(picture.shape, height, width)
+    if kernel in _SUPPORT and picture.dtype == np.uint8:
+        return _summed(picture, height, width, lambda *line: _integer_taps(*line, kernel, _PILLOW_BITS), first)
+    if kernel in _SUPPORT:
+        floats = picture.astype(np.float32, copy=False)
+        resized = _summed(floats, height, width, lambda *line: (*_double_taps(*line, kernel), 0), first)
+        # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
+        return np.clip(resized, 0, 255, out=resized)
     from PIL import Image
 
-    method = Image.Resampling[kernel.upper()]
-    if picture.dtype == np.uint8:
-        return np.asarray(Image.fromarray(picture).resize((width, height), method))
-    planes = picture[:, :, None] if picture.ndim == 2 else picture
-    resized = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(planes[:, :, c])).resize((width, height), method))
-        for c in range(planes.shape[2])
-    ]
-    # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
-    stacked = np.clip(np.stack(resized, axis=2), 0, 255)
-    return np.asarray(stacked[:, :, 0] if picture.ndim == 2 else stacked)
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling[kernel.upper()]))
 
 
 def _height_first(shape: tuple[int, ...], height: int, width: int) -> bool:
@@ -111,15 +105,14 @@ def _pillow_release() -> int:
     return int(__version__.split(".")[0])
 
 
-def _eight_bit(
-    picture: NDArray[Any], height: int, width: int, kernel: str, bits: int | None, height_first: bool
+def _summed(
+    picture: NDArray[Any], height: int, width: int, taps: Callable[[int, int], Any], height_first: bool
 ) -> NDArray[Any]:
     across, down = ((axis, picture.shape[axis], side) for axis, side in ((1, width), (0, height)))
     order = (down, across) if height_first else (across, down)
-    passes = [
-        (axis, *_integer_taps(source, target, kernel, bits)) for axis, source, target in order if source != target
-    ]
-    made = _native.resample(picture if picture.ndim == 3 else picture[:, :, None], passes)
+    passes = [(axis, *taps(source, target)) for axis, source, target in order if source != target]
+    resample = _native.resample_u8 if picture.dtype == np.uint8 else _native.resample_f32
+    made = resample(picture if picture.ndim == 3 else picture[:, :, None], passes)
     return made[:, :, 0] if picture.ndim == 2 else made
 
 
@@ -162,7 +155,7 @@ def torch_uint8(picture: NDArray[Any], height: int, width: int, kernel: str) -> 
     """
     if picture.dtype != np.uint8:
         return np.asarray(np.clip(torch(picture, height, width, kernel, True), 0, 255))
-    return _eight_bit(picture, height, width, kernel, None, height_first=False)
+    return _summed(picture, height, width, lambda *line: _integer_taps(*line, kernel, None), height_first=False)
 
 
 def tensorflow(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -309,10 +302,11 @@ def _integer_taps(
         while bits < _PILLOW_BITS and int(0.5 + greatest * (1 << (bits + 1))) < 1 << 15:
             bits += 1
     whole = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int32)
-    return first.astype(np.uint32), whole, bits
+    return first, whole, bits
 
 
-def _double_taps(source: int, target: int, kernel: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+@lru_cache(maxsize=256)
+def _double_taps(source: int, target: int, kernel: str) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
     scale = source / target
     wide = max(scale, 1.0)
     support, inverse = _SUPPORT[kernel] * wide, 1.0 / wide
@@ -332,7 +326,7 @@ def _double_taps(source: int, target: int, kernel: str) -> tuple[NDArray[np.int6
         weights = np.where(x < 1, near, np.where(x < 2, far, 0))
     weights = np.where((rows >= low[:, None]) & (rows < high[:, None]), weights, 0)
     # added from the first to the last; NumPy's own sum goes by pairs
-    return first, weights / np.cumsum(weights, axis=1)[:, -1:]
+    return first.astype(np.uint32), weights / np.cumsum(weights, axis=1)[:, -1:]
 
 
 def _plain_taps(source: int, target: int, kernel: str) -> Taps:

@@ -1,37 +1,59 @@
-//! Pictures of 8 bits made larger or smaller by weighted sums along their axes, for callers that prepare them for an
-//! encoder. What the weights are is the caller's; see [`osler_kernels::Taps`].
+//! Pictures made larger or smaller by weighted sums along their axes, for callers that prepare them for an encoder.
+//! What the weights are is the caller's; see [`osler_kernels::Taps`].
 
-use osler_kernels::Taps;
+use osler_kernels::{Taps, Weight};
 
 use crate::error::{Error, Result};
 
-/// Rows of columns of channels, one byte each.
+/// Rows of columns of channels, `u8` or `f32`.
 #[derive(Debug)]
-pub struct Picture {
-    /// The bytes, row after row.
-    pub values: Vec<u8>,
+pub struct Picture<T> {
+    /// The samples, row after row.
+    pub values: Vec<T>,
     /// Rows, columns, channels.
     pub shape: [usize; 3],
 }
 
 /// One pass: sums along an axis, 0 down the columns or 1 along the rows.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Pass<W> {
     /// 0 or 1.
     pub axis: usize,
     /// Where the taps of each result begin.
     pub first: Vec<u32>,
     /// As many for every result.
-    pub weights: Vec<i32>,
-    /// Bits behind the point of the weights.
+    pub weights: Vec<W>,
+    /// Bits behind the point of whole weights; 0 for floats.
     pub bits: u32,
 }
 
-/// Takes one pass after another; each rounds to bytes.
+/// What pictures are made of.
+pub trait Sample: Copy + Default {
+    /// What they are weighted with.
+    type Weight: Weight;
+    /// Sums along the middle axis.
+    fn resample(picture: &[Self], shape: [usize; 3], taps: Taps<Self::Weight>, out: &mut [Self]);
+}
+
+impl Sample for u8 {
+    type Weight = i32;
+    fn resample(picture: &[u8], shape: [usize; 3], taps: Taps, out: &mut [u8]) {
+        osler_kernels::resample_u8(picture, shape, taps, out);
+    }
+}
+
+impl Sample for f32 {
+    type Weight = f64;
+    fn resample(picture: &[f32], shape: [usize; 3], taps: Taps<f64>, out: &mut [f32]) {
+        osler_kernels::resample_f32(picture, shape, taps, out);
+    }
+}
+
+/// Takes one pass after another; each rounds to the picture's type.
 ///
 /// ```
 /// use osler_core::picture::{Pass, Picture, resample};
-/// let picture = Picture { values: vec![0, 100, 40, 20], shape: [2, 2, 1] };
+/// let picture = Picture { values: vec![0_u8, 100, 40, 20], shape: [2, 2, 1] };
 /// let mean = Pass { axis: 1, first: vec![0], weights: vec![1, 1], bits: 1 };
 /// assert_eq!(resample(picture, &[mean]).unwrap().values, [50, 30]);
 /// ```
@@ -39,7 +61,10 @@ pub struct Pass {
 /// # Errors
 ///
 /// [`Error::Input`] where a pass does not fit the picture, [`Error::Memory`] where the result does not fit into memory.
-pub fn resample(mut picture: Picture, passes: &[Pass]) -> Result<Picture> {
+pub fn resample<T: Sample>(
+    mut picture: Picture<T>,
+    passes: &[Pass<T::Weight>],
+) -> Result<Picture<T>> {
     for pass in passes {
         let taps = Taps {
             first: &pass.first,
@@ -47,32 +72,28 @@ pub fn resample(mut picture: Picture, passes: &[Pass]) -> Result<Picture> {
             bits: pass.bits,
         };
         let [rows, columns, channels] = picture.shape;
-        let mut shape = picture.shape;
-        let side = *shape
-            .get_mut(pass.axis)
-            .filter(|_| pass.axis < 2)
-            .ok_or_else(|| Error::Input(format!("axis is {}; give 0 or 1", pass.axis)))?;
-        if picture.values.is_empty() || !taps.fit(side) {
+        let results = pass.first.len();
+        let (along, shape) = match pass.axis {
+            0 => ([1, rows, columns * channels], [results, columns, channels]),
+            1 => ([rows, columns, channels], [rows, results, channels]),
+            axis => return Err(Error::Input(format!("axis is {axis}; give 0 or 1"))),
+        };
+        if picture.values.is_empty() || !taps.fit(along[1]) {
             return Err(Error::Input(format!(
                 "weights do not fit axis {} of a picture of {rows} x {columns} x {channels}",
                 pass.axis
             )));
         }
-        shape[pass.axis] = pass.first.len();
-        let bytes = shape
+        let size = shape
             .iter()
-            .try_fold(1_usize, |n, &side| n.checked_mul(side));
+            .try_fold(1_usize, |size, &side| size.checked_mul(side));
+        let size = size.unwrap_or(usize::MAX);
         let mut values = Vec::new();
-        let bytes = bytes.unwrap_or(usize::MAX);
         values
-            .try_reserve_exact(bytes)
-            .map_err(|_| Error::Memory(bytes))?;
-        values.resize(bytes, 0);
-        if pass.axis == 0 {
-            osler_kernels::resample_rows(&picture.values, columns * channels, taps, &mut values);
-        } else {
-            osler_kernels::resample_columns(&picture.values, columns, channels, taps, &mut values);
-        }
+            .try_reserve_exact(size)
+            .map_err(|_| Error::Memory(size.saturating_mul(size_of::<T>())))?;
+        values.resize(size, T::default());
+        T::resample(&picture.values, along, taps, &mut values);
         picture = Picture { values, shape };
     }
     Ok(picture)
@@ -82,14 +103,14 @@ pub fn resample(mut picture: Picture, passes: &[Pass]) -> Result<Picture> {
 mod tests {
     use super::*;
 
-    fn picture() -> Picture {
+    fn picture() -> Picture<u8> {
         Picture {
             values: (0..24).collect(),
             shape: [2, 4, 3],
         }
     }
 
-    fn halves(axis: usize) -> Pass {
+    fn halves(axis: usize) -> Pass<i32> {
         Pass {
             axis,
             first: vec![0],
@@ -105,6 +126,17 @@ mod tests {
         // each pass rounds a half up
         assert_eq!(made.values, [8, 9, 10]);
         assert_eq!(resample(picture(), &[]).unwrap().values, picture().values);
+        let floats = Picture {
+            values: vec![1.0_f32, 2.0],
+            shape: [1, 2, 1],
+        };
+        let share = Pass {
+            axis: 1,
+            first: vec![0],
+            weights: vec![0.25, 0.75],
+            bits: 0,
+        };
+        assert_eq!(resample(floats, &[share]).unwrap().values, [1.75]);
     }
 
     #[test]
@@ -150,7 +182,7 @@ mod tests {
             assert!(matches!(error, Error::Input(_)), "{text}: {error}");
         }
         let empty = Picture {
-            values: vec![],
+            values: Vec::<u8>::new(),
             shape: [0, 4, 3],
         };
         assert!(resample(empty, &[halves(1)]).is_err());

@@ -7,7 +7,7 @@ use half::f16;
 
 use crate::cpu::{self, Level};
 use crate::neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
-use crate::resample::Taps;
+use crate::resample::{Taps, Weight};
 use crate::sliver::SLIVER;
 use crate::table::{SCALAR, Table};
 
@@ -701,52 +701,38 @@ checked! {
         }
     }
 
-    /// Sums down the columns of a picture of rows of `stride` bytes: row `i` of `out` is that of result `i` of the taps.
+    /// Weighted sums along the middle one of three axes of bytes, whose place the results take.
     ///
     /// # Panics
     ///
-    /// Where the picture is no whole rows, a tap lies outside them, there is no tap or result, or `out` does not fit.
+    /// Where the shape is not that of the picture or is empty, the taps do not fit its middle axis, or `out` differs.
     ///
     /// ```
     /// let taps = osler_kernels::Taps { first: &[0], weights: &[1, 3], bits: 2 };
     /// let mut out = [0; 2];
-    /// osler_kernels::resample_rows(&[0, 100, 40, 20], 2, taps, &mut out);
+    /// osler_kernels::resample_u8(&[0, 100, 40, 20], [1, 2, 2], taps, &mut out);
     /// assert_eq!(out, [30, 40]);
-    /// ```
-    fn resample_rows(picture: &[u8], stride: usize, taps: Taps, out: &mut [u8]) {
-        {
-            assert!(
-                stride > 0 && picture.len().is_multiple_of(stride),
-                "{} bytes are no rows of {stride}",
-                picture.len()
-            );
-            resampled(stride, taps, picture.len() / stride, out.len());
-        }
-    }
-
-    /// Sums along rows of `columns` pixels of `channels` bytes: pixel `i` of a row of `out` is result `i` of the taps.
-    ///
-    /// # Panics
-    ///
-    /// Where the picture is no whole rows, a tap lies outside them, there is no tap or result, or `out` does not fit.
-    ///
-    /// ```
-    /// let taps = osler_kernels::Taps { first: &[0], weights: &[1, 3], bits: 2 };
-    /// let mut out = [0; 2];
-    /// osler_kernels::resample_columns(&[0, 100, 40, 20], 2, 1, taps, &mut out);
+    /// osler_kernels::resample_u8(&[0, 100, 40, 20], [2, 2, 1], taps, &mut out);
     /// assert_eq!(out, [75, 25]);
     /// ```
-    fn resample_columns(picture: &[u8], columns: usize, channels: usize, taps: Taps, out: &mut [u8]) {
-        {
-            let wide = columns.checked_mul(channels).filter(|&wide| wide > 0);
-            assert!(
-                wide.is_some_and(|wide| picture.len().is_multiple_of(wide)),
-                "{} bytes are no rows of {columns} pixels of {channels}",
-                picture.len()
-            );
-            let rows = picture.len() / wide.unwrap_or(1);
-            resampled(rows * channels, taps, columns, out.len());
-        }
+    fn resample_u8(picture: &[u8], shape: [usize; 3], taps: Taps, out: &mut [u8]) {
+        resampled(picture.len(), shape, taps, out.len())
+    }
+
+    /// Weighted sums, in `f64`, along the middle one of three axes of numbers, whose place the results take.
+    ///
+    /// # Panics
+    ///
+    /// Where the shape is not that of the picture or is empty, the taps do not fit its middle axis, or `out` differs.
+    ///
+    /// ```
+    /// let taps = osler_kernels::Taps { first: &[0], weights: &[0.25, 0.75], bits: 0 };
+    /// let mut out = [0.0; 2];
+    /// osler_kernels::resample_f32(&[0.0, 100.0, 40.0, 20.0], [2, 2, 1], taps, &mut out);
+    /// assert_eq!(out, [75.0, 25.0]);
+    /// ```
+    fn resample_f32(picture: &[f32], shape: [usize; 3], taps: Taps<f64>, out: &mut [f32]) {
+        resampled(picture.len(), shape, taps, out.len())
     }
 
     /// Whether no value is infinite or not a number.
@@ -786,15 +772,18 @@ fn same_lengths<Q, T>(query: &[Q], rows: [&[T]; 4]) {
 
 #[inline(always)]
 #[track_caller]
-fn resampled(each: usize, taps: Taps, source: usize, out: usize) {
+fn resampled<W: Weight>(picture: usize, shape: [usize; 3], taps: Taps<W>, out: usize) {
+    let [outer, length, inner] = shape;
+    let size = |middle: usize| outer.checked_mul(middle)?.checked_mul(inner);
     assert!(
-        taps.fit(source),
-        "taps do not fit a line of {source} numbers"
+        picture > 0 && size(length) == Some(picture),
+        "{picture} samples have not the shape {shape:?}"
     );
-    let results = taps.first.len();
+    assert!(taps.fit(length), "taps do not fit a line of {length}");
     assert!(
-        each.checked_mul(results) == Some(out),
-        "out has {out} places for {results} results of {each} bytes"
+        size(taps.first.len()) == Some(out),
+        "out has {out} places for {} results in the shape {shape:?}",
+        taps.first.len()
     );
 }
 

@@ -27,7 +27,7 @@
 //! | [`dot_tile`], [`l2_tile`], their `_f16` forms | exact search of a batch; near-duplicates; training | `tile.rs` |
 //! | [`sliver_reach`], [`sliver_sums`] | near-duplicates that bounds rule out | `sliver.rs` |
 //! | [`columns`], [`position_of_max`] | training and coding by product quantization | `codes.rs` |
-//! | [`resample_rows`], [`resample_columns`] | pictures that are made smaller before an encoder sees them | `resample.rs` |
+//! | [`resample_u8`], [`resample_f32`] | pictures that are made smaller before an encoder sees them | `resample.rs` |
 //! | [`to_f16`], [`to_f32`], [`all_finite`], [`all_finite_f16`], [`sum_of_squares`] | vectors that come in | `lanes.rs` |
 //!
 //! The table is in the order of what a port gains: a set that has the first two rows has most of a search.
@@ -159,7 +159,7 @@ pub use kernels::{
     Kernels, MAX_I8_LEN, MAX_PLANES_LEN, all_finite, all_finite_f16, columns, dot, dot_f16,
     dot_fives, dot_i8, dot_i16_i8, dot_planes, dot_tile, dot_tile_f16, dot4, dot4_f16, dot4_i16_i8,
     dot4_signs, hadamard, l2, l2_4, l2_4_f16, l2_f16, l2_tile, l2_tile_f16, neighbours,
-    position_of_max, resample_columns, resample_rows, residual, scan, sliver_reach, sliver_sums,
+    position_of_max, resample_f32, resample_u8, residual, scan, sliver_reach, sliver_sums,
     sum_of_squares, tables, to_f16, to_f32, to_i16,
 };
 pub use memory::prefetch;
@@ -168,6 +168,6 @@ pub use near::{
     nearest_of, nearest_within,
 };
 pub use neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
-pub use resample::Taps;
+pub use resample::{Taps, Weight};
 pub use signs::{MOST_OF_FIVE, pack_fives, pack_signs, unpack_fives};
 pub use sliver::SLIVER;

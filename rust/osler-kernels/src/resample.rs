@@ -1,30 +1,31 @@
-//! Weighted sums along one axis of a picture of bytes, each rounded to a byte: what a separable resize of 8-bit
-//! pictures is made of. Writes only `out`.
+//! Weighted sums along one axis of a picture: what a separable resize is made of. Bytes are summed in whole numbers and
+//! rounded to bytes, `f32` in `f64`. Writes only `out`.
 //!
 //! Plain code: compiled for a wide instruction set, the compiler's own vectors are good. Sums along a row are turned
 //! into sums down columns: 16 lines at a time lie side by side, so that both directions are one loop.
 
 /// Which numbers of a line make which result: result `i` is the sum of `weights[k i + t] * line[first[i] + t]` over
-/// the `k` taps `t`, plus a half, shifted right by `bits` and cut to 0..=255.
+/// the `k` taps `t`, from the first to the last. Of bytes it is shifted right by `bits`, a half rounded up, and cut to
+/// 0..=255.
 ///
 /// ```
 /// // the mean of neighbours, in fixed point with one bit
 /// let taps = osler_kernels::Taps { first: &[0, 1], weights: &[1, 1, 1, 1], bits: 1 };
 /// let mut out = [0; 2];
-/// osler_kernels::resample_rows(&[10, 20, 40], 1, taps, &mut out);
+/// osler_kernels::resample_u8(&[10, 20, 40], [1, 3, 1], taps, &mut out);
 /// assert_eq!(out, [15, 30]);
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Taps<'a> {
+pub struct Taps<'a, W = i32> {
     /// Where each result's taps begin.
     pub first: &'a [u32],
     /// As many for every result.
-    pub weights: &'a [i32],
-    /// Bits behind the point, 1 to 30. Sums wrap around at 32 bits.
+    pub weights: &'a [W],
+    /// Bits behind the point of whole weights, 1 to 30, whose sums wrap around at 32 bits; 0 for floats.
     pub bits: u32,
 }
 
-impl Taps<'_> {
+impl<W: Weight> Taps<'_, W> {
     /// Taps of one result.
     #[inline(always)]
     pub(crate) fn width(&self) -> usize {
@@ -34,7 +35,7 @@ impl Taps<'_> {
             .unwrap_or(0)
     }
 
-    /// Whether there are taps, as many for every result, none outside a line of `source` numbers, and the bits are 1 to 30.
+    /// Whether there are taps, as many for every result, none outside a line of `source` numbers, and the bits are right.
     ///
     /// ```
     /// let taps = osler_kernels::Taps { first: &[0, 1], weights: &[1, 1, 1, 1], bits: 1 };
@@ -49,140 +50,213 @@ impl Taps<'_> {
         };
         width > 0
             && width * self.first.len() == self.weights.len()
-            && (1..=30).contains(&self.bits)
+            && W::bits_fit(self.bits)
             && self.first.iter().all(inside)
     }
 }
 
-#[inline(always)]
-pub(crate) fn rounded(sum: i32, bits: u32) -> u8 {
-    (sum >> bits).clamp(0, 255) as u8
+/// `i32` or `f64`: what a picture is weighted with, which is also what its sums are kept in.
+///
+/// ```
+/// fn taps_of<W: osler_kernels::Weight>(first: &[u32], weights: &[W], bits: u32) -> bool {
+///     osler_kernels::Taps { first, weights, bits }.fit(2)
+/// }
+/// assert!(taps_of(&[0], &[1, 1], 1) && taps_of(&[0], &[0.5, 0.5], 0));
+/// ```
+pub trait Weight: Copy + std::fmt::Debug + sealed::Sealed {
+    /// Whether weights of this type may have so many bits behind their point.
+    fn bits_fit(bits: u32) -> bool;
 }
 
-/// Lines that lie side by side while sums along them are taken.
-const SIDE: usize = 16;
+impl Weight for i32 {
+    fn bits_fit(bits: u32) -> bool {
+        (1..=30).contains(&bits)
+    }
+}
 
-/// Sums down the columns of rows of `stride` bytes.
+impl Weight for f64 {
+    fn bits_fit(bits: u32) -> bool {
+        bits == 0
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for i32 {}
+    impl Sealed for f64 {}
+}
+
+/// What a picture is made of.
+pub(crate) trait Sample: Copy + Default {
+    type Weight: Weight;
+    /// What a sum begins with.
+    fn start(bits: u32) -> Self::Weight;
+    fn add(sum: Self::Weight, value: Self, weight: Self::Weight) -> Self::Weight;
+    fn end(sum: Self::Weight, bits: u32) -> Self;
+}
+
+impl Sample for u8 {
+    type Weight = i32;
+    #[inline(always)]
+    fn start(bits: u32) -> i32 {
+        1 << (bits - 1)
+    }
+    #[inline(always)]
+    fn add(sum: i32, value: u8, weight: i32) -> i32 {
+        sum.wrapping_add(i32::from(value).wrapping_mul(weight))
+    }
+    #[inline(always)]
+    fn end(sum: i32, bits: u32) -> u8 {
+        (sum >> bits).clamp(0, 255) as u8
+    }
+}
+
+impl Sample for f32 {
+    type Weight = f64;
+    #[inline(always)]
+    fn start(_bits: u32) -> f64 {
+        0.0
+    }
+    #[inline(always)]
+    fn add(sum: f64, value: f32, weight: f64) -> f64 {
+        sum + f64::from(value) * weight
+    }
+    #[inline(always)]
+    fn end(sum: f64, _bits: u32) -> f32 {
+        sum as f32
+    }
+}
+
+/// Sums along the middle axis. `WIDE` sums are kept in registers; `SIDE` lines, a power of two, lie side by side while
+/// sums along them are taken.
 #[inline(always)]
-pub(crate) fn rows(picture: &[u8], stride: usize, taps: Taps, out: &mut [u8]) {
-    if stride == 0 {
+pub(crate) fn along<T: Sample, const WIDE: usize, const SIDE: usize>(
+    picture: &[T],
+    [outer, length, inner]: [usize; 3],
+    taps: Taps<T::Weight>,
+    out: &mut [T],
+) {
+    let made = taps.first.len() * inner;
+    if outer == 1 || inner >= SIDE {
+        let slabs = picture.chunks_exact(length * inner);
+        for (slab, out) in slabs.zip(out.chunks_exact_mut(made)) {
+            down::<T, WIDE, SIDE>(slab, inner, taps, out);
+        }
         return;
     }
+    let mut standing = vec![T::default(); length * inner * SIDE];
+    let mut sums = vec![T::default(); made * SIDE];
+    let groups = picture.chunks(length * inner * SIDE);
+    for (lines, out) in groups.zip(out.chunks_mut(made * SIDE)) {
+        stand::<T, SIDE>(lines, length * inner, &mut standing);
+        down::<T, WIDE, SIDE>(&standing, inner * SIDE, taps, &mut sums);
+        lay::<T, SIDE>(&sums, made, out);
+    }
+}
+
+/// Sums down the columns of rows of `stride` samples.
+#[inline(always)]
+fn down<T: Sample, const WIDE: usize, const SIDE: usize>(
+    picture: &[T],
+    stride: usize,
+    taps: Taps<T::Weight>,
+    out: &mut [T],
+) {
     let width = taps.width();
     let places = taps.first.iter().zip(taps.weights.chunks_exact(width));
     for ((&first, weights), out) in places.zip(out.chunks_exact_mut(stride)) {
         let from = first as usize * stride;
         let source = &picture[from..from + width * stride];
         let mut at = 0;
-        while at + 64 <= stride {
-            sums::<64>(source, at, stride, weights, taps.bits, out);
-            at += 64;
+        while at + WIDE <= stride {
+            sums::<T, WIDE>(source, at, weights, taps.bits, out);
+            at += WIDE;
         }
-        while at + 16 <= stride {
-            sums::<16>(source, at, stride, weights, taps.bits, out);
-            at += 16;
+        while at + SIDE <= stride {
+            sums::<T, SIDE>(source, at, weights, taps.bits, out);
+            at += SIDE;
         }
         while at < stride {
-            sums::<1>(source, at, stride, weights, taps.bits, out);
+            sums::<T, 1>(source, at, weights, taps.bits, out);
             at += 1;
         }
     }
 }
 
-/// `COUNT` neighbouring sums.
+/// `COUNT` neighbouring sums, the first at `at` of a row.
 #[inline(always)]
-fn sums<const COUNT: usize>(
-    source: &[u8],
+fn sums<T: Sample, const COUNT: usize>(
+    source: &[T],
     at: usize,
-    stride: usize,
-    weights: &[i32],
+    weights: &[T::Weight],
     bits: u32,
-    out: &mut [u8],
+    out: &mut [T],
 ) {
-    let mut total = [1_i32 << (bits - 1); COUNT];
+    let mut total = [T::start(bits); COUNT];
     let mut place = at;
     for &weight in weights {
         let values = &source[place..place + COUNT];
         for i in 0..COUNT {
-            total[i] = total[i].wrapping_add(i32::from(values[i]).wrapping_mul(weight));
+            total[i] = T::add(total[i], values[i], weight);
         }
-        place += stride;
+        place += out.len();
     }
     let out = &mut out[at..at + COUNT];
     for i in 0..COUNT {
-        out[i] = rounded(total[i], bits);
+        out[i] = T::end(total[i], bits);
     }
 }
 
-/// Sums along rows of `columns` pixels of `channels` bytes.
+/// Turns up to `SIDE` lines into columns: value `x` of line `y` goes to place `SIDE x + y`.
 #[inline(always)]
-pub(crate) fn columns(picture: &[u8], columns: usize, channels: usize, taps: Taps, out: &mut [u8]) {
-    let (wide, narrow) = (columns * channels, taps.first.len() * channels);
-    if wide == 0 || narrow == 0 {
-        return;
-    }
-    let mut standing = vec![0; wide * SIDE];
-    let mut made = vec![0; narrow * SIDE];
-    let groups = picture.chunks(wide * SIDE);
-    for (lines, out) in groups.zip(out.chunks_mut(narrow * SIDE)) {
-        if lines.len() == wide * SIDE {
-            stand(lines, wide, &mut standing);
-        } else {
-            for (y, line) in lines.chunks_exact(wide).enumerate() {
-                for (x, &value) in line.iter().enumerate() {
-                    standing[SIDE * x + y] = value;
-                }
-            }
-        }
-        rows(&standing, channels * SIDE, taps, &mut made);
-        lay(&made, narrow, out);
-    }
-}
-
-/// Turns 16 lines into columns: value `x` of line `y` goes to place `16 x + y`.
-#[inline(always)]
-fn stand(lines: &[u8], wide: usize, standing: &mut [u8]) {
-    let (blocks, tail) = standing.as_chunks_mut::<{ SIDE * SIDE }>();
-    let mut at = 0;
-    for block in blocks {
-        let mut square = [[0; SIDE]; SIDE];
+fn stand<T: Sample, const SIDE: usize>(lines: &[T], wide: usize, standing: &mut [T]) {
+    let (columns, _) = standing.as_chunks_mut::<SIDE>();
+    let whole = if lines.len() == wide * SIDE {
+        wide - wide % SIDE
+    } else {
+        0
+    };
+    for (at, block) in (0..)
+        .step_by(SIDE)
+        .zip(columns[..whole].chunks_exact_mut(SIDE))
+    {
+        let mut square = [[T::default(); SIDE]; SIDE];
         for y in 0..SIDE {
             square[y].copy_from_slice(&lines[wide * y + at..wide * y + at + SIDE]);
         }
-        *block.as_chunks_mut::<SIDE>().0.first_chunk_mut().unwrap() = turned(square);
-        at += SIDE;
+        block.copy_from_slice(&turned(square));
     }
-    for x in 0..tail.len() / SIDE {
-        for y in 0..SIDE {
-            tail[SIDE * x + y] = lines[wide * y + at + x];
+    for (x, column) in columns.iter_mut().enumerate().skip(whole) {
+        for (y, line) in lines.chunks_exact(wide).enumerate() {
+            column[y] = line[x];
         }
     }
 }
 
-/// Turns columns of 16 back into as many lines as `out` has.
+/// Turns columns of `SIDE` back into as many lines as `out` has.
 #[inline(always)]
-fn lay(made: &[u8], narrow: usize, out: &mut [u8]) {
-    let count = out.len() / narrow;
-    let (blocks, tail) = made.as_chunks::<{ SIDE * SIDE }>();
-    let mut at = 0;
-    for block in blocks {
-        let square = turned(*block.as_chunks::<SIDE>().0.first_chunk().unwrap());
-        for (y, line) in square.iter().enumerate().take(count) {
-            out[narrow * y + at..narrow * y + at + SIDE].copy_from_slice(line);
+fn lay<T: Sample, const SIDE: usize>(sums: &[T], narrow: usize, out: &mut [T]) {
+    let (columns, _) = sums.as_chunks::<SIDE>();
+    let whole = narrow - narrow % SIDE;
+    for (at, block) in (0..).step_by(SIDE).zip(columns[..whole].chunks_exact(SIDE)) {
+        let mut square = [[T::default(); SIDE]; SIDE];
+        square.copy_from_slice(block);
+        let square = turned(square);
+        for (line, made) in out.chunks_exact_mut(narrow).zip(&square) {
+            line[at..at + SIDE].copy_from_slice(made);
         }
-        at += SIDE;
     }
-    for x in 0..tail.len() / SIDE {
-        for y in 0..count {
-            out[narrow * y + at + x] = tail[SIDE * x + y];
+    for (x, column) in columns.iter().enumerate().skip(whole) {
+        for (line, &sum) in out.chunks_exact_mut(narrow).zip(column) {
+            line[x] = sum;
         }
     }
 }
 
-/// The transpose of a square: four times, rows and those half a square below are laid into each other.
+/// The transpose of a square: again and again, rows and those half a square below are laid into each other.
 #[inline(always)]
-fn turned(mut square: [[u8; SIDE]; SIDE]) -> [[u8; SIDE]; SIDE] {
-    for _ in 0..4 {
+fn turned<T: Copy, const SIDE: usize>(mut square: [[T; SIDE]; SIDE]) -> [[T; SIDE]; SIDE] {
+    for _ in 0..SIDE.ilog2() {
         let before = square;
         for i in 0..SIDE / 2 {
             let (upper, lower) = (before[i], before[i + SIDE / 2]);

@@ -11,7 +11,7 @@ use half::f16;
 use crate::codes::{GROUP, ROWS};
 use crate::lanes::LANES;
 use crate::neighbours::{self, Residual, TableScale, Terms, look_up};
-use crate::resample::Taps;
+use crate::resample::{Sample, Taps};
 use crate::signs::unpack_fives;
 use crate::sliver::SLIVER;
 
@@ -169,43 +169,26 @@ pub(crate) fn position_of_max(values: &[f32]) -> usize {
     best
 }
 
-/// Sums down columns: see [`Taps`].
-pub(crate) fn resample_rows(picture: &[u8], stride: usize, taps: Taps, out: &mut [u8]) {
-    for i in 0..taps.first.len() {
-        for x in 0..stride {
-            let value = |row: usize| picture[row * stride + x];
-            out[i * stride + x] = weighted(taps, i, value);
-        }
-    }
-}
-
-/// Sums along rows: see [`Taps`].
-pub(crate) fn resample_columns(
-    picture: &[u8],
-    columns: usize,
-    channels: usize,
-    taps: Taps,
-    out: &mut [u8],
+/// Sums along the middle axis: see [`Taps`].
+pub(crate) fn resample<T: Sample>(
+    picture: &[T],
+    [outer, length, inner]: [usize; 3],
+    taps: Taps<T::Weight>,
+    out: &mut [T],
 ) {
-    for y in 0..picture.len() / (columns * channels) {
-        for i in 0..taps.first.len() {
-            for c in 0..channels {
-                let value = |x: usize| picture[(y * columns + x) * channels + c];
-                out[(y * taps.first.len() + i) * channels + c] = weighted(taps, i, value);
+    let (results, width) = (taps.first.len(), taps.width());
+    for y in 0..outer {
+        for i in 0..results {
+            for x in 0..inner {
+                let mut sum = T::start(taps.bits);
+                for t in 0..width {
+                    let place = y * length + taps.first[i] as usize + t;
+                    sum = T::add(sum, picture[place * inner + x], taps.weights[width * i + t]);
+                }
+                out[(y * results + i) * inner + x] = T::end(sum, taps.bits);
             }
         }
     }
-}
-
-fn weighted(taps: Taps, i: usize, value: impl Fn(usize) -> u8) -> u8 {
-    let width = taps.weights.len() / taps.first.len();
-    let mut sum = 1_i32 << (taps.bits - 1);
-    for t in 0..width {
-        let term =
-            i32::from(value(taps.first[i] as usize + t)).wrapping_mul(taps.weights[width * i + t]);
-        sum = sum.wrapping_add(term);
-    }
-    (sum >> taps.bits).clamp(0, 255) as u8
 }
 
 /// Adds to each row's sum, for each group, the table's byte at the row's half-byte.

@@ -52,8 +52,8 @@ pub(crate) struct Table {
     pub(crate) dot_planes: unsafe fn(&[i8], &[u8]) -> i32,
     pub(crate) dot4_signs: unsafe fn(&[i8], [&[u8]; 4]) -> [i32; 4],
     pub(crate) dot_fives: unsafe fn(&[i8], &[u8], &[u8]) -> i32,
-    pub(crate) resample_rows: unsafe fn(&[u8], usize, Taps, &mut [u8]),
-    pub(crate) resample_columns: unsafe fn(&[u8], usize, usize, Taps, &mut [u8]),
+    pub(crate) resample_u8: unsafe fn(&[u8], [usize; 3], Taps, &mut [u8]),
+    pub(crate) resample_f32: unsafe fn(&[f32], [usize; 3], Taps<f64>, &mut [f32]),
     pub(crate) all_finite: unsafe fn(&[f32]) -> bool,
     pub(crate) all_finite_f16: unsafe fn(&[f16]) -> bool,
 }
@@ -91,8 +91,8 @@ pub(crate) static SCALAR: Table = Table {
     dot_planes: scalar::dot_planes,
     dot4_signs: scalar::dot4_signs,
     dot_fives: scalar::dot_fives,
-    resample_rows: scalar::resample_rows,
-    resample_columns: scalar::resample_columns,
+    resample_u8: scalar::resample,
+    resample_f32: scalar::resample,
     all_finite: scalar::all_finite,
     all_finite_f16: scalar::all_finite_f16,
 };
@@ -244,13 +244,15 @@ macro_rules! instantiate {
                 fn dot_fives(query: &[i8], signs: &[u8], rest: &[u8]) -> i32 {
                     simd => $dot_fives(simd, query, signs, rest)
                 }
-                fn resample_rows(picture: &[u8], stride: usize, taps: Taps, out: &mut [u8]) -> () {
-                    _simd => resample::rows(picture, stride, taps, out)
-                }
-                fn resample_columns(
-                    picture: &[u8], columns: usize, channels: usize, taps: Taps, out: &mut [u8]
+                fn resample_u8(
+                    picture: &[u8], shape: [usize; 3], taps: Taps, out: &mut [u8]
                 ) -> () {
-                    _simd => resample::columns(picture, columns, channels, taps, out)
+                    _simd => resample::along::<_, 64, 16>(picture, shape, taps, out)
+                }
+                fn resample_f32(
+                    picture: &[f32], shape: [usize; 3], taps: Taps<f64>, out: &mut [f32]
+                ) -> () {
+                    _simd => resample::along::<_, 32, 8>(picture, shape, taps, out)
                 }
                 fn all_finite(a: &[f32]) -> bool {
                     _simd => lanes::all_finite(a)
@@ -294,8 +296,8 @@ macro_rules! instantiate {
             dot_planes: compiled::dot_planes,
             dot4_signs: compiled::dot4_signs,
             dot_fives: compiled::dot_fives,
-            resample_rows: compiled::resample_rows,
-            resample_columns: compiled::resample_columns,
+            resample_u8: compiled::resample_u8,
+            resample_f32: compiled::resample_f32,
             all_finite: compiled::all_finite,
             all_finite_f16: compiled::all_finite_f16,
         };

@@ -284,20 +284,38 @@ pub fn blake3_keyed<'py>(
 }
 
 /// A pass: axis, first tap of each result, weights of shape (results, taps), bits.
-type Pass<'py> = (
+type Pass<'py, W> = (
     usize,
     Bound<'py, PyArray1<u32>>,
-    Bound<'py, PyArray2<i32>>,
+    Bound<'py, PyArray2<W>>,
     u32,
 );
 
-/// A picture of shape (height, width, channels) after passes of weighted sums along its axes.
+/// A picture of shape (height, width, channels) in uint8 after passes of weighted sums along its axes.
 #[pyfunction]
-pub fn resample<'py>(
+pub fn resample_u8<'py>(
     py: Python<'py>,
     picture: &Bound<'py, PyArray3<u8>>,
-    passes: Vec<Pass<'py>>,
+    passes: Vec<Pass<'py, i32>>,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    resample(py, picture, passes)
+}
+
+/// The same in float32, summed in float64.
+#[pyfunction]
+pub fn resample_f32<'py>(
+    py: Python<'py>,
+    picture: &Bound<'py, PyArray3<f32>>,
+    passes: Vec<Pass<'py, f64>>,
+) -> PyResult<Bound<'py, PyArray3<f32>>> {
+    resample(py, picture, passes)
+}
+
+fn resample<'py, T: picture::Sample<Weight: numpy::Element> + numpy::Element>(
+    py: Python<'py>,
+    picture: &Bound<'py, PyArray3<T>>,
+    passes: Vec<Pass<'py, T::Weight>>,
+) -> PyResult<Bound<'py, PyArray3<T>>> {
     let shape = picture.dims();
     let picture = Picture {
         values: arrays::copied(picture, |x| x)?,
@@ -306,12 +324,10 @@ pub fn resample<'py>(
     let passes = passes
         .into_iter()
         .map(|(axis, first, weights, bits)| {
-            let first = arrays::copied(&first, |x| x)?;
-            let weights = arrays::copied(&weights, |x| x)?;
             Ok(picture::Pass {
                 axis,
-                first,
-                weights,
+                first: arrays::copied(&first, |x| x)?,
+                weights: arrays::copied(&weights, |x| x)?,
                 bits,
             })
         })
