@@ -30,7 +30,7 @@ sys.path.insert(0, str(BENCH.parent / "tests" / "export"))
 
 # GFLOP of one picture: multiply-adds of the published architectures, two operations each
 WORK = {"efficientnet-lite0": 0.79, "datacomp-b16": 35.1}
-KINDS = ("512 px JPEG in colour", "512 px PNG in grey", "512 px CT in 16 bit, DICOM")
+KINDS = ("512 px JPEG in colour", "512 px PNG in grey", "512 px CT in 16 bit, DICOM", "224 px JPEG in colour")
 
 
 def write_files(folder: Path, count: int) -> dict[str, list[Path]]:
@@ -48,6 +48,8 @@ def write_files(folder: Path, count: int) -> dict[str, list[Path]]:
         picture.convert("L").save(found[KINDS[1]][-1])
         found[KINDS[2]].append(folder / f"{number}.dcm")
         _ct(np.asarray(picture.convert("L")), found[KINDS[2]][-1])
+        found[KINDS[3]].append(folder / f"{number} small.jpg")
+        picture.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC).save(found[KINDS[3]][-1], quality=92)
     return found
 
 
