@@ -5,7 +5,7 @@
 //! and [`chunks`] hold bytes and rows; [`quantize`] makes small codes of rows; [`form`] says in which form rows are kept; [`vectors`], [`spool`], [`codes`], [`likeness`], [`keys`], [`select`], [`group`], [`queue`], [`scratch`] and
 //! [`pool`] are the parts of a search; [`graph`] and [`exact`] are its two ways; [`calibrate`] turns a wanted recall into a width;
 //! [`state`] is one snapshot, `maintain` what a writer does to it, [`stored`] its file, [`query`] a search over it, [`items`] one for items by their [`parts`] and [`means`]; [`index`] is what callers use, beside
-//! [`join`]. `FORMAT.md` beside this crate gives every byte of a file.
+//! [`join`] and [`picture`], which resizes what an encoder will see. `FORMAT.md` beside this crate gives every byte of a file.
 //!
 //! ```
 //! use osler_core::{index::Index, metric::Metric, pool::Control, query::Ask, state::Params, vectors::{Codes, Keep}};
