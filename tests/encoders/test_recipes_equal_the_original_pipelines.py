@@ -118,6 +118,24 @@ def test_pictures_of_any_shape_are_resized_as_the_installed_pillow_does(kernel: 
         np.testing.assert_array_equal(resample.pillow(colour, height, width, kernel)[:, :, 0], exact.clip(0, 255))
 
 
+@pytest.mark.parametrize("kernel", ["nearest", "box", "lanczos"])
+def test_other_filters_take_floats_plane_by_plane(kernel: str) -> None:
+    from PIL import Image
+
+    floats = np.random.default_rng(3).random((40, 30, 3)).astype(np.float32) * 255
+    made = resample.pillow(floats, 12, 50, kernel)
+    for c in range(3):
+        plane = np.ascontiguousarray(floats[:, :, c])
+        wanted = np.asarray(Image.fromarray(plane).resize((50, 12), Image.Resampling[kernel.upper()])).clip(0, 255)
+        np.testing.assert_array_equal(made[:, :, c], wanted)
+        np.testing.assert_array_equal(resample.pillow(plane, 12, 50, kernel), wanted)
+
+
+def test_a_grey_picture_takes_one_mean_and_three_deviations() -> None:
+    recipe = [{"op": "rgb"}, {"op": "normalise", "mean": (0.0,), "std": (1.0, 2.0, 4.0)}]
+    assert apply_recipe(STEPS.validate_python(recipe), np.full((2, 2), 255, np.uint8))[0, 0].size == 3
+
+
 @pytest.mark.parametrize("release", [12, 13])
 def test_eight_bits_follow_the_order_of_either_side_of_pillow_13(release: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resample, "_pillow_release", lambda: release)

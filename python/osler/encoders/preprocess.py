@@ -305,8 +305,9 @@ def _normalise(step: Normalise, picture: np.ndarray, place: str) -> np.ndarray:
     # plane by plane in memory, as most models take it, whatever the order of the axes
     planes = channels.transpose(2, 0, 1)
     mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (step.mean, step.std))
-    if len(planes) < len(mean):
-        planes = np.repeat(planes, len(mean), axis=0)
+    wide = max(len(mean), len(std))
+    if len(planes) < wide:
+        planes = np.repeat(planes, wide, axis=0)
     values = np.empty(planes.shape, dtype=np.float32)
     if step.divisor is None:
         np.multiply(planes, np.float32(step.scale), out=values, dtype=np.float32)

@@ -1,7 +1,8 @@
 """Changes the size of a picture with the arithmetic of Pillow, PyTorch or TensorFlow; OpenCV's is in `opencv`.
 
 Arrays in, arrays out. All are weighted sums in the order in which the library adds them, because floats keep that order
-in their last bit. The engine takes those of Pillow and of 8-bit tensors, NumPy the others.
+in their last bit. The engine takes those of Pillow (bilinear and bicubic; other filters are Pillow's own) and of
+8-bit tensors, NumPy the others.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _UNFUSED = 4
 _PILLOW_BITS = 22
 _PILLOW_CHOOSES = 13
+_LONGEST_KEPT = 1 << 14
 
 
 def target_size(step: Resize, height: int, width: int) -> tuple[int, int]:
@@ -81,15 +83,24 @@ def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArr
     """
     first = _height_first(picture.shape, height, width)
     if kernel in _SUPPORT and picture.dtype == np.uint8:
-        return _summed(picture, height, width, lambda *line: _integer_taps(*line, kernel, _PILLOW_BITS), first)
+        return _summed(picture, height, width, lambda *line: _kept(_integer_taps, *line, kernel, _PILLOW_BITS), first)
     if kernel in _SUPPORT:
         floats = picture.astype(np.float32, copy=False)
-        resized = _summed(floats, height, width, lambda *line: (*_double_taps(*line, kernel), 0), first)
+        resized = _summed(floats, height, width, lambda *line: (*_kept(_double_taps, *line, kernel), 0), first)
         # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
         return np.clip(resized, 0, 255, out=resized)
     from PIL import Image
 
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling[kernel.upper()]))
+    method = Image.Resampling[kernel.upper()]
+    if picture.dtype == np.uint8:
+        return np.asarray(Image.fromarray(picture).resize((width, height), method))
+    planes = picture[:, :, None] if picture.ndim == 2 else picture
+    shown = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(planes[:, :, c])).resize((width, height), method))
+        for c in range(planes.shape[2])
+    ]
+    stacked = np.clip(np.stack(shown, axis=2), 0, 255)
+    return np.asarray(stacked[:, :, 0] if picture.ndim == 2 else stacked)
 
 
 def _height_first(shape: tuple[int, ...], height: int, width: int) -> bool:
@@ -155,7 +166,7 @@ def torch_uint8(picture: NDArray[Any], height: int, width: int, kernel: str) -> 
     """
     if picture.dtype != np.uint8:
         return np.asarray(np.clip(torch(picture, height, width, kernel, True), 0, 255))
-    return _summed(picture, height, width, lambda *line: _integer_taps(*line, kernel, None), height_first=False)
+    return _summed(picture, height, width, lambda *line: _kept(_integer_taps, *line, kernel, None), False)
 
 
 def tensorflow(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -287,7 +298,12 @@ def _cubic32(x: NDArray[Any]) -> NDArray[Any]:
     return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
 
 
-@lru_cache(maxsize=256)
+def _kept(make: Any, source: int, target: int, *rest: Any) -> Any:
+    """Make weights, or take those of the same sides again; those of very long sides are not kept, for their memory."""
+    return (make if max(source, target) <= _LONGEST_KEPT else make.__wrapped__)(source, target, *rest)
+
+
+@lru_cache(maxsize=32)
 def _integer_taps(
     source: int, target: int, kernel: str, bits: int | None
 ) -> tuple[NDArray[np.uint32], NDArray[np.int32], int]:
@@ -295,7 +311,7 @@ def _integer_taps(
 
     Weights are made in float64. Without bits they are PyTorch's: as many as int16 leaves to the greatest weight.
     """
-    first, weights = _double_taps(source, target, kernel)
+    first, weights = _double_taps.__wrapped__(source, target, kernel)
     if bits is None:
         greatest = float(weights.max())
         bits = 0
@@ -305,7 +321,7 @@ def _integer_taps(
     return first, whole, bits
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _double_taps(source: int, target: int, kernel: str) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
     scale = source / target
     wide = max(scale, 1.0)

@@ -2,7 +2,7 @@
 //! rounded to bytes, `f32` in `f64`. Writes only `out`.
 //!
 //! Plain code: compiled for a wide instruction set, the compiler's own vectors are good. Sums along a row are turned
-//! into sums down columns: 16 lines at a time lie side by side, so that both directions are one loop.
+//! into sums down columns: some lines at a time lie side by side, so that both directions are one loop.
 
 /// Which numbers of a line make which result: result `i` is the sum of `weights[k i + t] * line[first[i] + t]` over
 /// the `k` taps `t`, from the first to the last. Of bytes it is shifted right by `bits`, a half rounded up, and cut to
@@ -137,7 +137,8 @@ pub(crate) fn along<T: Sample, const WIDE: usize, const SIDE: usize>(
     out: &mut [T],
 ) {
     let made = taps.first.len() * inner;
-    if outer == 1 || inner >= SIDE {
+    // with fewer lines, what turns them would take more memory than they do
+    if outer < SIDE || inner >= SIDE {
         let slabs = picture.chunks_exact(length * inner);
         for (slab, out) in slabs.zip(out.chunks_exact_mut(made)) {
             down::<T, WIDE, SIDE>(slab, inner, taps, out);
