@@ -114,8 +114,11 @@ def test_pictures_of_any_shape_are_resized_as_the_installed_pillow_does(kernel: 
         floats = random.random((rows, columns)).astype(np.float32) * 300 - 20
         exact = np.asarray(Image.fromarray(floats).resize((width, height), Image.Resampling[kernel.upper()]))
         np.testing.assert_array_equal(resample.pillow(floats, height, width, kernel), exact.clip(0, 255))
-        colour = np.dstack([floats, floats[::-1], floats])
-        np.testing.assert_array_equal(resample.pillow(colour, height, width, kernel)[:, :, 0], exact.clip(0, 255))
+        colour = np.dstack([floats, floats * 0, floats / 2])
+        made = resample.pillow(colour, height, width, kernel)
+        np.testing.assert_array_equal(made[:, :, 0], exact.clip(0, 255))
+        assert not made[:, :, 1].any()
+        assert abs(made[:, :, 2] - (exact / 2).clip(0, 255)).max() < 1e-3
 
 
 @pytest.mark.parametrize("kernel", ["nearest", "box", "lanczos"])
