@@ -26,6 +26,7 @@ Taps = list[tuple[Sequence[int], NDArray[Any]]]
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 # PyTorch's loop over the taps adds four at a time; what is left over is fused multiply-add on every x86 with AVX2.
 _UNFUSED = 4
+# of its sums of 8 bits (PRECISION_BITS of its Resample.c), and the release from which on it chooses an axis to begin with
 _PILLOW_BITS = 22
 _PILLOW_CHOOSES = 13
 _LONGEST_KEPT = 1 << 14
@@ -81,30 +82,27 @@ def pillow(picture: NDArray[Any], height: int, width: int, kernel: str) -> NDArr
     >>> pillow(np.array([[0, 100, 200]], dtype=np.uint8), 1, 2, "bilinear").tolist()
     [[38, 163]]
     """
-    first = _height_first(picture.shape, height, width)
-    if kernel in _SUPPORT and picture.dtype == np.uint8:
-        return _summed(picture, height, width, lambda *line: _kept(_integer_taps, *line, kernel, _PILLOW_BITS), first)
     if kernel in _SUPPORT:
-        floats = picture.astype(np.float32, copy=False)
-        resized = _summed(floats, height, width, lambda *line: (*_kept(_double_taps, *line, kernel), 0), first)
-        # kernels with negative lobes overshoot, and the same picture in 8 bits is cut there
-        return np.clip(resized, 0, 255, out=resized)
-    from PIL import Image
+        eight = picture.dtype == np.uint8
+        given = picture if eight else picture.astype(np.float32, copy=False)
+        first = _height_first(picture.shape, height, width)
+        made = _summed(given, height, width, kernel, _PILLOW_BITS if eight else 0, first)
+    else:
+        from PIL import Image
 
-    method = Image.Resampling[kernel.upper()]
-    if picture.dtype == np.uint8:
-        return np.asarray(Image.fromarray(picture).resize((width, height), method))
-    planes = picture[:, :, None] if picture.ndim == 2 else picture
-    shown = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(planes[:, :, c])).resize((width, height), method))
-        for c in range(planes.shape[2])
-    ]
-    stacked = np.clip(np.stack(shown, axis=2), 0, 255)
-    return np.asarray(stacked[:, :, 0] if picture.ndim == 2 else stacked)
+        planes = picture[:, :, None] if picture.ndim == 2 else picture
+        method = Image.Resampling[kernel.upper()]
+        resized = [
+            Image.fromarray(np.ascontiguousarray(planes[:, :, c])).resize((width, height), method)
+            for c in range(planes.shape[2])
+        ]
+        made = np.dstack([np.asarray(plane) for plane in resized]).reshape(height, width, *picture.shape[2:])
+    # kernels with negative lobes overshoot in floats, and the same picture in 8 bits is cut there
+    return made if made.dtype == np.uint8 else np.clip(made, 0, 255, out=made)
 
 
 def _height_first(shape: tuple[int, ...], height: int, width: int) -> bool:
-    """Whether Pillow begins with the height: release 13 does where that throws away more; measured on 2,940 shapes."""
+    """Whether Pillow begins with the height: release 13 does where that throws away more."""
     rows, columns = shape[:2]
     return height < rows and rows - height > 2 * (columns - width) and _pillow_release() >= _PILLOW_CHOOSES
 
@@ -117,13 +115,16 @@ def _pillow_release() -> int:
 
 
 def _summed(
-    picture: NDArray[Any], height: int, width: int, taps: Callable[[int, int], Any], height_first: bool
+    picture: NDArray[Any], height: int, width: int, kernel: str, bits: int | None, height_first: bool
 ) -> NDArray[Any]:
-    across, down = ((axis, picture.shape[axis], side) for axis, side in ((1, width), (0, height)))
-    order = (down, across) if height_first else (across, down)
-    passes = [(axis, *taps(source, target)) for axis, source, target in order if source != target]
-    resample = _native.resample_u8 if picture.dtype == np.uint8 else _native.resample_f32
-    made = resample(picture if picture.ndim == 3 else picture[:, :, None], passes)
+    sides = ((1, picture.shape[1], width), (0, picture.shape[0], height))
+    passes = [
+        # weights of very long sides are not kept, for their memory
+        (axis, *(_even_taps if max(source, target) <= _LONGEST_KEPT else _made_taps)(source, target, kernel, bits))
+        for axis, source, target in (reversed(sides) if height_first else sides)
+        if source != target
+    ]
+    made = _native.resample(picture if picture.ndim == 3 else picture[:, :, None], passes)
     return made[:, :, 0] if picture.ndim == 2 else made
 
 
@@ -166,7 +167,7 @@ def torch_uint8(picture: NDArray[Any], height: int, width: int, kernel: str) -> 
     """
     if picture.dtype != np.uint8:
         return np.asarray(np.clip(torch(picture, height, width, kernel, True), 0, 255))
-    return _summed(picture, height, width, lambda *line: _kept(_integer_taps, *line, kernel, None), False)
+    return _summed(picture, height, width, kernel, None, height_first=False)
 
 
 def tensorflow(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -298,30 +299,31 @@ def _cubic32(x: NDArray[Any]) -> NDArray[Any]:
     return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
 
 
-def _kept(make: Any, source: int, target: int, *rest: Any) -> Any:
-    """Make weights, or take those of the same sides again; those of very long sides are not kept, for their memory."""
-    return (make if max(source, target) <= _LONGEST_KEPT else make.__wrapped__)(source, target, *rest)
-
-
-@lru_cache(maxsize=32)
-def _integer_taps(
+def _made_taps(
     source: int, target: int, kernel: str, bits: int | None
-) -> tuple[NDArray[np.uint32], NDArray[np.int32], int]:
+) -> tuple[NDArray[np.uint32], NDArray[np.int32] | NDArray[np.float64], int]:
     """The first row and the weights of every sum, as many weights for each, and their bits behind the point.
 
-    Weights are made in float64. Without bits they are PyTorch's: as many as int16 leaves to the greatest weight.
+    Weights are float64 where the bits are 0. None gives PyTorch's bits: as many as int16 leaves to the greatest weight.
     """
-    first, weights = _double_taps.__wrapped__(source, target, kernel)
+    first, weights = _double_taps(source, target, kernel)
+    first.setflags(write=False)
+    weights.setflags(write=False)
+    if bits == 0:
+        return first, weights, 0
     if bits is None:
         greatest = float(weights.max())
         bits = 0
         while bits < _PILLOW_BITS and int(0.5 + greatest * (1 << (bits + 1))) < 1 << 15:
             bits += 1
     whole = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int32)
+    whole.setflags(write=False)
     return first, whole, bits
 
 
-@lru_cache(maxsize=32)
+_even_taps = lru_cache(maxsize=32)(_made_taps)
+
+
 def _double_taps(source: int, target: int, kernel: str) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
     scale = source / target
     wide = max(scale, 1.0)

@@ -1,7 +1,7 @@
 //! Pictures made larger or smaller by weighted sums along their axes, for callers that prepare them for an encoder.
 //! What the weights are is the caller's; see [`osler_kernels::Taps`].
 
-use osler_kernels::{Taps, Weight};
+use osler_kernels::{Sample, Taps};
 
 use crate::error::{Error, Result};
 
@@ -16,37 +16,15 @@ pub struct Picture<T> {
 
 /// One pass: sums along an axis, 0 down the columns or 1 along the rows.
 #[derive(Debug)]
-pub struct Pass<W> {
+pub struct Pass<T: Sample> {
     /// 0 or 1.
     pub axis: usize,
     /// Where the taps of each result begin.
     pub first: Vec<u32>,
     /// As many for every result.
-    pub weights: Vec<W>,
+    pub weights: Vec<T::Weight>,
     /// Bits behind the point of whole weights; 0 for floats.
     pub bits: u32,
-}
-
-/// What pictures are made of.
-pub trait Sample: Copy + Default {
-    /// What they are weighted with.
-    type Weight: Weight;
-    /// Sums along the middle axis.
-    fn resample(picture: &[Self], shape: [usize; 3], taps: Taps<Self::Weight>, out: &mut [Self]);
-}
-
-impl Sample for u8 {
-    type Weight = i32;
-    fn resample(picture: &[u8], shape: [usize; 3], taps: Taps, out: &mut [u8]) {
-        osler_kernels::resample_u8(picture, shape, taps, out);
-    }
-}
-
-impl Sample for f32 {
-    type Weight = f64;
-    fn resample(picture: &[f32], shape: [usize; 3], taps: Taps<f64>, out: &mut [f32]) {
-        osler_kernels::resample_f32(picture, shape, taps, out);
-    }
 }
 
 /// Takes one pass after another; each rounds to the picture's type.
@@ -61,10 +39,7 @@ impl Sample for f32 {
 /// # Errors
 ///
 /// [`Error::Input`] where a pass does not fit the picture, [`Error::Memory`] where the result does not fit into memory.
-pub fn resample<T: Sample>(
-    mut picture: Picture<T>,
-    passes: &[Pass<T::Weight>],
-) -> Result<Picture<T>> {
+pub fn resample<T: Sample>(mut picture: Picture<T>, passes: &[Pass<T>]) -> Result<Picture<T>> {
     for pass in passes {
         let taps = Taps {
             first: &pass.first,
@@ -110,7 +85,7 @@ mod tests {
         }
     }
 
-    fn halves(axis: usize) -> Pass<i32> {
+    fn halves(axis: usize) -> Pass<u8> {
         Pass {
             axis,
             first: vec![0],

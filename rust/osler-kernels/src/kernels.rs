@@ -7,7 +7,7 @@ use half::f16;
 
 use crate::cpu::{self, Level};
 use crate::neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
-use crate::resample::{Taps, Weight};
+use crate::resample::{Sample, Taps};
 use crate::sliver::SLIVER;
 use crate::table::{SCALAR, Table};
 
@@ -731,7 +731,7 @@ checked! {
     /// osler_kernels::resample_f32(&[0.0, 100.0, 40.0, 20.0], [2, 2, 1], taps, &mut out);
     /// assert_eq!(out, [75.0, 25.0]);
     /// ```
-    fn resample_f32(picture: &[f32], shape: [usize; 3], taps: Taps<f64>, out: &mut [f32]) {
+    fn resample_f32(picture: &[f32], shape: [usize; 3], taps: Taps<f32>, out: &mut [f32]) {
         resampled(picture.len(), shape, taps, out.len())
     }
 
@@ -772,7 +772,7 @@ fn same_lengths<Q, T>(query: &[Q], rows: [&[T]; 4]) {
 
 #[inline(always)]
 #[track_caller]
-fn resampled<W: Weight>(picture: usize, shape: [usize; 3], taps: Taps<W>, out: usize) {
+fn resampled<T: Sample>(picture: usize, shape: [usize; 3], taps: Taps<T>, out: usize) {
     let [outer, length, inner] = shape;
     let size = |middle: usize| outer.checked_mul(middle)?.checked_mul(inner);
     assert!(

@@ -168,6 +168,6 @@ pub use near::{
     nearest_of, nearest_within,
 };
 pub use neighbours::{CODE_DIMS, PLANE, Residual, TableScale, Terms};
-pub use resample::{Taps, Weight};
+pub use resample::{Sample, Sum, Taps};
 pub use signs::{MOST_OF_FIVE, pack_fives, pack_signs, unpack_fives};
 pub use sliver::SLIVER;

@@ -1,8 +1,10 @@
 //! Weighted sums along one axis of a picture: what a separable resize is made of. Bytes are summed in whole numbers and
-//! rounded to bytes, `f32` in `f64`. Writes only `out`.
+//! rounded to bytes, `f32` in `f64`. Writes only `out`, and lines that it turns.
 //!
 //! Plain code: compiled for a wide instruction set, the compiler's own vectors are good. Sums along a row are turned
 //! into sums down columns: some lines at a time lie side by side, so that both directions are one loop.
+
+use std::ops::RangeInclusive;
 
 /// Which numbers of a line make which result: result `i` is the sum of `weights[k i + t] * line[first[i] + t]` over
 /// the `k` taps `t`, from the first to the last. Of bytes it is shifted right by `bits`, a half rounded up, and cut to
@@ -16,16 +18,16 @@
 /// assert_eq!(out, [15, 30]);
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Taps<'a, W = i32> {
+pub struct Taps<'a, T: Sample = u8> {
     /// Where each result's taps begin.
     pub first: &'a [u32],
     /// As many for every result.
-    pub weights: &'a [W],
+    pub weights: &'a [T::Weight],
     /// Bits behind the point of whole weights, 1 to 30, whose sums wrap around at 32 bits; 0 for floats.
     pub bits: u32,
 }
 
-impl<W: Weight> Taps<'_, W> {
+impl<T: Sample> Taps<'_, T> {
     /// Taps of one result.
     #[inline(always)]
     pub(crate) fn width(&self) -> usize {
@@ -38,7 +40,7 @@ impl<W: Weight> Taps<'_, W> {
     /// Whether there are taps, as many for every result, none outside a line of `source` numbers, and the bits are right.
     ///
     /// ```
-    /// let taps = osler_kernels::Taps { first: &[0, 1], weights: &[1, 1, 1, 1], bits: 1 };
+    /// let taps: osler_kernels::Taps = osler_kernels::Taps { first: &[0, 1], weights: &[1, 1, 1, 1], bits: 1 };
     /// assert!(taps.fit(3) && !taps.fit(2));
     /// ```
     pub fn fit(&self, source: usize) -> bool {
@@ -50,53 +52,48 @@ impl<W: Weight> Taps<'_, W> {
         };
         width > 0
             && width * self.first.len() == self.weights.len()
-            && W::bits_fit(self.bits)
+            && T::BITS.contains(&self.bits)
             && self.first.iter().all(inside)
     }
 }
 
-/// `i32` or `f64`: what a picture is weighted with, which is also what its sums are kept in.
+/// What a picture is made of: `u8` or `f32`.
 ///
 /// ```
-/// fn taps_of<W: osler_kernels::Weight>(first: &[u32], weights: &[W], bits: u32) -> bool {
-///     osler_kernels::Taps { first, weights, bits }.fit(2)
-/// }
-/// assert!(taps_of(&[0], &[1, 1], 1) && taps_of(&[0], &[0.5, 0.5], 0));
+/// use osler_kernels::{Sample, Taps};
+/// let taps = Taps { first: &[0], weights: &[0.25, 0.75], bits: 0 };
+/// let mut out = [0.0];
+/// f32::resample(&[0.0, 100.0], [1, 2, 1], taps, &mut out);
+/// assert_eq!(out, [75.0]);
 /// ```
-pub trait Weight: Copy + std::fmt::Debug + sealed::Sealed {
-    /// Whether weights of this type may have so many bits behind their point.
-    fn bits_fit(bits: u32) -> bool;
+pub trait Sample: Copy + Default + std::fmt::Debug + Sum {
+    /// [`resample_u8`](crate::resample_u8) or [`resample_f32`](crate::resample_f32).
+    fn resample(picture: &[Self], shape: [usize; 3], taps: Taps<Self>, out: &mut [Self]);
 }
 
-impl Weight for i32 {
-    fn bits_fit(bits: u32) -> bool {
-        (1..=30).contains(&bits)
-    }
-}
-
-impl Weight for f64 {
-    fn bits_fit(bits: u32) -> bool {
-        bits == 0
-    }
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for i32 {}
-    impl Sealed for f64 {}
-}
-
-/// What a picture is made of.
-pub(crate) trait Sample: Copy + Default {
-    type Weight: Weight;
+/// How samples are summed.
+pub trait Sum: Sized {
+    /// What samples are weighted with, which is also what their sums are kept in.
+    type Weight: Copy + std::fmt::Debug;
+    /// How many bits weights may have behind their point.
+    const BITS: RangeInclusive<u32>;
     /// What a sum begins with.
     fn start(bits: u32) -> Self::Weight;
+    /// A sum and one more term.
     fn add(sum: Self::Weight, value: Self, weight: Self::Weight) -> Self::Weight;
+    /// The sample that a sum gives.
     fn end(sum: Self::Weight, bits: u32) -> Self;
 }
 
 impl Sample for u8 {
+    fn resample(picture: &[u8], shape: [usize; 3], taps: Taps, out: &mut [u8]) {
+        crate::resample_u8(picture, shape, taps, out);
+    }
+}
+
+impl Sum for u8 {
     type Weight = i32;
+    const BITS: RangeInclusive<u32> = 1..=30;
     #[inline(always)]
     fn start(bits: u32) -> i32 {
         1 << (bits - 1)
@@ -112,7 +109,14 @@ impl Sample for u8 {
 }
 
 impl Sample for f32 {
+    fn resample(picture: &[f32], shape: [usize; 3], taps: Taps<f32>, out: &mut [f32]) {
+        crate::resample_f32(picture, shape, taps, out);
+    }
+}
+
+impl Sum for f32 {
     type Weight = f64;
+    const BITS: RangeInclusive<u32> = 0..=0;
     #[inline(always)]
     fn start(_bits: u32) -> f64 {
         0.0
@@ -133,7 +137,7 @@ impl Sample for f32 {
 pub(crate) fn along<T: Sample, const WIDE: usize, const SIDE: usize>(
     picture: &[T],
     [outer, length, inner]: [usize; 3],
-    taps: Taps<T::Weight>,
+    taps: Taps<T>,
     out: &mut [T],
 ) {
     let made = taps.first.len() * inner;
@@ -160,7 +164,7 @@ pub(crate) fn along<T: Sample, const WIDE: usize, const SIDE: usize>(
 fn down<T: Sample, const WIDE: usize, const SIDE: usize>(
     picture: &[T],
     stride: usize,
-    taps: Taps<T::Weight>,
+    taps: Taps<T>,
     out: &mut [T],
 ) {
     let width = taps.width();

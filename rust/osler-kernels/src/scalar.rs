@@ -173,7 +173,7 @@ pub(crate) fn position_of_max(values: &[f32]) -> usize {
 pub(crate) fn resample<T: Sample>(
     picture: &[T],
     [outer, length, inner]: [usize; 3],
-    taps: Taps<T::Weight>,
+    taps: Taps<T>,
     out: &mut [T],
 ) {
     let (results, width) = (taps.first.len(), taps.width());

@@ -53,7 +53,7 @@ pub(crate) struct Table {
     pub(crate) dot4_signs: unsafe fn(&[i8], [&[u8]; 4]) -> [i32; 4],
     pub(crate) dot_fives: unsafe fn(&[i8], &[u8], &[u8]) -> i32,
     pub(crate) resample_u8: unsafe fn(&[u8], [usize; 3], Taps, &mut [u8]),
-    pub(crate) resample_f32: unsafe fn(&[f32], [usize; 3], Taps<f64>, &mut [f32]),
+    pub(crate) resample_f32: unsafe fn(&[f32], [usize; 3], Taps<f32>, &mut [f32]),
     pub(crate) all_finite: unsafe fn(&[f32]) -> bool,
     pub(crate) all_finite_f16: unsafe fn(&[f16]) -> bool,
 }
@@ -250,7 +250,7 @@ macro_rules! instantiate {
                     _simd => resample::along::<_, 64, 16>(picture, shape, taps, out)
                 }
                 fn resample_f32(
-                    picture: &[f32], shape: [usize; 3], taps: Taps<f64>, out: &mut [f32]
+                    picture: &[f32], shape: [usize; 3], taps: Taps<f32>, out: &mut [f32]
                 ) -> () {
                     _simd => resample::along::<_, 32, 8>(picture, shape, taps, out)
                 }

@@ -11,6 +11,7 @@ use osler_core::metric::Metric;
 use osler_core::parts::{Score, rank};
 use osler_core::picture::{self, Picture};
 use osler_core::pool::Pool;
+use osler_kernels::{Sample, Sum};
 use pyo3::exceptions::{PyImportError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -284,38 +285,31 @@ pub fn blake3_keyed<'py>(
 }
 
 /// A pass: axis, first tap of each result, weights of shape (results, taps), bits.
-type Pass<'py, W> = (
+type Pass<'py, T> = (
     usize,
     Bound<'py, PyArray1<u32>>,
-    Bound<'py, PyArray2<W>>,
+    Bound<'py, PyArray2<<T as Sum>::Weight>>,
     u32,
 );
 
-/// A picture of shape (height, width, channels) in uint8 after passes of weighted sums along its axes.
+/// A picture of shape (height, width, channels), uint8 or float32, after passes of weighted sums along its axes; weights
+/// are int32 or float64.
 #[pyfunction]
-pub fn resample_u8<'py>(
-    py: Python<'py>,
-    picture: &Bound<'py, PyArray3<u8>>,
-    passes: Vec<Pass<'py, i32>>,
-) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    resample(py, picture, passes)
+pub fn resample<'py>(
+    picture: &Bound<'py, PyAny>,
+    passes: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(bytes) = picture.cast::<PyArray3<u8>>() {
+        return resampled(bytes, passes.extract()?);
+    }
+    resampled(picture.cast::<PyArray3<f32>>()?, passes.extract()?)
 }
 
-/// The same in float32, summed in float64.
-#[pyfunction]
-pub fn resample_f32<'py>(
-    py: Python<'py>,
-    picture: &Bound<'py, PyArray3<f32>>,
-    passes: Vec<Pass<'py, f64>>,
-) -> PyResult<Bound<'py, PyArray3<f32>>> {
-    resample(py, picture, passes)
-}
-
-fn resample<'py, T: picture::Sample<Weight: numpy::Element> + numpy::Element>(
-    py: Python<'py>,
+fn resampled<'py, T: Sample<Weight: numpy::Element> + numpy::Element>(
     picture: &Bound<'py, PyArray3<T>>,
-    passes: Vec<Pass<'py, T::Weight>>,
-) -> PyResult<Bound<'py, PyArray3<T>>> {
+    passes: Vec<Pass<'py, T>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = picture.py();
     let shape = picture.dims();
     let picture = Picture {
         values: arrays::copied(picture, |x| x)?,
@@ -324,6 +318,11 @@ fn resample<'py, T: picture::Sample<Weight: numpy::Element> + numpy::Element>(
     let passes = passes
         .into_iter()
         .map(|(axis, first, weights, bits)| {
+            if weights.dims()[0] != first.len()? {
+                return Err(PyValueError::new_err(
+                    "weights have not a row for each result",
+                ));
+            }
             Ok(picture::Pass {
                 axis,
                 first: arrays::copied(&first, |x| x)?,
@@ -333,7 +332,9 @@ fn resample<'py, T: picture::Sample<Weight: numpy::Element> + numpy::Element>(
         })
         .collect::<PyResult<Vec<_>>>()?;
     let made = enter::quick(py, || picture::resample(picture, &passes))?;
-    PyArray1::from_vec(py, made.values).reshape(made.shape)
+    Ok(PyArray1::from_vec(py, made.values)
+        .reshape(made.shape)?
+        .into_any())
 }
 
 /// The SIMD level in use: "scalar", "avx2", "avx512" or "neon".

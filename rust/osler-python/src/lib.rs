@@ -45,7 +45,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(functions::blake3, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3_each, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3_keyed, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::resample_u8, module)?)?;
-    module.add_function(wrap_pyfunction!(functions::resample_f32, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::resample, module)?)?;
     module.add_function(wrap_pyfunction!(functions::simd_level, module)?)
 }
