@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
-use osler_kernels::{Kernels, Panels, SLIVER, levels};
+use osler_kernels::{Kernels, Panels, SLIVER, Taps, levels};
 
 const DIMS: [usize; 2] = [384, 512];
 
@@ -331,6 +331,46 @@ fn codes(criterion: &mut Criterion) {
     }
 }
 
+/// A picture of 512 x 512 made 224 wide, then a strip of it 224 high, with the taps of a bicubic resize.
+fn pictures(criterion: &mut Criterion) {
+    const WIDTH: usize = 10;
+    let first: Vec<u32> = (0..224).map(|i| i * 502 / 223).collect();
+    let whole = vec![1 << 19; first.len() * WIDTH];
+    let shares = vec![0.1; first.len() * WIDTH];
+    for (what, shape) in [
+        ("along grey rows", [512, 512, 1]),
+        ("along colour rows", [512, 512, 3]),
+        ("down columns", [1, 512, 672]),
+    ] {
+        let samples = shape.iter().product();
+        let floats = Vectors::new(1, samples, 13).f32s;
+        let bytes: Vec<u8> = floats
+            .iter()
+            .map(|value| (value * 127.0 + 128.0) as u8)
+            .collect();
+        let made = samples / 512 * first.len();
+        let (mut out, mut float_out) = (vec![0; made], vec![0.0; made]);
+        let taps = Taps {
+            first: &first,
+            weights: &whole,
+            bits: 22,
+        };
+        let name = format!("resample_u8 {what}");
+        bench(criterion, &name, samples, 2 * WIDTH * made, |kernels| {
+            kernels.resample_u8(&bytes, shape, taps, &mut out);
+        });
+        let taps = Taps {
+            first: &first,
+            weights: &shares,
+            bits: 0,
+        };
+        let name = format!("resample_f32 {what}");
+        bench(criterion, &name, samples, 2 * WIDTH * made, |kernels| {
+            kernels.resample_f32(&floats, shape, taps, &mut float_out);
+        });
+    }
+}
+
 /// Short runs: the differences looked for are of tens of per cent, and there are many kernels.
 fn settings() -> Criterion {
     Criterion::default()
@@ -342,6 +382,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = pairs, tiles, panels, slivers, values, rotations, codes
+    targets = pairs, tiles, panels, slivers, values, rotations, codes, pictures
 }
 criterion_main!(kernels);

@@ -96,6 +96,7 @@ def image_array(image: Any, *, name: str = "the picture") -> NDArray[Any]:
     Returns
     -------
     ndarray
+        Not to be written, as some are views of bytes.
 
     Raises
     ------

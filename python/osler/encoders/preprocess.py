@@ -131,7 +131,7 @@ def apply_recipe(recipe: Iterable[Step], picture: np.ndarray, place: str = "the 
     Returns
     -------
     ndarray
-        (H, W, C), float32 after a normalise step.
+        (H, W, C), float32 after a normalise step; of any order in memory, and perhaps a view that is not to be written.
 
     Raises
     ------
