@@ -26,7 +26,7 @@ Taps = list[tuple[Sequence[int], NDArray[Any]]]
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 # PyTorch's loop over the taps adds four at a time; what is left over is fused multiply-add on every x86 with AVX2.
 _UNFUSED = 4
-# of its sums of 8 bits (PRECISION_BITS of its Resample.c), and the release from which on it chooses an axis to begin with
+# Of its sums of 8 bits (PRECISION_BITS of its Resample.c), and the release that first chooses an axis to begin with.
 _PILLOW_BITS = 22
 _PILLOW_CHOOSES = 13
 _LONGEST_KEPT = 1 << 14
