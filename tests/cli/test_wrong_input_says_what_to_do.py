@@ -192,6 +192,8 @@ COMMANDS: dict[str, tuple[list[Any], list[str]]] = {
     "export name": (["index", "export", "{cases}", "-o", "a.txt"], ["ends in none of .usearch, .faiss, .hnswlib"]),
     "import": (["index", "import", "no.usearch", "-o", "a.osler"], ['no such file or folder: "no.usearch"']),
     "encoder": (["encoder", "info", "minlm"], ['no encoder "minlm"', 'did you mean "minilm"']),
+    "part of an encoder": (["encoder", "info", "lite0"], ['no encoder "lite0"', 'did you mean "efficientnet-lite0"']),
+    "nothing like it": (["encoder", "info", "zzzzzz"], ['no encoder "zzzzzz"; "osler encoder list" names them all']),
 }
 
 

@@ -196,7 +196,9 @@ def check_encoder(name: str | None) -> str:
     if name not in names:
         folder = Path(name)
         if not folder.is_dir():
-            hint = nearest(name, names) or f"; there are {', '.join(names)}, or give a folder with a manifest.json"
+            hint = (
+                nearest(name, names) or '; "osler encoder list" names them all, or give a folder with a manifest.json'
+            )
             raise UsageProblem(f'no encoder "{name}"{hint}')
         if not (folder / "manifest.json").is_file():
             raise UsageProblem(f'the folder "{name}" has no manifest.json; see `osler encoder list` for names')

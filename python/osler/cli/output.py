@@ -27,6 +27,8 @@ __all__ = ["Interrupted", "UsageProblem", "as_typed", "exit_code", "fail", "near
 
 # The library speaks of its arguments; here they are options of the same names.
 _ARGUMENT = re.compile(r"\b(encoder|fraction|image|like|scale|text|threshold|vector|where)=")
+# letters of a name that tell it: fewer stand in too many
+_PART = 3
 
 # What pip calls a package, where that is not its name in Python.
 _DISTRIBUTIONS = {"PIL": "pillow"}
@@ -180,10 +182,12 @@ def as_typed(message: str) -> str:
 
 
 def nearest(name: str, names: Sequence[str] | Any) -> str:
-    """Return `` (did you mean "...")`` for the nearest of `names`, or an empty text."""
+    """Return `` (did you mean "...")`` for the nearest of `names`, or the first that holds it, or an empty text."""
     from difflib import get_close_matches
 
     found = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    if not found and len(name) >= _PART:
+        found = [other for other in names if name.lower() in str(other).lower()][:1]
     return f' (did you mean "{found[0]}"?)' if found else ""
 
 
