@@ -16,7 +16,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-__all__ = ["WORDS", "TinyEncoder", "image_model", "text_model", "tiny_encoder", "tiny_volume_encoder", "volume_model"]
+__all__ = [
+    "WORDS",
+    "TinyEncoder",
+    "image_model",
+    "text_model",
+    "tiny_encoder",
+    "tiny_volume_encoder",
+    "token_model",
+    "volume_model",
+]
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lung", "heart", "brain", "clear"]
 
@@ -56,6 +65,38 @@ def image_model(weights: np.ndarray, batch: int | str = "batch", domain: str = "
     )
     opsets = [helper.make_opsetid("", 13)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def token_model(kernel: np.ndarray, *, in_a_row: bool = False) -> onnx.ModelProto:
+    """(batch, 3, 4, 4) to tokens (batch, 5, 2, 2), one for each quarter, and to their mean, the vector (batch, 5).
+
+    `in_a_row`: the tokens are (batch, 1 + 4, 5), and the first of them is the vector.
+    """
+    nodes = [
+        helper.make_node("Conv", ["pixels", "kernel"], ["map"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["map"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["vector"], axis=1),
+    ]
+    tensors = [numpy_helper.from_array(kernel, "kernel")]
+    given = helper.make_tensor_value_info("map", TensorProto.FLOAT, ["batch", 5, 2, 2])
+    if in_a_row:
+        tensors.append(numpy_helper.from_array(np.array([0, 5, 4]), "flat"))
+        tensors.append(numpy_helper.from_array(np.array([0, 5, 1]), "one"))
+        nodes += [
+            helper.make_node("Reshape", ["map", "flat"], ["patches"]),
+            helper.make_node("Reshape", ["mean", "one"], ["first"]),
+            helper.make_node("Concat", ["first", "patches"], ["joined"], axis=2),
+            helper.make_node("Transpose", ["joined"], ["states"], perm=[0, 2, 1]),
+        ]
+        given = helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", 5, 5])
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, 4, 4])],
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", 5]), given],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
 def text_model(weights: np.ndarray) -> onnx.ModelProto:

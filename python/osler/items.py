@@ -1,4 +1,4 @@
-"""The vocabulary that sources, encoders and collections share: `Locator`, `Part`, `Item`, `Hit`, `Volume`.
+"""What sources, encoders and collections share: `Locator`, `Part`, `Item`, `Hit`, `MaskedPicture`, `Volume`.
 
 Small frozen values without behaviour; imports nothing of the package.
 """
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Hit", "Item", "Kind", "Locator", "Part", "Volume"]
+__all__ = ["Hit", "Item", "Kind", "Locator", "MaskedPicture", "Part", "Volume"]
 
 Kind = Literal["image", "text"]
 
@@ -82,8 +82,8 @@ class Item:
     content : bytes
         The file's bytes, or a BLAKE3-ready digest of them: equal bytes give an equal value.
     values : sequence
-        One entry a part: an array (H, W) or (H, W, 3) of uint8, uint16 or float32 for an image, a `Volume`, or a str
-        for a text.
+        One entry a part: an array (H, W) or (H, W, 3) of uint8, uint16 or float32 for an image, a `MaskedPicture`, a
+        `Volume`, or a str for a text.
     parts : tuple of Part
         As long as `values`.
     metadata : mapping of str to value
@@ -124,6 +124,35 @@ class Hit:
     score: float
     metadata: dict[str, Any]
     part: Part
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MaskedPicture:
+    """A region of a picture as an encoder sees it within the whole: the patch tokens under a mask, see `encode_images`.
+
+    Parameters
+    ----------
+    picture : path, PIL image or array
+        As `osler.encoders.Encoder.encode_images` takes it.
+    mask : ndarray (H, W)
+        Of the picture's size; what is not 0 is the region.
+
+    Examples
+    --------
+    >>> import numpy as np, osler
+    >>> from osler.items import MaskedPicture
+    >>> picture = np.random.default_rng(0).integers(0, 256, (90, 120), dtype=np.uint8)
+    >>> mask = np.zeros((90, 120), bool)
+    >>> mask[30:60, 40:80] = True
+    >>> osler.load_encoder("efficientnet-lite0").encode_images([MaskedPicture(picture, mask)]).shape
+    (1, 1280)
+    """
+
+    picture: Any
+    mask: NDArray[Any]
+
+    def __repr__(self) -> str:
+        return "<osler MaskedPicture>"
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)

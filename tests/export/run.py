@@ -27,6 +27,7 @@ RESULTS = ROOT / "bench" / "results" / "export.json"
 NEEDED = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.95}
 # of vectors whose mean was taken off: random weights tell inputs apart less than trained ones do
 CENTRED = {"fp32": 0.9999, "fp16": 0.99, "int8": 0.0}
+KEPT = ("image", "text", "image_centred", "text_centred", "tokens", "inputs", "against", "bytes")
 
 __all__ = ["osler", "prove", "record"]
 
@@ -72,6 +73,8 @@ def prove(entry: Entry, folder: Path, precision: str = "fp32", options: dict[str
         if getattr(entry, kind) is not None:
             assert made[kind] >= NEEDED[precision], (kind, made)
             assert made[f"{kind}_centred"] >= CENTRED[precision], (kind, made)
+    if made["tokens"] is not None:
+        assert made["tokens"] >= NEEDED[precision], made
     proved = osler("encoder", "check", place)
     assert proved["passed"], proved
     pictures = _inputs(entry, folder / "pictures")
@@ -88,7 +91,7 @@ def prove(entry: Entry, folder: Path, precision: str = "fp32", options: dict[str
         "precision": precision,
         "weights": "random",
         "shape": "true" if options is None else "smaller",
-        **{key: made[key] for key in ("image", "text", "image_centred", "text_centred", "inputs", "against", "bytes")},
+        **{key: made[key] for key in KEPT},
         "seconds": round(seconds, 1),
         "peak_bytes": peak,
     }

@@ -171,6 +171,7 @@ def test_biovil_image(temporal: bool) -> None:
     towers = filled("biovil", theirs.state_dict() | text, options, name)
     pictures = torch.rand(2, 3, side, side)
     alike(towers.image.module(pictures), theirs(pictures).projected_global_embedding)
+    alike(towers.image.tokens.module(pictures)[1], theirs(pictures).projected_patch_embeddings)
 
 
 @torch.no_grad()
@@ -475,3 +476,51 @@ def test_lvmmed_resnet_comes_under_the_names_of_torchvision_or_of_transformers()
     towers = filled("lvmmed", theirs.state_dict(), {"vision": "resnet50"}, "lvmmed-rn50")
     pictures = torch.rand(3, 3, 96, 96)
     alike(towers.image.module(pictures), theirs(pictures).pooler_output.flatten(1))
+
+
+MEANS = {
+    "flair": {"bert": SMALL, "side": 128},
+    "medclip-vit": {"vision": "swin", "bert": SMALL},
+    "medclip-rn50": {"vision": "resnet50", "bert": SMALL},
+    "cxr-clip-r50-m": {"vision": "resnet50", "bert": SMALL},
+    "kimianet": {"side": 128},
+    "lvmmed-rn50": {"vision": "resnet50"},
+    "lvmmed-vit": {"vision": "vit", "depth": 3},
+    "biovil": {"temporal": False, "side": 128, "bert": {**SMALL, "hidden_size": 96}},
+    "biovil-t": {"temporal": True, "side": 128, "bert": {**SMALL, "hidden_size": 96}},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("entry", MEANS)
+def test_the_mean_of_the_tokens_is_the_vector(entry: str) -> None:
+    """Where a tower pools by the mean, its tokens lie in the space of its vectors, or this would not be so."""
+    architecture = entries()[entry].architecture
+    assert architecture is not None
+    made = drawn(builder(architecture.builder).module(MEANS[entry]))
+    image = filled(architecture.builder, made.state_dict(), MEANS[entry], entry).image
+    pictures = torch.randn((2, *image.shape), generator=torch.Generator().manual_seed(3))
+    vectors, found = image.tokens.module(pictures)
+    means = found.mean((2, 3)) if image.tokens.grid is None else found.mean(1)
+    assert found.dim() == 4 or found.shape[1] == image.tokens.grid[0] * image.tokens.grid[1]
+    for one in (vectors, means):
+        assert float(torch.cosine_similarity(one, image.module(pictures)).min()) > 0.999999
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("entry", ["biomedclip", "dfn2b-b16"])
+def test_tokens_go_the_way_of_the_class_token(entry: str) -> None:
+    """A picture whose patches all become what the class token is has that vector in every token."""
+    from osler.encoders.export import open_clip
+
+    architecture = entries()[entry].architecture
+    assert architecture is not None
+    visual = open_clip.module(architecture.options).visual
+    dense, grid = open_clip.with_tokens(visual)
+    assert dense is not None and grid == (14, 14)
+    last = visual.trunk.blocks[-1] if hasattr(visual, "trunk") else visual.transformer.resblocks[-1]
+    last.register_forward_hook(lambda module, inputs, output: output[:, :1].expand_as(output))
+    pictures = torch.randn((2, 3, 224, 224), generator=torch.Generator().manual_seed(3))
+    vectors, found = dense(pictures)
+    torch.testing.assert_close(vectors, visual(pictures))
+    torch.testing.assert_close(found, vectors[:, None].expand_as(found))

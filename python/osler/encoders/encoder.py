@@ -142,7 +142,9 @@ class Encoder:
             Paths (DICOM, PNG, JPEG, TIFF, BMP, each of one frame), PIL images, or arrays (H, W) or (H, W, 3) of uint8,
             uint16 (0..65535) or float (0..1; other ranges are spread between their extremes). The same picture gives
             the same vector in each form. For an encoder of volumes: `osler.items.Volume`, paths of NIfTI files and of
-            multi-frame DICOM files, folders with one DICOM series, or lists of its files.
+            multi-frame DICOM files, folders with one DICOM series, or lists of its files. Where `gives_tokens` says so,
+            also `osler.items.MaskedPicture`: the mean of the patch tokens under a mask, each counted by the share of
+            its patch that is under it; several of one read-only array share a run of the model.
         batch_size : int, optional
             Pictures in one run of the model; by default the manifest's.
         progress : bool or callable
@@ -157,7 +159,8 @@ class Encoder:
         ------
         ValueError
             The encoder has no image tower; or a picture has several frames, a wrong shape or type, no pixels, or NaN;
-            or a volume was passed to an encoder of pictures.
+            or a volume was passed to an encoder of pictures; or the encoder gives no tokens, or a mask is not of its
+            picture's size or has nothing in what the model saw.
         TypeError
             One picture was passed instead of several, or something else.
         FileNotFoundError, SourceError
@@ -173,6 +176,12 @@ class Encoder:
         (1, 1280)
         """
         return self._encode("image", _pictures(images), batch_size, progress)
+
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether `encode_images` takes `osler.items.MaskedPicture`: the model gives its patch tokens too."""
+        placed = self._description.image
+        return placed is not None and getattr(placed.tower, "tokens", None) is not None
 
     @property
     def takes(self) -> Literal["picture", "volume"]:

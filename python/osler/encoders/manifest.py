@@ -31,6 +31,7 @@ __all__ = [
     "Parity",
     "Projection",
     "TextTower",
+    "Tokens",
     "fingerprint",
     "first_finding",
     "read_manifest",
@@ -192,6 +193,30 @@ class Classes(Strict):
         return self
 
 
+class Tokens(Strict):
+    """Patch tokens of an image tower, in the space of its vectors, in the same graph.
+
+    Attributes
+    ----------
+    output : str
+        Name in the graph: a map (n, d, rows, columns), or (n, skip + rows * columns, d), row by row.
+    grid : tuple of int or None
+        Rows and columns of the second form, None for the first.
+    skip : int
+        Tokens before the patches: of the class, registers.
+    """
+
+    output: Words
+    grid: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
+    skip: int = Field(default=0, ge=0, le=4096)
+
+    @model_validator(mode="after")
+    def _of_one_form(self) -> Tokens:
+        if self.skip and self.grid is None:
+            raise ValueError("skip belongs to tokens in a row, which have a grid")
+        return self
+
+
 class ImageTower(_Tower):
     """Pictures or volumes to vectors.
 
@@ -215,6 +240,9 @@ class ImageTower(_Tower):
         A vector depends on the rest of its batch (dynamic quantisation takes one scale for it), so pictures run singly.
     classes : Classes or None
         A classifier that the graph holds as well; no part of the fingerprint, since vectors do not depend on it.
+    tokens : Tokens or None
+        Patch tokens that the graph gives as well, out of which a region under a mask gets its vector; no part of the
+        fingerprint either.
     """
 
     input: Words
@@ -222,12 +250,15 @@ class ImageTower(_Tower):
     pooling: Pooling = "none"
     recipe: tuple[AnyStep, ...] = Field(min_length=1)
     classes: Classes | None = None
+    tokens: Tokens | None = None
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> ImageTower:
         check_order(self.recipe)
         if takes_volumes(self.recipe) != (self.layout == "NCDHW"):
             raise ValueError("layout NCDHW belongs to a recipe for volumes, and the others to one for pictures")
+        if self.tokens is not None and self.takes == "volume":
+            raise ValueError("tokens are of pictures, and the recipe is for volumes")
         return self
 
     @property
@@ -359,6 +390,8 @@ class Manifest(Strict):
         The entry of the registry that the folder was made from.
     parity : Parity or None
         What the export measured.
+    uncertain : dict of str to str
+        Field of the entry to what about it no file has settled yet; no part of the fingerprint.
 
     Examples
     --------
@@ -394,6 +427,7 @@ class Manifest(Strict):
     golden: Golden | None = None
     entry: Name | None = None
     parity: Parity | None = None
+    uncertain: dict[str, Words] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:

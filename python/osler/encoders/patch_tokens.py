@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Geometry", "pool_under_mask", "token_shares"]
+__all__ = ["Geometry", "pool_region", "pool_under_mask", "token_shares"]
 
 Floats = NDArray[np.float64]
 
@@ -136,21 +136,39 @@ def pool_under_mask(
     tokens = np.asarray(tokens)
     if tokens.ndim != 4:
         raise ValueError(f"tokens has shape {tokens.shape}; give one of (n, h, w, d), without the class token")
-    count, rows, columns, dim = tokens.shape
+    count, _, _, dim = tokens.shape
     each = np.broadcast_to(masks, (count, *np.shape(masks)[-2:])) if np.ndim(masks) == 2 else np.asarray(masks)
     if each.ndim != 3 or len(each) != count:
         raise ValueError(f"masks has shape {np.shape(masks)}, and there are {count} pictures; give one, or one each")
     found = np.empty((count, dim), np.float32)
     for number, mask in enumerate(each):
-        weights = token_shares(mask, geometry, rows, columns)
-        if not weights.any():
-            raise ValueError(
-                f"the mask of picture {number} has nothing in what the model saw of it: it is empty, or cropped away"
-            )
-        enough = np.where(weights >= least, weights, 0.0)
-        weights = enough if enough.any() else weights
-        found[number] = np.tensordot(weights / weights.sum(), tokens[number].astype(np.float64), 2)
+        found[number] = pool_region(tokens[number], mask, geometry, f"picture {number}", least=least)
     return found
+
+
+def pool_region(
+    tokens: NDArray[np.floating], mask: NDArray[np.bool_], geometry: Geometry, place: str, *, least: float = 0.0
+) -> NDArray[np.float32]:
+    """Return what `pool_under_mask` gives for one picture, (d,) for tokens (h, w, d); messages call it `place`.
+
+    Raises
+    ------
+    ValueError
+        The mask has nothing in what the model saw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from osler.encoders.patch_tokens import Geometry, pool_region
+    >>> pool_region(np.arange(4.0).reshape(2, 2, 1), np.eye(8, dtype=bool), Geometry.of(8, 8), "the picture").tolist()
+    [1.5]
+    """
+    weights = token_shares(mask, geometry, *tokens.shape[:2])
+    if not weights.any():
+        raise ValueError(f"the mask of {place} has nothing in what the model saw of it: it is empty, or cropped away")
+    enough = np.where(weights >= least, weights, 0.0)
+    weights = enough if enough.any() else weights
+    return np.tensordot(weights / weights.sum(), tokens.astype(np.float64), 2).astype(np.float32)
 
 
 def _between(area: Floats, length: int, scale: float, start: float, count: int) -> Floats:

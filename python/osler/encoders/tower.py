@@ -5,16 +5,20 @@ Opens the files of its manifest, checked, and one session. `prepare` may run in 
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
 from osler.encoders.convert import cached_model
 from osler.encoders.files import read_checked
+from osler.encoders.geometry import geometry_of
 from osler.encoders.golden import golden_cosines
 from osler.encoders.manifest import ImageTower, TextTower
+from osler.encoders.patch_tokens import Geometry, pool_region
 from osler.encoders.pooling import Map, pool, unit
 from osler.encoders.preprocess import apply_recipe, read_picture
 from osler.encoders.providers import Device
@@ -25,7 +29,7 @@ from osler.encoders.tokenize import Tokenizer, Tokens, padded
 from osler.encoders.volume_recipe import VolumeStep
 from osler.encoders.volume_steps import apply_volume_recipe, read_volume_input
 from osler.errors import EncoderError
-from osler.items import Volume
+from osler.items import MaskedPicture, Volume
 
 __all__ = ["OpenImageTower", "OpenTextTower", "OpenTower", "OpenVolumeTower", "open_tokenizer", "open_tower"]
 
@@ -74,8 +78,18 @@ class OpenTower(ABC):
         return vectors
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Region:
+    """A prepared picture, what of it is asked for, and where it lies in what the model sees."""
+
+    array: np.ndarray
+    mask: np.ndarray
+    geometry: Geometry
+    place: str
+
+
 class OpenImageTower(OpenTower):
-    """Pictures to vectors."""
+    """Pictures, and regions of pictures under masks, to vectors."""
 
     _axes = 4
 
@@ -87,21 +101,28 @@ class OpenImageTower(OpenTower):
         self.session.require({tower.input}, tower.output, (2, self._axes) if tower.pooling == "none" else (3,))
         if tower.classes is not None:
             self.session.require({tower.input}, tower.classes.output, (2,))
+        if tower.tokens is not None:
+            self.session.require({tower.input}, tower.tokens.output, (4,) if tower.tokens.grid is None else (3,))
         self._shape = self.session.shape(tower.input, self._axes)
+        self._seen: tuple[weakref.ref[np.ndarray], np.ndarray] | None = None
 
     def batch_size(self, asked: int | None) -> int:
         """Return how many rows a run takes; a graph may fix it."""
         return self._shape[0] or super().batch_size(asked)
 
-    def prepare(self, value: Any, place: str) -> np.ndarray:
-        """Read one picture and run the recipe; (C, H, W) or (H, W, C) as the layout says."""
+    def prepare(self, value: Any, place: str) -> Any:
+        """Read one picture and run the recipe; (C, H, W) or (H, W, C) as the layout says, or what `run` knows."""
+        if isinstance(value, MaskedPicture):
+            return self._region(value, place)
         if isinstance(value, Volume):
             raise ValueError(
                 f"{place} is a volume, and the encoder {self.placed.manifest.name} takes pictures; use "
                 "encode_volumes, which encodes its slices and pools them"
             )
-        steps = cast(tuple[Step, ...], self.tower.recipe)
-        array = apply_recipe(steps, read_picture(value, place), place)
+        return self._applied(read_picture(value, place), place)
+
+    def _applied(self, picture: np.ndarray, place: str) -> np.ndarray:
+        array = apply_recipe(cast(tuple[Step, ...], self.tower.recipe), picture, place)
         if self.tower.layout == "NCHW":
             array = np.ascontiguousarray(array.transpose(2, 0, 1))
         return self._fitting(array)
@@ -113,31 +134,93 @@ class OpenImageTower(OpenTower):
             )
         return array
 
-    def run(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+    def _region(self, value: MaskedPicture, place: str) -> _Region:
+        if self.tower.tokens is None:
+            raise ValueError(
+                f"{place} is a region under a mask, and the encoder {self.placed.manifest.name} gives no patch tokens; "
+                "crop the region instead"
+            )
+        picture, mask = read_picture(value.picture, place), np.asarray(value.mask)
+        if mask.shape != picture.shape[:2] or mask.dtype.kind not in "bui":
+            raise ValueError(
+                f"the mask of {place} has shape {mask.shape} and type {mask.dtype}, and the picture is "
+                f"{picture.shape[:2]}; give one of its size, of bool or of whole numbers"
+            )
+        # regions of one picture come one after another, and share its run as they share this array
+        seen = self._seen
+        if seen is not None and seen[0]() is value.picture:
+            array = seen[1]
+        else:
+            array = self._applied(picture, place)
+            if isinstance(value.picture, np.ndarray) and not value.picture.flags.writeable:
+                self._seen = (weakref.ref(value.picture), array)
+        geometry = geometry_of(cast(tuple[Step, ...], self.tower.recipe), *picture.shape[:2])
+        return _Region(array, mask, geometry, place)
+
+    def run(self, prepared: Sequence[Any]) -> np.ndarray:
         """Return unit rows (n, d)."""
-        output = self._output(prepared, self.tower.output)
+        if any(isinstance(one, _Region) for one in prepared):
+            return self._vectors(self._with_regions(prepared))
+        return self._vectors(self._pooled(self._outputs(prepared, [self.tower.output])[0]))
+
+    def _pooled(self, output: np.ndarray) -> np.ndarray:
         if output.ndim > 3:  # (n, d, 1, 1) of a global pooling that keeps its axes
-            output = output.reshape(len(prepared), -1)
-        return self._vectors(pool(output, self.tower.pooling, None))
+            output = output.reshape(len(output), -1)
+        return pool(output, self.tower.pooling, None)
+
+    def _with_regions(self, prepared: Sequence[Any]) -> np.ndarray:
+        """Return rows (n, d) of pictures and of regions; each picture is run once."""
+        assert self.tower.tokens is not None
+        arrays = [one.array if isinstance(one, _Region) else one for one in prepared]
+        once = {id(array): array for array in arrays}
+        rows = {key: row for row, key in enumerate(once)}
+        output, found = self._outputs(list(once.values()), [self.tower.output, self.tower.tokens.output])
+        whole, tokens = self._pooled(output), self._on_grid(found)
+        return np.stack(
+            [
+                pool_region(tokens[row], one.mask, one.geometry, one.place) if isinstance(one, _Region) else whole[row]
+                for one, row in zip(prepared, (rows[id(array)] for array in arrays), strict=True)
+            ]
+        )
+
+    def tokens(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the patch tokens of prepared pictures as the graph gives them; see `manifest.Tokens`."""
+        assert self.tower.tokens is not None
+        return self._outputs(prepared, [self.tower.tokens.output])[0]
+
+    def _on_grid(self, found: np.ndarray) -> np.ndarray:
+        """Return the tokens as (n, rows, columns, d)."""
+        tokens = self.tower.tokens
+        assert tokens is not None
+        if tokens.grid is None:
+            return np.moveaxis(found, 1, -1)
+        rows, columns = tokens.grid
+        if found.shape[1] != tokens.skip + rows * columns:
+            raise EncoderError(
+                f"the model gives {found.shape[1]} tokens, and tokens of manifest.json has {tokens.skip} and "
+                f"{rows} x {columns}; correct it"
+            )
+        return found[:, tokens.skip :].reshape(len(found), rows, columns, -1)
 
     def class_scores(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Return the scores (n, classes) of the classifier that the manifest names."""
         classes = self.tower.classes
         assert classes is not None
-        scores = self._output(prepared, classes.output)
+        scores = self._outputs(prepared, [classes.output])[0]
         if scores.shape[1] != len(classes.names):
             raise EncoderError(
                 f"the model scores {scores.shape[1]} classes, manifest.json names {len(classes.names)}; correct it"
             )
         return scores
 
-    def _output(self, prepared: Sequence[np.ndarray], name: str) -> np.ndarray:
+    def _outputs(self, prepared: Sequence[np.ndarray], names: list[str]) -> list[np.ndarray]:
         if len({array.shape for array in prepared}) > 1:
-            return np.concatenate([self._output([array], name) for array in prepared])
+            each = [self._outputs([array], names) for array in prepared]
+            return [np.concatenate(rows) for rows in zip(*each, strict=True)]
         rows = len(prepared)
         batch = np.zeros((self._fill(rows, self._shape[0]), *prepared[0].shape), dtype=prepared[0].dtype)
         np.stack(prepared, out=batch[:rows])
-        return self.session.run({self.tower.input: batch}, name)[:rows]
+        return [found[:rows] for found in self.session.run_all({self.tower.input: batch}, names)]
 
 
 class OpenVolumeTower(OpenImageTower):

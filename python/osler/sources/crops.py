@@ -1,4 +1,4 @@
-"""Pictures into parts: crops at several scales, or regions, each read when it is asked for.
+"""Pictures into parts: crops at several scales, or regions cut out or under masks, each read when it is asked for.
 
 Holds the frames that it is given; reads no file itself.
 """
@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from osler.config import LIMITS
 from osler.errors import SourceError
-from osler.items import Item, Locator, Part
+from osler.items import Item, Locator, MaskedPicture, Part
 from osler.sources.multiscale import Multiscale
-from osler.sources.regions import Region, Regions, crop_region, grow_box
+from osler.sources.regions import Region, Regions, crop_region, grow_box, mask_of
 
 __all__ = ["Parting", "cropped", "parting_of"]
 
@@ -87,18 +86,24 @@ def cropped(item: Item, parting: Parting) -> Item:
     # The key of a DICOM file is made of its content.
     recipe = parting.recipe(str(named)) if isinstance(parting, Regions) else parting.recipe
     content = item.content if item.key is None else item.content + b"\0" + recipe.encode()
-    values = _Crops(item.values, places, margin, background)
+    masked = isinstance(parting, Regions) and parting.vectors == "tokens"
+    values = _Crops(item.values, places, margin, background, masked)
     return replace(item, values=values, parts=parts, content=content)
 
 
-class _Crops(Sequence[NDArray[Any]]):
-    """Regions of frames; the last frame that was asked for is kept."""
+class _Crops(Sequence[Any]):
+    """Regions of frames, cut out or under masks; the last frame that was asked for is kept."""
 
     def __init__(
-        self, frames: Sequence[Any], places: Sequence[tuple[int, Region]], margin: float, background: Any
+        self,
+        frames: Sequence[Any],
+        places: Sequence[tuple[int, Region]],
+        margin: float,
+        background: Any,
+        masked: bool = False,
     ) -> None:
         self._frames, self._places = frames, places
-        self._margin, self._background = margin, background
+        self._margin, self._background, self._masked = margin, background, masked
         self._lock = threading.Lock()
         self._last: tuple[int, Any] | None = None
 
@@ -106,10 +111,10 @@ class _Crops(Sequence[NDArray[Any]]):
         return len(self._places)
 
     @overload
-    def __getitem__(self, index: int) -> NDArray[Any]: ...
+    def __getitem__(self, index: int) -> Any: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[NDArray[Any], ...]: ...
-    def __getitem__(self, index: int | slice) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         frame, region = self._places[index]
@@ -117,8 +122,12 @@ class _Crops(Sequence[NDArray[Any]]):
             if self._last is None or self._last[0] != frame:
                 self._last = (frame, self._frames[frame])
             picture = self._last[1]
-        if np.shape(picture)[0] < region.box[3] or np.shape(picture)[1] < region.box[2]:
+        height, width = np.shape(picture)[:2]
+        if height < region.box[3] or width < region.box[2]:
             raise SourceError("the frames of the file differ in size; add it without parts", code="bad_region")
+        if self._masked and (region.mask is not None or region.box != (0, 0, width, height)):
+            mask = region.mask if region.mask is not None else mask_of(region.box, height, width)
+            return MaskedPicture(picture, mask)
         found = crop_region(picture, region.box, mask=region.mask, margin=self._margin, background=self._background)
         found.setflags(write=False)
         return found

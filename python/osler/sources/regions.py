@@ -1,4 +1,4 @@
-"""Regions of pictures, from boxes and from masks: cropped with a margin, with their background or without.
+"""Regions of pictures, from boxes and from masks: cropped with a margin, or as masks over the whole.
 
 Pure functions of arrays, and the option that makes regions the parts of items; reads no file.
 """
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from osler.errors import SourceError
 
-__all__ = ["Region", "Regions", "box_of", "crop_region", "grow_box"]
+__all__ = ["Region", "Regions", "box_of", "crop_region", "grow_box", "mask_of"]
 
 Box = tuple[int, int, int, int]
 Background = Literal["keep", "zero"]
+From = Literal["crop", "tokens"]
 
 
 class Region(NamedTuple):
@@ -45,11 +46,14 @@ class Regions:
         What is outside the mask, or outside the box before its margin where there is no mask: as it is, or 0.
     whole : bool
         The whole picture is a part as well, the first one.
+    vectors : {"crop", "tokens"}
+        What a region's vector is made of: the region cut out, or the patch tokens under it of a model that saw the
+        whole picture, see `osler.items.MaskedPicture`; the latter has neither margin nor background.
 
     Raises
     ------
     ValueError
-        `margin` or `background` cannot be.
+        `margin`, `background` or `vectors` cannot be.
 
     Examples
     --------
@@ -67,12 +71,17 @@ class Regions:
     margin: float = 0.0
     background: Background = "keep"
     whole: bool = False
+    vectors: From = "crop"
 
     def __post_init__(self) -> None:
         if type(self.margin) not in (int, float) or not 0 <= self.margin <= 10:
             raise ValueError(f"margin is {self.margin!r:.40}; give a share of the box from 0 to 10")
         if self.background not in ("keep", "zero"):
             raise ValueError(f"background is {self.background!r:.40}; choose keep or zero")
+        if self.vectors not in ("crop", "tokens"):
+            raise ValueError(f"vectors is {self.vectors!r:.40}; choose crop or tokens")
+        if self.vectors == "tokens" and (self.margin or self.background != "keep"):
+            raise ValueError("margin and background are of crops; leave them out, or choose vectors='crop'")
 
     def __repr__(self) -> str:
         return f"<osler Regions of {len({*self.boxes, *self.masks})} pictures>"
@@ -82,7 +91,8 @@ class Regions:
         boxes = [tuple(map(int, box)) for box in self.boxes.get(name, ())]
         mask = np.ascontiguousarray(self.masks[name]) if name in self.masks else None
         digest = "" if mask is None else hashlib.sha256(mask.tobytes() + str(mask.dtype).encode()).hexdigest()
-        return f"regions/1 {boxes} {digest} {float(self.margin)} {self.background} {self.whole}"
+        made = " tokens" if self.vectors == "tokens" else ""
+        return f"regions/1 {boxes} {digest} {float(self.margin)} {self.background} {self.whole}{made}"
 
     def of(self, name: str, height: int, width: int) -> list[Region]:
         """Return the regions of a picture, boxes first.
@@ -123,6 +133,21 @@ def box_of(mask: NDArray[Any]) -> Box:
     if not len(rows):
         raise SourceError("a mask of the picture is empty; leave it out", code="bad_region")
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def mask_of(box: Box, height: int, width: int) -> NDArray[np.bool_]:
+    """Return the mask (height, width) of a box.
+
+    Examples
+    --------
+    >>> from osler.sources.regions import mask_of
+    >>> mask_of((1, 0, 3, 1), height=2, width=3).tolist()
+    [[False, True, True], [False, False, False]]
+    """
+    left, top, right, bottom = box
+    found = np.zeros((height, width), bool)
+    found[top:bottom, left:right] = True
+    return found
 
 
 def grow_box(box: Box, margin: float, height: int, width: int) -> Box:
@@ -180,8 +205,7 @@ def crop_region(
     if mask is not None:
         inside = np.asarray(mask, bool)[top:bottom, left:right]
     else:
-        inside = np.zeros(found.shape[:2], bool)
-        inside[box[1] - top : box[3] - top, box[0] - left : box[2] - left] = True
+        inside = mask_of((box[0] - left, box[1] - top, box[2] - left, box[3] - top), *found.shape[:2])
     return np.where(inside if found.ndim == 2 else inside[:, :, None], found, np.zeros((), found.dtype))
 
 

@@ -25,12 +25,13 @@ from osler.progress import notice
 __all__ = ["cached_model", "check_packages", "is_converted"]
 
 
-# name: version, and the module whose `convert` takes the bytes of the weights and returns those of the model
+# name: version, revision of what it gives beside the same vectors, and the module whose `convert` takes the bytes of
+# the weights and returns those of the model
 _CONVERTERS = {
-    "efficientnet-lite0": (1, "efficientnet_lite0"),
-    "i3resnet152": (1, "i3resnet"),
-    "keras-densenet121": (1, "keras"),
-    "keras-xception": (1, "keras"),
+    "efficientnet-lite0": (1, 1, "efficientnet_lite0"),
+    "i3resnet152": (1, 0, "i3resnet"),
+    "keras-densenet121": (1, 0, "keras"),
+    "keras-xception": (1, 0, "keras"),
 }
 _EXTRAS = {"onnx": "models", "h5py": "models-more"}  # package: the extra that brings it
 
@@ -53,7 +54,7 @@ def check_packages(converter: Converter) -> None:
 
 def _convert(converter: Converter, content: bytes) -> bytes:
     check_packages(converter)
-    version, module = _CONVERTERS[converter.name]
+    version, _, module = _CONVERTERS[converter.name]
     if converter.version != version:
         raise EncoderError(
             f"converter {converter.name} version {converter.version} is not in this release of osler; upgrade osler"
@@ -98,8 +99,10 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _place(tower: ImageTower | TextTower, name: str) -> Path:
-    version = tower.converter.version if tower.converter is not None else 0
-    return settings().home / "encoders" / name / f"{tower.file.sha256[:16]}-v{version}.onnx"
+    assert tower.converter is not None
+    revision = _CONVERTERS[tower.converter.name][1]
+    kept = f"v{tower.converter.version}" + (f".{revision}" if revision else "")
+    return settings().home / "encoders" / name / f"{tower.file.sha256[:16]}-{kept}.onnx"
 
 
 def is_converted(tower: ImageTower | TextTower, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 from its PyTorch state dict to ONNX, up to the pooled features.
+"""EfficientNet-Lite0 from its PyTorch state dict to ONNX, up to the last map and its mean.
 
 Tan and Le 2019, without squeeze-and-excitation, with ReLU6; TensorFlow's SAME padding at 224 x 224, batch
 normalisation folded into the convolutions. Works on bytes in memory.
@@ -99,8 +99,14 @@ def _network(state: dict[str, np.ndarray], name: str) -> bytes:
                 graph.then("Add", entry)
             number += 1
     graph.convolve("_conv_head", "_bn1")
+    graph.rename(graph.last, "map")
+    graph.last = "map"
     graph.then("GlobalAveragePool")
     graph.then("Flatten", axis=1)
     graph.rename(graph.last, "embedding")
     width = state["_conv_head.weight"].shape[0]
-    return graph.model(name, {"image": ["batch", 3, _SIDE, _SIDE]}, {"embedding": ["batch", width]})
+    return graph.model(
+        name,
+        {"image": ["batch", 3, _SIDE, _SIDE]},
+        {"embedding": ["batch", width], "map": ["batch", width, graph.side, graph.side]},
+    )

@@ -58,6 +58,8 @@ class Exported:
         Least cosine between the original's vectors and the exported encoder's.
     image_centred, text_centred : float or None
         The same after the mean of the original's vectors was taken off both.
+    tokens : float or None
+        Least cosine of all patch tokens of a picture together, where the encoder gives any.
     inputs : dict of str to int
         How many pictures and texts were compared.
     against : str
@@ -78,11 +80,13 @@ class Exported:
     inputs: dict[str, int]
     against: str
     bytes: int
+    tokens: float | None = None
     confirmed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
-        names = ("name", "precision", "image", "text", "image_centred", "text_centred", "inputs", "against", "bytes")
+        names = ("name", "precision", "image", "text", "image_centred", "text_centred", "tokens", "inputs", "against",
+                 "bytes")  # fmt: skip
         values = {name: getattr(self, name) for name in names}
         return {**values, "folder": str(self.folder), "confirmed": list(self.confirmed)}
 
@@ -157,7 +161,7 @@ def export_encoder(
     builder = importlib.import_module(f"osler.encoders.export.{entry.architecture.builder}")
     towers: Towers = builder.build(entry, read)
     with _staging(target) as folder:
-        made = _write(entry, towers, read, folder, target, precision, tokenizer, pictures, texts)
+        made = _write(entry, towers, read, folder, target, precision, tokenizer, pictures, texts, confirmed)
     return replace(made, confirmed=confirmed)
 
 
@@ -213,6 +217,7 @@ def _write(
     tokenizer: Path_ | None,
     pictures: Sequence[Any] | None,
     texts: Sequence[str] | None,
+    confirmed: tuple[str, ...],
 ) -> Exported:
     from osler.encoders.export.graph import write_image, write_text
     from osler.encoders.export.parity import TEXTS, compare, golden_bytes, versions
@@ -225,7 +230,7 @@ def _write(
         notice(f"osler: tracing the text tower of {entry.name}")
         written["text"] = write_text(towers.text, folder, precision)
         _write_tokenizer(entry, Path(tokenizer) if tokenizer is not None else read.folder, folder)
-    document = _document(entry, towers, read, folder, written, precision)
+    document = _document(entry, towers, read, folder, written, precision, confirmed)
     _save(document, folder)
     steps = recipe(entry.image.recipe) if entry.image is not None else ()
     volumes = bool(steps) and takes_volumes(steps)
@@ -234,7 +239,8 @@ def _write(
     notice("osler: comparing with the original")
     compared = compare(towers, *_opened(folder), shown, said)
     least, centred = _least(compared, ""), _least(compared, "_centred")
-    worst = min(least.values())
+    tokens = None if compared.tokens is None else float(compared.tokens.min())
+    worst = min((*least.values(), *(() if tokens is None else (tokens,))))
     if not worst >= NEEDED[precision]:
         raise EncoderError(
             f"the exported {entry.name} has cosine {worst:.6f} with its original, {NEEDED[precision]} is needed for "
@@ -258,6 +264,7 @@ def _write(
         inputs,
         versions(towers),
         total,
+        tokens,
     )
 
 
@@ -298,8 +305,9 @@ def _document(
     folder: Path,
     written: dict[str, Written],
     precision: Precision,
+    confirmed: tuple[str, ...],
 ) -> dict[str, Any]:
-    from osler.encoders.export.graph import IDS, IMAGE, MASK, OUTPUT
+    from osler.encoders.export.graph import IDS, IMAGE, MASK, OUTPUT, TOKENS
 
     assert entry.architecture is not None
     exporter = entry.architecture.builder
@@ -330,6 +338,8 @@ def _document(
             "layout": "NCDHW" if takes_volumes(recipe(entry.image.recipe)) else "NCHW",
             "recipe": recipe_json(entry.image.recipe),
         }
+        if towers.image.tokens is not None:
+            document["image"]["tokens"] = {"output": TOKENS, "grid": towers.image.tokens.grid}
     if towers.text is not None and entry.text is not None:
         spec = entry.text
         document["text"] = {
@@ -344,6 +354,9 @@ def _document(
     for field, found in (("logit_scale", towers.logit_scale), ("logit_bias", towers.logit_bias)):
         stated = getattr(entry, field)
         document[field] = found if stated == "checkpoint" else stated
+    read_off = [name for name in ("logit_scale", "logit_bias") if getattr(entry, name) == "checkpoint"]
+    told = [name for name in read_off if document[name] is not None]
+    document["uncertain"] = entry.still_uncertain([*told, *(one.partition(":")[0] for one in confirmed)])
     return document
 
 

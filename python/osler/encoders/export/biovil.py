@@ -74,17 +74,22 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     load_into(model, checkpoint.tensors, entry.name, unused=UNUSED)
     vision, head = model.encoder, model.cls_projection_head
 
-    def image(batch: Any) -> Any:
+    def tokens(batch: Any) -> Any:
         found = parts.resnet50_map(vision.encoder, batch)
         if options["temporal"]:
             found = vision.backbone_to_vit(found)
             missing = vision.missing_previous_emb.expand(found.shape)
             found = torch.cat([found, missing], dim=1)
-        return model.projector.model(found).mean((2, 3))
+        projected = model.projector.model(found)
+        return projected.mean((2, 3)), projected
+
+    def image(batch: Any) -> Any:
+        return tokens(batch)[0]
 
     def text(ids: Any, mask: Any) -> Any:
         first = parts.bert_states(model.bert, ids, mask)[-1][:, 0]
         return head.dense_to_output(head.LayerNorm(functional.gelu(head.dense_to_hidden(first))))
 
     side = int(options["side"])
-    return parts.as_towers(entry, model, image, text, (3, side, side), ("torchvision", "transformers"))
+    libraries = ("torchvision", "transformers")
+    return parts.as_towers(entry, model, image, text, (3, side, side), libraries, tokens=tokens)

@@ -71,9 +71,18 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
             found = model.image_encoder.resnet(batch)
         return model.image_projection.projection(found)
 
+    def tokens(batch: Any) -> Any:
+        projection = model.image_projection.projection
+        if swin:
+            found = projection(model.image_encoder.image_encoder(batch).last_hidden_state)
+            return found[:, 0], found
+        found = parts.linear_map(projection, parts.resnet50_map(model.image_encoder.resnet, batch))
+        return found.mean((2, 3)), found
+
     def text(ids: Any, mask: Any) -> Any:
         states = parts.bert_states(model.text_encoder.text_encoder, ids, mask)[-1]
         return model.text_projection.projection(parts.at_mask_end(states, mask))
 
     libraries = ("transformers",) if swin else ("torchvision", "transformers")
-    return parts.as_towers(entry, model, image, text, (3, 224, 224), libraries)
+    grid = (7, 7) if swin else None
+    return parts.as_towers(entry, model, image, text, (3, 224, 224), libraries, tokens=tokens, grid=grid)

@@ -64,10 +64,16 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     def image(batch: Any) -> Any:
         return vision.projection_head_vision.projection(parts.unit(vision.model(batch)))
 
+    def tokens(batch: Any) -> Any:
+        found = parts.resnet50_map(vision.model, batch)
+        projection = vision.projection_head_vision.projection
+        return projection(parts.unit(found.mean((2, 3)))), parts.linear_map(projection, found)
+
     def text(ids: Any, mask: Any) -> Any:
         states = parts.bert_states(language.model, ids, mask)
         pooled = parts.masked_mean((states[1] + states[2] + states[-1]) / 3, mask)
         return language.projection_head_text.projection(parts.unit(pooled))
 
     side = int(options.get("side", 512))
-    return parts.as_towers(entry, model, image, text, (3, side, side), ("torchvision", "transformers"), most=100.0)
+    libraries = ("torchvision", "transformers")
+    return parts.as_towers(entry, model, image, text, (3, side, side), libraries, most=100.0, tokens=tokens)

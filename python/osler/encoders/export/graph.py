@@ -18,9 +18,9 @@ from osler.config import settings
 from osler.encoders.export.towers import ImageModel, TextModel
 from osler.errors import EncoderError
 
-__all__ = ["IDS", "IMAGE", "MASK", "OPSET", "OUTPUT", "Written", "write_image", "write_text"]
+__all__ = ["IDS", "IMAGE", "MASK", "OPSET", "OUTPUT", "TOKENS", "Written", "write_image", "write_text"]
 
-IDS, IMAGE, MASK, OUTPUT = "ids", "image", "mask", "vector"
+IDS, IMAGE, MASK, OUTPUT, TOKENS = "ids", "image", "mask", "vector", "tokens"
 OPSET = 18  # LayerNormalization and Gelu-free graphs that every supported runtime opens
 _LARGEST = 1_800_000_000  # protobuf ends at 2 GiB, and the graph needs room beside its tensors
 # what loses digits in half precision, and costs little in single
@@ -39,7 +39,7 @@ class Written:
 
 
 def write_image(model: ImageModel, folder: Path, precision: Precision) -> Written:
-    """Write ``image.onnx``: input `IMAGE`, any number of rows, output `OUTPUT`.
+    """Write ``image.onnx``: input `IMAGE`, any number of rows, output `OUTPUT` and, where there are any, `TOKENS`.
 
     Raises
     ------
@@ -50,7 +50,10 @@ def write_image(model: ImageModel, folder: Path, precision: Precision) -> Writte
 
     example = torch.zeros((2, *model.shape), dtype=torch.float32)
     rows = torch.export.Dim("batch", min=1, max=65536)
-    return _write(model.module, (example,), [IMAGE], ({0: rows},), folder, "image", precision)
+    module, outputs = model.module, [OUTPUT]
+    if model.tokens is not None:
+        module, outputs = model.tokens.module, [OUTPUT, TOKENS]
+    return _write(module, (example,), [IMAGE], outputs, ({0: rows},), folder, "image", precision)
 
 
 def write_text(model: TextModel, folder: Path, precision: Precision) -> Written:
@@ -72,13 +75,14 @@ def write_text(model: TextModel, folder: Path, precision: Precision) -> Written:
     names, inputs = [IDS], [ids]
     if model.masked:
         names, inputs = [IDS, MASK], [ids, torch.ones_like(ids)]
-    return _write(model.module, tuple(inputs), names, (axes,) * len(names), folder, "text", precision)
+    return _write(model.module, tuple(inputs), names, [OUTPUT], (axes,) * len(names), folder, "text", precision)
 
 
 def _write(
     module: Any,
     inputs: tuple[Any, ...],
     names: list[str],
+    outputs: list[str],
     axes: tuple[dict[int, Any], ...],
     folder: Path,
     name: str,
@@ -92,7 +96,7 @@ def _write(
                 module,
                 inputs,
                 input_names=names,
-                output_names=[OUTPUT],
+                output_names=outputs,
                 dynamic_shapes=axes,
                 opset_version=OPSET,
                 dynamo=True,

@@ -57,5 +57,9 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     def image(batch: Any) -> Any:
         return features(batch).mean((2, 3))
 
+    def tokens(batch: Any) -> Any:
+        found = features(batch)
+        return found.mean((2, 3)), found
+
     side = int(options.get("side", 1000))
-    return parts.as_towers(entry, model, image, None, (3, side, side), ("torchvision",))
+    return parts.as_towers(entry, model, image, None, (3, side, side), ("torchvision",), tokens=tokens)

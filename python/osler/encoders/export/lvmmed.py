@@ -78,8 +78,13 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     def image(batch: Any) -> Any:
         return model.forward_features(batch).mean((2, 3)) if vit else model(batch)
 
+    def tokens(batch: Any) -> Any:
+        found = model.forward_features(batch) if vit else parts.resnet50_map(model, batch)
+        return found.mean((2, 3)), found
+
     side = int(options.get("side", 224))
-    return parts.as_towers(entry, model, image, None, (3, side, side), ("timm" if vit else "torchvision",))
+    libraries = ("timm" if vit else "torchvision",)
+    return parts.as_towers(entry, model, image, None, (3, side, side), libraries, tokens=tokens)
 
 
 def _of_torchvision(tensors: dict[str, Any]) -> dict[str, Any]:

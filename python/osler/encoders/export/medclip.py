@@ -70,9 +70,17 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     def image(batch: Any) -> Any:
         return vision.projection_head(vision.model(batch).pooler_output) if swin else vision.model(batch)
 
+    def tokens(batch: Any) -> Any:
+        if swin:
+            found = vision.projection_head(vision.model(batch).last_hidden_state)
+            return found.mean(1), found
+        found = parts.linear_map(vision.model.fc, parts.resnet50_map(vision.model, batch))
+        return found.mean((2, 3)), found
+
     def text(ids: Any, mask: Any) -> Any:
         states = parts.bert_states(language.model, ids, mask)
         return language.projection_head(parts.masked_mean((states[1] + states[2] + states[-1]) / 3, mask))
 
     libraries = ("transformers",) if swin else ("torchvision", "transformers")
-    return parts.as_towers(entry, model, image, text, (3, 224, 224), libraries, most=100.0)
+    grid = (7, 7) if swin else None
+    return parts.as_towers(entry, model, image, text, (3, 224, 224), libraries, most=100.0, tokens=tokens, grid=grid)

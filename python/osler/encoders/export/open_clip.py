@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from osler.encoders.entry import Entry
-from osler.encoders.export.towers import ImageModel, TextModel, Towers
+from osler.encoders.export.towers import ImageModel, TextModel, Tokens, Towers
 from osler.encoders.export.weights import Checkpoint, load_into
 
-__all__ = ["build", "module"]
+__all__ = ["build", "model_side", "module", "with_tokens"]
 
 
 def module(options: dict[str, Any]) -> Any:
@@ -79,6 +80,13 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
             found = self.visual(image)
             return found[0] if isinstance(found, tuple) else found
 
+    dense, grid = with_tokens(model.visual)
+
+    class WithTokens(Image):
+        def forward(self, image: Any) -> Any:
+            assert dense is not None
+            return dense(image)
+
     class Text(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -89,6 +97,7 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
             return self.model.encode_text(ids)
 
     image = Image().eval()
+    tokens = None if dense is None else Tokens(WithTokens().eval(), grid)
     text = Text().eval() if entry.text is not None else None
     side = model_side(image.visual)
     with torch.no_grad():
@@ -97,12 +106,40 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     hugging = hasattr(getattr(model, "text", None), "config")
     length = entry.text.max_length if entry.text is not None else 0
     return Towers(
-        image=ImageModel(image, (3, side, side)),
+        image=ImageModel(image, (3, side, side), tokens=tokens),
         text=None if text is None else TextModel(text, length, dynamic=hugging),
         logit_scale=scale if math.isfinite(scale) else None,
         logit_bias=bias,
         libraries=("torch", "open_clip_torch", *(("transformers",) if hugging else ()), "timm"),
     )
+
+
+def with_tokens(visual: Any) -> tuple[Callable[[Any], Any] | None, tuple[int, int] | None]:
+    """Return a function from pictures to vectors and patch tokens of a vision tower, and the grid of the tokens.
+
+    The tokens go the way of the class token: the last normalisation, then the projection. Both are None where the tower
+    pools in another way than by that token.
+    """
+    trunk = getattr(visual, "trunk", None)
+    if trunk is not None:
+        if getattr(trunk, "global_pool", None) != "token" or not hasattr(trunk, "num_prefix_tokens"):
+            return None, None
+
+        def of_timm(image: Any) -> Any:
+            found = trunk.forward_features(image)
+            return visual.head(trunk.forward_head(found)), visual.head(found[:, trunk.num_prefix_tokens :])
+
+        return of_timm, tuple(trunk.patch_embed.grid_size)
+    if getattr(visual, "pool_type", None) != "tok" or getattr(visual, "attn_pool", None) is not None:
+        return None, None
+
+    def of_open_clip(image: Any) -> Any:
+        found = visual.transformer(visual._embeds(image))
+        pooled, tokens = visual._pool(found)
+        tokens = visual.ln_post(tokens) if visual.final_ln_after_pool else tokens
+        return pooled @ visual.proj, tokens @ visual.proj
+
+    return of_open_clip, tuple(visual.grid_size)
 
 
 def model_side(visual: Any) -> int:

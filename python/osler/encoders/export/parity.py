@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,8 @@ class Compared:
     image_centred, text_centred : ndarray or None
         (n,) cosines after the mean of the original's vectors was taken off both: where all vectors point much the same
         way, as those of untrained weights do, only these show that inputs are told apart alike.
+    tokens : ndarray or None
+        (n,) cosines of all patch tokens of a picture together.
     """
 
     image_vectors: np.ndarray | None
@@ -53,6 +56,7 @@ class Compared:
     text: np.ndarray | None
     image_centred: np.ndarray | None
     text_centred: np.ndarray | None
+    tokens: np.ndarray | None = None
 
 
 def compare(
@@ -76,16 +80,21 @@ def compare(
     -------
     Compared
     """
-    image_vectors = text_vectors = image = text = None
+    image_vectors = text_vectors = image = text = tokens = None
     if towers.image is not None and image_tower is not None:
         prepared = [image_tower.prepare(picture, f"image {i}") for i, picture in enumerate(pictures)]
-        image_vectors = _unit(_original_images(towers.image, pictures, prepared))
+        shown = _shown(towers.image, pictures, prepared)
+        image_vectors = _unit(_originals(towers.image.module, shown, lambda vector: vector))
         image = np.concatenate([image_tower.run([one]) for one in prepared])
+        if towers.image.tokens is not None:
+            original = _originals(towers.image.tokens.module, shown, lambda both: both[1].flatten(1))
+            found = np.concatenate([image_tower.tokens([one]).reshape(1, -1) for one in prepared])
+            tokens = _cosines(original, found)
     if towers.text is not None and text_tower is not None:
-        tokens = [text_tower.prepare(text, f"text {i}") for i, text in enumerate(texts)]
+        said = [text_tower.prepare(text, f"text {i}") for i, text in enumerate(texts)]
         pad_id = text_tower.tokenizer.pad_id
-        text_vectors = _unit(_original_texts(towers.text, texts, [one.ids for one in tokens], pad_id))
-        text = np.concatenate([text_tower.run([one]) for one in tokens])
+        text_vectors = _unit(_original_texts(towers.text, texts, [one.ids for one in said], pad_id))
+        text = np.concatenate([text_tower.run([one]) for one in said])
     return Compared(
         image_vectors,
         text_vectors,
@@ -93,6 +102,7 @@ def compare(
         _cosines(text_vectors, text),
         _cosines(image_vectors, image, centred=True),
         _cosines(text_vectors, text, centred=True),
+        tokens,
     )
 
 
@@ -118,20 +128,23 @@ def versions(towers: Towers) -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in towers.libraries)
 
 
-def _original_images(model: ImageModel, pictures: list[Any], ours: list[np.ndarray]) -> np.ndarray:
+def _shown(model: ImageModel, pictures: list[Any], ours: list[np.ndarray]) -> list[Any]:
+    """Return the pictures as the original takes them."""
     import torch
 
-    rows = []
-    with torch.inference_mode():
-        for picture, own in zip(pictures, ours, strict=True):
-            if model.prepare is not None:
-                from PIL import Image
+    if model.prepare is None:
+        return [torch.from_numpy(own) for own in ours]
+    from PIL import Image
 
-                prepared = model.prepare(Image.fromarray(picture))
-            else:
-                prepared = torch.from_numpy(own)
-            rows.append(model.module(prepared[None]).float().numpy()[0])
-    return np.stack(rows)
+    return [model.prepare(Image.fromarray(picture)) for picture in pictures]
+
+
+def _originals(module: Any, shown: list[Any], taken: Callable[[Any], Any]) -> np.ndarray:
+    """Return a row for each picture, out of what the original gives for it alone."""
+    import torch
+
+    with torch.inference_mode():
+        return np.stack([taken(module(one[None])).float().numpy()[0] for one in shown])
 
 
 def _original_texts(model: TextModel, texts: list[str], ours: list[list[int]], pad_id: int) -> np.ndarray:

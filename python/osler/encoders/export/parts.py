@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from osler.encoders.entry import Entry
-from osler.encoders.export.towers import ImageModel, TextModel, Towers
+from osler.encoders.export.towers import ImageModel, TextModel, Tokens, Towers
 from osler.errors import EncoderError
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "bert_states",
     "call",
     "library",
+    "linear_map",
     "masked_mean",
     "renamed",
     "resnet50",
@@ -149,6 +150,8 @@ def as_towers(
     dynamic: bool = True,
     bias: float | None = None,
     most: float = math.inf,
+    tokens: Callable[[Any], Any] | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Towers:
     """Wrap the two ways through a filled model.
 
@@ -170,13 +173,22 @@ def as_towers(
         ``logit_bias`` as the weights have it.
     most : float
         What the authors' code cuts the scale to.
+    tokens : callable, optional
+        ``tokens(batch)`` gives the vectors and the patch tokens; see `Tokens`.
+    grid : tuple of int, optional
+        Of the tokens, where they are no map.
     """
     log = getattr(model, "logit_scale", None)
     scale = None
     if log is not None and entry.logit_scale == "checkpoint":
         scale = min(math.exp(float(log.detach())), most)
+    seen = None
+    if image is not None and entry.image is not None:
+        seen = ImageModel(
+            call(image, model), shape, tokens=None if tokens is None else Tokens(call(tokens, model), grid)
+        )
     return Towers(
-        image=ImageModel(call(image, model), shape) if image is not None and entry.image is not None else None,
+        image=seen,
         text=TextModel(call(text, model, 1 + masked), entry.text.max_length, masked=masked, dynamic=dynamic)
         if text is not None and entry.text is not None
         else None,
@@ -204,6 +216,11 @@ def resnet50_map(trunk: Any, image: Any) -> Any:
     """Return the last feature map (n, 2048, height / 32, width / 32) of a torchvision ResNet."""
     found = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(image))))
     return trunk.layer4(trunk.layer3(trunk.layer2(trunk.layer1(found))))
+
+
+def linear_map(layer: Any, found: Any) -> Any:
+    """Return a linear layer over each place of a map (n, channels, rows, columns); it keeps the mean of the places."""
+    return layer(found.movedim(1, -1)).movedim(-1, 1)
 
 
 def swin_tiny() -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from osler.encoders.entry import Entry
-from osler.encoders.export.towers import ImageModel, Towers
+from osler.encoders.export.towers import ImageModel, Tokens, Towers
 from osler.encoders.export.weights import Checkpoint, load_into
 
 __all__ = ["build", "module"]
@@ -44,16 +44,27 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     model = module(options)
     load_into(model, checkpoint.tensors, entry.name, unused=("head.",))
 
-    class ClassAndPatches(nn.Module):
+    both = options.get("pool") == "cls_mean"
+
+    class Image(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, image: Any) -> Any:
-            tokens = self.model.forward_features(image)
-            patches = tokens[:, self.model.num_prefix_tokens :].mean(dim=1)
-            return torch.cat([tokens[:, 0], patches], dim=1)
+            found = self.model.forward_features(image)
+            first, patches = found[:, 0], found[:, self.model.num_prefix_tokens :]
+            if not both:
+                return first, patches
+            # the class token beside each patch, so that their mean is the vector
+            patches = torch.cat([found[:, :1].expand(-1, patches.shape[1], -1), patches], dim=2)
+            return patches.mean(dim=1), patches
 
-    pooled = ClassAndPatches().eval() if options.get("pool") == "cls_mean" else model
-    shape = model.default_cfg["input_size"]
-    return Towers(image=ImageModel(pooled, tuple(shape)), libraries=("torch", "timm"))
+    class Vector(Image):
+        def forward(self, image: Any) -> Any:
+            return super().forward(image)[0]
+
+    shape, grid = model.default_cfg["input_size"], model.patch_embed.grid_size
+    pooled = Vector().eval() if both else model
+    image = ImageModel(pooled, tuple(shape), tokens=Tokens(Image().eval(), tuple(grid)))
+    return Towers(image=image, libraries=("torch", "timm"))

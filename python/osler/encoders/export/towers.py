@@ -9,7 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ImageModel", "TextModel", "Towers"]
+__all__ = ["ImageModel", "TextModel", "Tokens", "Towers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A module from a batch of pictures to vectors and patch tokens of the same space.
+
+    A token is what the head makes of one place; where a tower pools by the mean, the mean of the tokens points where
+    the vector does.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        (n, *shape) float32 to (n, d) and (n, d, rows, columns), or (n, rows * columns, d) with a `grid`.
+    grid : tuple of int or None
+        Rows and columns of the latter form.
+    """
+
+    module: Any
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +43,14 @@ class ImageModel:
         (channels, height, width) or (channels, depth, height, width).
     prepare : callable or None
         The authors' own preparation, from a PIL image to a tensor of `shape`; None where only our recipe is at hand.
+    tokens : Tokens or None
+        The same tower with its patch tokens, where it has any in the space of its vectors.
     """
 
     module: Any
     shape: tuple[int, ...]
     prepare: Callable[[Any], Any] | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)

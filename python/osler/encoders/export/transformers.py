@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from osler.encoders.entry import Entry
-from osler.encoders.export.towers import ImageModel, TextModel, Towers
+from osler.encoders.export.towers import ImageModel, TextModel, Tokens, Towers
 from osler.encoders.export.weights import Checkpoint, load_into
 
 __all__ = ["build", "module"]
@@ -62,6 +62,12 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
         def forward(self, image: Any) -> Any:
             return self.projection(self.vision(pixel_values=image).pooler_output)
 
+    class WithTokens(Image):
+        def forward(self, image: Any) -> Any:
+            found = self.vision(pixel_values=image)
+            patches = self.vision.post_layernorm(found.last_hidden_state[:, 1:])
+            return self.projection(found.pooler_output), self.projection(patches)
+
     class Text(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -79,8 +85,10 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     if entry.text is not None:
         # CLIP is causal and pools where a text ends, so what follows cannot matter; SigLIP attends to its padding
         text = TextModel(Text().eval(), entry.text.max_length)
+    # SigLIP pools by attention, whose values are of another space than its vectors
+    tokens = Tokens(WithTokens().eval(), _grid(model.config.vision_config)) if clip else None
     return Towers(
-        image=ImageModel(Image().eval(), (3, side, side)),
+        image=ImageModel(Image().eval(), (3, side, side), tokens=tokens),
         text=text,
         logit_scale=scale,
         logit_bias=bias,
@@ -99,5 +107,16 @@ def _class_token(model: Any) -> Towers:
         def forward(self, image: Any) -> Any:
             return self.model(pixel_values=image).last_hidden_state[:, 0]
 
+    class WithTokens(Image):
+        def forward(self, image: Any) -> Any:
+            found = self.model(pixel_values=image).last_hidden_state
+            return found[:, 0], found[:, 1:]
+
     side = model.config.image_size
-    return Towers(image=ImageModel(Image().eval(), (3, side, side)), libraries=("torch", "transformers"))
+    image = ImageModel(Image().eval(), (3, side, side), tokens=Tokens(WithTokens().eval(), _grid(model.config)))
+    return Towers(image=image, libraries=("torch", "transformers"))
+
+
+def _grid(config: Any) -> tuple[int, int]:
+    side = config.image_size // config.patch_size
+    return side, side

@@ -52,6 +52,9 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     def text(ids: Any) -> Any:
         return model.text_encoder(ids)
 
+    tokens, grid = open_clip.with_tokens(model.visual)
     # the text tower finds its padding by id 0
     libraries = ("open_clip_torch", "transformers")
-    return parts.as_towers(entry, model, image, text, (3, side, side), libraries, masked=False)
+    return parts.as_towers(
+        entry, model, image, text, (3, side, side), libraries, masked=False, tokens=tokens, grid=grid
+    )
