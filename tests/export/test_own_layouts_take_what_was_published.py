@@ -163,6 +163,10 @@ PUBLISHED = {
         "swinViT.layers1c.0.layer.conv1.conv.weight": (192, 192, 3, 3, 3),
         "encoder10.layer.conv2.conv.weight": (3072, 3072, 3, 3, 3),
     },
+    "vocomni-l": {
+        "swinViT.patch_embed.proj.weight": (96, 1, 2, 2, 2),
+        "encoder10.layer.conv1.conv.weight": (1536, 1536, 3, 3, 3),
+    },
     "lvmmed-rn50": {"layer1.0.downsample.0.weight": (256, 64, 1, 1)},
     "lvmmed-vit": {
         "blocks.2.attn.rel_pos_h": (127, 64),
@@ -270,6 +274,19 @@ def test_a_smaller_model_is_exported_at_parity(name: str, tmp_path: Path) -> Non
         together = encoder.encode_texts(["Small left pleural effusion, unchanged.", "no finding"])
         alone = encoder.encode_texts(["no finding"])
         np.testing.assert_allclose(together[1:], alone, atol=1e-5)
+
+
+def test_the_half_of_vocomni_that_segments_is_left_out() -> None:
+    entry, options = small("voco-b")
+    state = dict(builder(entry).module(options).state_dict())
+    whole = {
+        **state,
+        "decoder5.transp_conv.conv.weight": torch.zeros(192, 96, 2, 2, 2),
+        "decoder1.conv_block.conv3.conv.weight": torch.zeros(12, 24, 1, 1, 1),
+        "out.conv.conv.weight": torch.zeros(21, 12, 1, 1, 1),
+        "out.conv.conv.bias": torch.zeros(21),
+    }
+    assert builder(entry).build(entry, Checkpoint(whole, (), Path())).image is not None
 
 
 def test_two_files_are_one_encoder(tmp_path: Path) -> None:

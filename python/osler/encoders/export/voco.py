@@ -1,4 +1,4 @@
-"""Builds the encoders of VoCo (L. Wu et al., CVPR 2024 and TPAMI 2026): CT volumes, the encoding half of SwinUNETR.
+"""Builds the encoders of VoCo and VoComni (L. Wu et al., CVPR 2024 and TPAMI 2026): CT volumes, half of SwinUNETR.
 
 Needs MONAI.
 """
@@ -14,7 +14,7 @@ from osler.encoders.export.weights import Checkpoint, load_into
 
 __all__ = ["UNUSED", "build", "module"]
 
-UNUSED: tuple[str, ...] = ()
+UNUSED = ("decoder", "out.")  # of VoComni, which was trained to segment as well
 
 
 def module(options: dict[str, Any]) -> Any:
