@@ -129,9 +129,10 @@ def tiny_entry(**changes: Any) -> dict[str, Any]:
     return {**entry, **changes}
 
 
-def checkpoint_entry(**changes: Any) -> dict[str, Any]:
-    """Return the entry with a checkpoint as its only source."""
-    source = {"kind": "checkpoint", "hub": HUB, "revision": REVISION, "files": [{"path": "weights.bin"}]}
+def checkpoint_entry(*beside: str, **changes: Any) -> dict[str, Any]:
+    """Return the entry with a checkpoint as its only source; `beside` are files beside the weights."""
+    files = [{"path": path} for path in ("weights.bin", *beside)]
+    source = {"kind": "checkpoint", "hub": HUB, "revision": REVISION, "files": files}
     return tiny_entry(sources=[source], **changes)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import osler
 import pytest
 from hub_entry import FILES, HUB, NEWER, REVISION, checkpoint_entry, enter, program, tiny_entry, tiny_hub
-from hub_server import Fault, HubServer
+from hub_server import Fault, HubServer, Repository
 from osler.encoders.registry import home_folder
 from tiny_encoder import TinyEncoder, tiny_encoder
 
@@ -172,7 +172,7 @@ def test_wrong_bytes_end_in_one_line(run: Any, hub: HubServer) -> None:
 
 
 def test_the_command_that_is_left_to_run_is_told(run: Any, hub: HubServer, again: Any, monkeypatch: Any) -> None:
-    again(checkpoint_entry())
+    again(checkpoint_entry("tokenizer.json"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = run("encoder", "pull", "tiny-hub", "--json")
     document = json.loads(result.stdout)
@@ -180,6 +180,69 @@ def test_the_command_that_is_left_to_run_is_told(run: Any, hub: HubServer, again
     assert document["state"] == "checkpoint"
     assert document["next"] == f"osler encoder export tiny-hub --checkpoint {place}"
     assert result.stderr.splitlines()[-1].endswith(document["next"])
+
+
+def test_a_tokenizer_to_bring_is_told_before_anything_comes_and_in_the_command_that_is_left(
+    run: Any, hub: HubServer, again: Any
+) -> None:
+    entry = checkpoint_entry(uncertain={"text.tokenizer.files": "it lies in the package of its authors"})
+    again(entry)
+    dry = run("encoder", "pull", "tiny-hub", "--dry-run", "--json")
+    told = "bring: tokenizer.json of the tokenizer, which no repository has (it lies in the package of its authors)"
+    assert json.loads(dry.stdout)["bring"] == ["tokenizer.json"] and told in dry.stderr.splitlines()
+    assert not home_folder("tiny-hub").exists()
+    result = run("encoder", "pull", "tiny-hub", "--json")
+    document = json.loads(result.stdout)
+    place = home_folder("tiny-hub") / "checkpoint"
+    assert (result.exit_code, document["state"], document["bring"]) == (0, "checkpoint", ["tokenizer.json"])
+    assert document["next"] == f"osler encoder export tiny-hub --checkpoint {place} --tokenizer FOLDER"
+    said = result.stderr.splitlines()
+    assert told in said and said[-1].endswith(
+        f"where the extra export is installed and FOLDER holds tokenizer.json: {document['next']}"
+    )
+
+
+def test_where_a_tokenizer_comes_from_is_told(run: Any, hub: HubServer, again: Any) -> None:
+    hub.repositories["osler-tests/words"] = Repository({REVISION: {"vocab.txt": b"lung\n"}}, {"main": REVISION})
+    for revision, why in ((REVISION, "of the registry"), (None, "the newest, for the registry names none")):
+        entry = checkpoint_entry()
+        words = {"kind": "wordpiece", "files": ["vocab.txt"], "hub": "osler-tests/words", "revision": revision}
+        entry["text"]["tokenizer"] = words
+        again(entry)
+        said = run("encoder", "pull", "tiny-hub", "--dry-run").stderr.splitlines()
+        assert f"from: {hub.endpoint}/osler-tests/words at commit {REVISION}, {why}" in said
+
+
+def test_what_is_uncertain_stays_told_once_it_is_here(run: Any, hub: HubServer, again: Any) -> None:
+    doubts = {"image.recipe": "mean not seen"}
+    again(tiny_entry(uncertain=doubts, anchor={"figure": "recall 0.5", "source": "its paper"}))
+    told = {"anchor": "recall 0.5 (its paper)", "citation": "none", "uncertain": doubts}
+    before = json.loads(run("encoder", "info", "tiny-hub", "--json").stdout)
+    assert run("encoder", "pull", "tiny-hub").exit_code == 0
+    after = json.loads(run("encoder", "info", "tiny-hub", "--json").stdout)
+    assert before["state"].startswith("downloadable") and (after["state"], after["entry"]) == ("here", "tiny-hub")
+    listed = json.loads(run("encoder", "list", "--json").stdout)["encoders"]
+    row = next(one for one in listed if one["name"] == "tiny-hub")
+    for document in (before, after, row):
+        assert {key: document[key] for key in told} == told
+    assert "image.recipe: mean not seen" in run("encoder", "info", "tiny-hub").stdout
+
+
+def test_an_encoder_without_golden_vectors_is_checked_and_that_is_said(run: Any, hub: HubServer) -> None:
+    assert run("encoder", "pull", "tiny-hub").exit_code == 0
+    note = "no golden vectors came with it: nothing says that its vectors are the authors'"
+    result = run("encoder", "check", "tiny-hub", "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert (document["passed"], document["fault"], document["note"]) == (True, None, note)
+    assert (document["needed"], document["cosines"]) == (None, {})
+    assert document["devices"] == {"image": "cpu", "text": "cpu"} and document["device"] == "cpu"
+    for field in ("steady", "lengths"):
+        assert document[field] == pytest.approx({"image": 1.0, "text": 1.0}, abs=1e-4)
+    assert set(document["speed"]) == {"image", "text"} and min(document["speed"].values()) > 0
+    assert result.stderr.splitlines()[-1] == f"tiny-hub: {note}"
+    table = run("encoder", "check", "tiny-hub", "--device", "cpu").stdout
+    assert note in table and "text: device" in table
 
 
 def test_the_commands_of_the_page_run(

@@ -89,3 +89,13 @@ def test_what_is_no_json_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[], {}, {"size": None}, {"size": "224", "image_mean": "no", "resample": "x"}])
 def test_files_that_say_nothing_are_no_evidence(content: Any, tmp_path: Path) -> None:
     assert check("clip-b32", tmp_path, preprocessor_config=content) == ()
+
+
+def test_what_published_files_and_the_checkpoint_settle_is_no_longer_uncertain() -> None:
+    doubts = dict.fromkeys(("architecture", "image.recipe", "logit_scale", "licence.id"), "not seen")
+    entry = entries()["quiltnet-b32"].model_copy(update={"uncertain": doubts})
+    assert entry.still_uncertain(()) == doubts
+    assert set(entry.still_uncertain(("activation", "logit_scale"))) == {"image.recipe", "licence.id"}
+    whole = ("size", "mode", "filter", "mean", "std")
+    assert set(entry.still_uncertain(whole)) == {"architecture", "logit_scale", "licence.id"}
+    assert entry.still_uncertain(whole[:-1]) == doubts, "a recipe was settled by a part of it"

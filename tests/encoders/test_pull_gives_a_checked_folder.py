@@ -28,11 +28,12 @@ from hub_server import Fault, HubServer, Repository, git_sha1
 from onnx import TensorProto, helper, numpy_helper
 from osler import EncoderError
 from osler.encoders import fetch, ready
-from osler.encoders.entry import entries
+from osler.encoders.entry import Entry, entries
 from osler.encoders.fetch import plan_pull, pull_encoder
-from osler.encoders.registry import home_folder
+from osler.encoders.registry import home_folder, what_to_do
 from osler.items import Volume
 from PIL import Image
+from pydantic import ValidationError
 from tiny_encoder import TinyEncoder, image_model
 
 pytestmark = pytest.mark.sockets
@@ -405,13 +406,13 @@ def test_a_repository_that_its_hub_gates_is_told_even_where_the_registry_knows_o
 def test_a_checkpoint_lies_apart_and_the_next_command_is_told(
     hub: HubServer, tiny: TinyEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    again(tiny, checkpoint_entry())
+    again(tiny, checkpoint_entry("tokenizer.json"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     pulled = pull()
     place = home_folder("tiny-hub") / "checkpoint"
     assert pulled.state == "checkpoint" and pulled.next == f"osler encoder export tiny-hub --checkpoint {place}"
     assert (place / "weights.bin").read_bytes() == contents(hub)["weights.bin"]
-    assert sorted(path.name for path in place.iterdir()) == ["source.json", "weights.bin"]
+    assert sorted(path.name for path in place.iterdir()) == ["source.json", "tokenizer.json", "weights.bin"]
     assert json.loads((place / "source.json").read_text())["files"][0]["sha256"] == pulled.sha256["weights.bin"]
     apart = pull(out=tmp_path / "a folder")
     assert apart.next is not None and apart.next.endswith(f"/checkpoint' --out '{tmp_path}/a folder'")
@@ -422,7 +423,7 @@ def test_a_checkpoint_is_exported_where_that_is_installed(
 ) -> None:
     import osler.encoders.export
 
-    again(tiny, checkpoint_entry())
+    again(tiny, checkpoint_entry("tokenizer.json"))
     calls = []
 
     def export(name: str, checkpoint: Path, out: Path) -> None:
@@ -436,7 +437,7 @@ def test_a_checkpoint_is_exported_where_that_is_installed(
     monkeypatch.setattr(osler.encoders.export, "export_encoder", export)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     pulled = pull()
-    assert (pulled.state, pulled.fetched, calls) == ("ready", 1, [("tiny-hub", contents(hub)["weights.bin"])])
+    assert (pulled.state, pulled.fetched, calls) == ("ready", 2, [("tiny-hub", contents(hub)["weights.bin"])])
     assert osler.load_encoder("tiny-hub").fingerprint == pulled.fingerprint
     assert (pull().fetched, len(calls)) == (0, 1)
     with pytest.raises(EncoderError, match="holds an export of another commit") as caught:
@@ -454,6 +455,113 @@ def test_a_tokenizer_of_another_repository_comes_too(hub: HubServer, tiny: TinyE
     assert plan.chosen == {HUB: "registry", "osler-tests/words": "newest"}
     pull_encoder(plan)
     assert (home_folder("tiny-hub") / "checkpoint/vocab.txt").read_bytes() == vocabulary["vocab.txt"]
+
+
+WORDS = "osler-tests/words"
+VOCABULARY = {REVISION: {"vocab.txt": b"[PAD]\nheart\n"}, NEWER: {"vocab.txt": b"[PAD]\nlung\n"}}
+
+
+def words_entry(**fields: Any) -> dict[str, Any]:
+    """Return the entry of a checkpoint whose tokenizer lies in a repository of its own."""
+    entry = checkpoint_entry()
+    entry["text"]["tokenizer"] = {"kind": "wordpiece", "files": ["vocab.txt"], "hub": WORDS, **fields}
+    return entry
+
+
+@pytest.mark.parametrize("asked", [None, "main"])
+def test_a_tokenizer_comes_from_the_commit_that_the_registry_pins(
+    hub: HubServer, tiny: TinyEncoder, asked: str | None
+) -> None:
+    hub.repositories[WORDS] = Repository(dict(VOCABULARY), {"main": NEWER})
+    again(tiny, words_entry(revision=REVISION))
+    plan = plan_pull("tiny-hub", revision=asked)
+    assert plan.chosen == {HUB: "asked" if asked else "registry", WORDS: "registry"}
+    root = pull_encoder(plan).folder / "checkpoint"
+    assert (root / "vocab.txt").read_bytes() == VOCABULARY[REVISION]["vocab.txt"]
+    recorded = {one["path"]: one for one in json.loads((root / "source.json").read_text())["files"]}["vocab.txt"]
+    assert (recorded["revision"], recorded["revision_from"]) == (REVISION, "registry")
+    assert {one.path for one in hub.asked("hub", "vocab.txt")} == {f"/{WORDS}/resolve/{REVISION}/vocab.txt"}
+
+
+def test_the_hash_of_a_tokenizer_is_compared(hub: HubServer, tiny: TinyEncoder) -> None:
+    hub.repositories[WORDS] = Repository(dict(VOCABULARY), {"main": NEWER})
+    right = hashlib.sha256(VOCABULARY[REVISION]["vocab.txt"]).hexdigest()
+    again(tiny, words_entry(revision=REVISION, sha256={"vocab.txt": right}))
+    plan = plan_pull("tiny-hub")
+    assert {file.place: file.checked for file in plan.files}["vocab.txt"] == "registry"
+    assert pull_encoder(plan).sha256["vocab.txt"] == right
+    again(tiny, words_entry(revision=NEWER, sha256={"vocab.txt": right}))
+    with pytest.raises(EncoderError, match=r"vocab.txt does not have the SHA-256 that is expected") as caught:
+        pull(out=home_folder("other"))
+    assert caught.value.code == "hash_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"hub": None, "revision": REVISION}, "are of a repository in hub"),
+        ({"hub": None, "sha256": {"vocab.txt": "0" * 64}}, "are of a repository in hub"),
+        ({"revision": "main"}, "revision"),
+        ({"sha256": {"merges.txt": "0" * 64}}, "sha256 names a file that is not in files"),
+        ({"hub": HUB, "revision": REVISION}, "a tokenizer in the repository of the weights is of their commit"),
+    ],
+)
+def test_what_pins_a_tokenizer_wrongly_is_no_entry(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Entry.model_validate_json(json.dumps(words_entry(**fields)))
+
+
+def test_a_tokenizer_that_no_repository_has_is_told_before_and_asked_for_at_the_end(
+    hub: HubServer, tiny: TinyEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import osler.encoders.export
+
+    def export(name: str, checkpoint: Path, out: Path) -> None:
+        assert (checkpoint / "tokenizer.json").is_file(), "exported without its tokenizer"
+        tiny.manifest |= {"name": name, "entry": name}
+        tiny.save()
+        for path in tiny.folder.iterdir():
+            shutil.copy(path, out)
+
+    monkeypatch.setattr(osler.encoders.export, "export_encoder", export)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    again(tiny, checkpoint_entry())
+    plan = plan_pull("tiny-hub", tmp_path / "out")
+    assert plan.bring == ("tokenizer.json",) and plan.to_dict()["bring"] == ["tokenizer.json"]
+    pulled = pull_encoder(plan)
+    place = tmp_path / "out" / "checkpoint"
+    assert (pulled.state, pulled.bring, pulled.fetched) == ("checkpoint", ("tokenizer.json",), 1)
+    assert pulled.next == (
+        f"osler encoder export tiny-hub --checkpoint {place} --tokenizer FOLDER --out {tmp_path / 'out'}"
+    )
+    shutil.copy(tiny.folder / "tokenizer.json", place)  # brought by the user
+    pulled = pull(out=tmp_path / "out")
+    assert (pulled.state, pulled.bring, pulled.next, pulled.fetched) == ("ready", (), None, 0)
+
+
+def test_only_what_nobody_brings_must_be_brought() -> None:
+    found = {
+        name: entry.to_bring(source) for name, entry in entries().items() if (source := entry.source("checkpoint"))
+    }
+    assert found["conch"] == ("conch_byte_level_bpe_uncased.json",)
+    # from a repository of its own, beside the weights, with open_clip, and an encoder of pictures only
+    assert not any(found[name] for name in ("unimed-b16", "clip-b16", "laion-b32", "rad-dino"))
+    assert "conch_byte_level_bpe_uncased.json, which you bring" in what_to_do(entries()["conch"])
+
+
+def test_what_no_file_settled_stays_marked(hub: HubServer, tiny: TinyEncoder) -> None:
+    doubts = {"licence.id": "from memory", "image.recipe": "mean not seen"}
+    anchor = {"figure": "recall 0.5", "source": "its paper"}
+    again(tiny, tiny_entry(uncertain=doubts, anchor=anchor))
+    pulled = pull()
+    assert osler.load_encoder("tiny-hub").manifest.uncertain == doubts
+    info = next(info for info in osler.list_encoders() if info.name == "tiny-hub")
+    assert (info.state, info.uncertain, info.citation) == ("ready", doubts, "none")
+    assert info.anchor == "recall 0.5 (its paper)"
+    again(tiny, tiny_entry(uncertain={"licence.id": "from memory"}))
+    second = pull()
+    assert (second.fetched, second.fingerprint) == (0, pulled.fingerprint), "doubts are no part of the fingerprint"
+    assert osler.load_encoder("tiny-hub").manifest.uncertain == {"licence.id": "from memory"}
 
 
 def test_no_entry_has_files_that_cannot_lie_beside_each_other() -> None:

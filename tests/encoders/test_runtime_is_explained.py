@@ -90,6 +90,7 @@ class FakeRuntime:
 def gpu_build(monkeypatch: pytest.MonkeyPatch):
     def install(started: list[str]) -> FakeRuntime:
         fake = FakeRuntime(started)
+        monkeypatch.setattr(session, "_on_gpu", set())
         for module in (providers, session):
             monkeypatch.setattr(module, "runtime", lambda: fake)
         providers.load_libraries.cache_clear()
@@ -140,6 +141,7 @@ def test_tensorrt_keeps_its_engines_and_falls_back_to_nothing(
     assert Session(content, "tensorrt", half=True).device == "tensorrt"
     assert fake.asked[-1] == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     engines = fake.options["TensorrtExecutionProvider"]
+    assert engines["trt_layer_norm_fp32_fallback"] == "1"
     assert engines["trt_engine_cache_path"] == str(tmp_path / "home" / "tensorrt") and engines["trt_fp16_enable"] == "1"
     assert fake.options["CUDAExecutionProvider"]["gpu_mem_limit"] == "1000000"
     gpu_build(["CUDAExecutionProvider", "CPUExecutionProvider"])
@@ -148,6 +150,30 @@ def test_tensorrt_keeps_its_engines_and_falls_back_to_nothing(
     ) as caught:
         Session(content, "tensorrt")
     assert caught.value.code == "cuda_failed"
+
+
+def test_engines_of_one_graph_with_other_tensors_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSLER_HOME", str(tmp_path / "home"))
+    prefixes = {
+        providers.providers("tensorrt", b"graph", False, tensors)[0][1]["trt_engine_cache_prefix"]
+        for tensors in ({}, {"a.data": b"1"}, {"a.data": b"2"}, {"b.data": b"1"})
+    }
+    assert len(prefixes) == 4
+
+
+def test_a_process_forked_from_one_on_the_gpu_is_told_what_to_do(
+    tiny, gpu_build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu_build(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    content = (tiny.folder / "image.onnx").read_bytes()
+    assert Session(content, "cuda").device == "cuda" and Session(content, "auto").device == "cuda"
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    with pytest.raises(EncoderError, match=r"forked from one that uses the GPU.*start it by spawn") as caught:
+        Session(content, "cuda")
+    assert caught.value.code == "cuda_forked"
+    assert Session(content, "auto").device == "cpu"
+    assert "encoding on cpu" in capsys.readouterr().err
 
 
 def test_bound_buffers_give_the_same_vectors(tiny) -> None:

@@ -52,8 +52,9 @@ def hub(tiny: TinyEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         stream = io.BytesIO()
         torch.save(module(CONFIG).state_dict(), stream)
         server.repositories[HUB].commits[REVISION]["weights.bin"] = stream.getvalue()
-        entry = checkpoint_entry(dim=16, architecture={"builder": "open_clip", "options": CONFIG})
-        entry["sources"][0]["files"].append({"path": "tokenizer.json"})
+        architecture = {"builder": "open_clip", "options": CONFIG}
+        doubts = {"logit_scale": "read from the checkpoint at export", "image.recipe": "mean not seen"}
+        entry = checkpoint_entry("tokenizer.json", dim=16, architecture=architecture, uncertain=doubts)
         entry["text"] |= {"max_length": 8, "pad_to_max": True}
         enter(entry, STEPS)
         yield server
@@ -68,6 +69,7 @@ def test_pull_exports_and_the_folder_runs_elsewhere(
     encoder = osler.load_encoder("tiny-hub")
     assert encoder.manifest.image.origin.weights == (pulled.sha256["weights.bin"],)
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
+    assert encoder.manifest.uncertain == {"image.recipe": "mean not seen"}, "what was read off is settled, no more"
     record = json.loads((folder / "checkpoint" / "source.json").read_text())
     assert {one["path"]: one["sha256"] for one in record["files"]} == pulled.sha256
     picture = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)

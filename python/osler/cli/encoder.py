@@ -65,7 +65,7 @@ def info(name: str, style: str) -> None:
 
 
 def _here(name: str) -> dict[str, Any]:
-    from osler.encoders.registry import describe
+    from osler.encoders.registry import anchor_of, describe
 
     described = describe(name)
     manifest = described.manifest
@@ -86,6 +86,8 @@ def _here(name: str) -> dict[str, Any]:
         "licence_note": manifest.licence.note,
         "gate": manifest.gate,
         "citation": manifest.citation,
+        "entry": manifest.entry,
+        "anchor": anchor_of(manifest.entry),
         "fingerprint": described.fingerprint,
         "files": [
             {"path": file.path, "sha256": file.sha256, "bytes": file.size, "package": getattr(file, "package", None)}
@@ -93,11 +95,12 @@ def _here(name: str) -> dict[str, Any]:
             if placed is not None
             for file, _ in placed.files
         ],
+        "uncertain": dict(manifest.uncertain),
     }
 
 
 def _published(entry: Entry) -> dict[str, Any]:
-    from osler.encoders.registry import what_to_do
+    from osler.encoders.registry import anchor_of, what_to_do
 
     return {
         "name": entry.name,
@@ -113,7 +116,7 @@ def _published(entry: Entry) -> dict[str, Any]:
         "licence_note": entry.licence.note,
         "gate": entry.gate,
         "citation": entry.citation,
-        "anchor": f"{entry.anchor.figure} ({entry.anchor.source})" if entry.anchor is not None else None,
+        "anchor": anchor_of(entry.name),
         "sources": [
             {
                 "kind": source.kind,

@@ -87,7 +87,7 @@ def _pictures(folder: str) -> list[Any]:
 @device_option
 @style_options
 def check(name: str, device: Any, style: str) -> None:
-    """Prove an encoder: golden vectors, parity of its export, the device that runs, and its speed."""
+    """Prove an encoder: golden vectors, that each comes again, parity of its export, devices and speed."""
     from osler.encoders.check import check_encoder as prove
     from osler.errors import EncoderError
 
@@ -96,18 +96,25 @@ def check(name: str, device: Any, style: str) -> None:
     document = found.to_dict()
     rows: list[list[Any]] = [
         ["name", found.name],
-        ["device", found.device],
+        *([f"{kind}: device", device] for kind, device in found.devices.items()),
         ["precision", found.precision],
-        ["needed", found.needed],
+        ["golden", found.note or f"cosine {found.needed} is needed"],
         *([f"{kind}: least cosine of {len(values)}", f"{min(values):.6f}"] for kind, values in found.cosines.items()),
+        *([f"{kind}: least cosine alone and among others", f"{value:.7f}"] for kind, value in found.steady.items()),
+        *([f"{kind}: length farthest from 1", f"{length:.7f}"] for kind, length in found.lengths.items()),
         *([f"{kind}s a second", f"{rate:.1f}"] for kind, rate in found.speed.items()),
         *([f"{kind}: cosine with the original", f"{value:.7f}"] for kind, value in found.parity.items()),
         ["passed", "yes" if found.passed else "no"],
     ]
     output.show(style, document, ["name", "value"], rows)
-    if not found.passed:
-        raise EncoderError(
-            f"{found.name} does not give its golden vectors on {found.device}; its files, ONNX Runtime or the driver "
-            "changed: export it again, or try --device cpu",
-            code="golden_mismatch",
-        )
+    if found.note is not None:
+        say(f"{found.name}: {found.note}")
+    if found.fault is not None:
+        wrong = {
+            "golden_mismatch": "does not give its golden vectors on {}; its files, ONNX Runtime or the driver changed: "
+            "export it again, or try --device cpu",
+            "not_unit": "gives vectors on {} that are not of length 1; pull or export it again, or try --device cpu",
+            "unsteady": "gives an input alone another vector than among others on {}; do not build a collection with "
+            "it, try --device cpu, and report it",
+        }
+        raise EncoderError(f"{found.name} {wrong[found.fault].format(found.device)}", code=found.fault)

@@ -69,11 +69,12 @@ def pull(name: str, out: str | None, revision: str | None, accept: bool, dry_run
             "not run here, since ONNX Runtime is not installed; the files are whole and their graphs were checked"
         )
     if pulled.next is not None:
-        output.say(f"the weights are here; what is left, where the extra export is installed: {pulled.next}")
+        files = f" and FOLDER holds {' and '.join(pulled.bring)}" if pulled.bring else ""
+        output.say(f"the weights are here; what is left, where the extra export is installed{files}: {pulled.next}")
     if plan.entry.logit_scale == "checkpoint" and plan.source.kind == "onnx":
         output.say("these files do not tell the logit scale, so classification needs one from you")
     document = pulled.to_dict()
-    rows = [[key, value] for key, value in document.items() if key != "sha256" and value is not None]
+    rows = [[key, value] for key, value in document.items() if key not in ("sha256", "bring") and value is not None]
     output.show(style, document, ["name", "value"], rows)
 
 
@@ -94,6 +95,9 @@ def _show_files(plan: Plan) -> None:
     for file in plan.files:
         output.say(f"file: {file.place}, {_megabytes(file.remote.size)}")
     output.say(f"all: {_megabytes(plan.bytes)}")
+    for name in plan.bring:
+        known = plan.entry.uncertain.get("text.tokenizer.files")
+        output.say(f"bring: {name} of the tokenizer, which no repository has{f' ({known})' if known else ''}")
     if plan.gate is not None and plan.entry.gate is None:
         output.say(f"gate: {plan.gate}")
 

@@ -43,8 +43,8 @@ class _Opened:
 class Encoder:
     """Images and texts to unit vectors of one space; made by `load_encoder`.
 
-    May be used from any number of threads. A forked child opens sessions of its own; pickling stores the address and
-    the device.
+    May be used from any number of threads. A forked child opens sessions of its own, on the CPU if its parent uses the
+    GPU, since CUDA does not survive a fork: start such workers by spawn. Pickling stores the address and the device.
 
     Attributes
     ----------
@@ -128,8 +128,13 @@ class Encoder:
 
     @property
     def device(self) -> str:
-        """What really runs, "cpu" or "cuda"; opens the model if it is not open yet."""
-        return self._tower(self.modalities[0]).session.device
+        """What really runs, as "cpu" or "cuda", both where the towers differ; opens what is not open yet."""
+        return " and ".join(sorted(set(self.devices.values())))
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """What really runs of each modality's tower."""
+        return {kind: self._tower(kind).session.device for kind in self.modalities}
 
     def encode_images(
         self, images: Iterable[Any], batch_size: int | None = None, progress: bool | Callback = False

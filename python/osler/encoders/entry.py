@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,11 @@ __all__ = [
 
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 HubName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$")]
+
+# Lies in open_clip, without which nothing is exported.
+_COMES_WITH_EXPORT = frozenset({"bpe_simple_vocab_16e6.txt.gz"})
+# What `export` compares with published files, for each field of an entry that these settle when all of it agrees.
+_SETTLED_BY = {"architecture": {"activation"}, "image.recipe": {"size", "mode", "filter", "mean", "std"}}
 
 
 def _inside(path: str) -> str:
@@ -148,12 +154,28 @@ class TokenizerSource(Strict):
         In the checkpoint's folder, or in `hub` where that is set.
     hub : str or None
         Another repository than that of the checkpoint.
+    revision : str or None
+        Commit of `hub`; as in `Source`, a download takes the newest where it is None, says which, and writes it down.
+    sha256 : dict of str to str
+        SHA-256 of files of `hub` that were checked.
     """
 
     kind: Literal["tokenizer.json", "wordpiece", "clip", "byte-bpe", "sentencepiece"]
     files: tuple[str, ...] = Field(min_length=1)
     hub: HubName | None = None
+    revision: Revision | None = None
+    sha256: dict[str, Sha256] = Field(default_factory=dict)
     lower_case: bool | None = None
+
+    @model_validator(mode="after")
+    def _of_one_place(self) -> TokenizerSource:
+        if self.hub is None and (self.revision is not None or self.sha256):
+            raise ValueError(
+                "revision and sha256 are of a repository in hub; beside the weights, those of the source count"
+            )
+        if not set(self.sha256) <= set(self.files):
+            raise ValueError("sha256 names a file that is not in files")
+        return self
 
 
 class TextSpec(Strict):
@@ -249,6 +271,10 @@ class Entry(Strict):
         runs = self.architecture is not None or any(source.kind == "onnx" for source in self.sources)
         if self.impossible is None and not runs:
             raise ValueError("needs an architecture or a source of ONNX files, or a reason in impossible")
+        tokenizer = self.text.tokenizer if self.text is not None else None
+        pinned = tokenizer is not None and (tokenizer.revision is not None or tokenizer.sha256)
+        if tokenizer is not None and pinned and tokenizer.hub in {source.hub for source in self.sources}:
+            raise ValueError("a tokenizer in the repository of the weights is of their commit: name it in their files")
         return self
 
     @property
@@ -260,6 +286,48 @@ class Entry(Strict):
         """Return the first source of that kind which lies on a hub, else the first of that kind, else None."""
         fitting = [source for source in self.sources if source.kind == kind]
         return next((source for source in fitting if source.hub is not None), fitting[0] if fitting else None)
+
+    def to_bring(self, source: Source) -> tuple[str, ...]:
+        """Return the names of the tokenizer's files that an export from a source needs and no repository has.
+
+        Examples
+        --------
+        >>> from osler.encoders.entry import entries
+        >>> conch = entries()["conch"]
+        >>> conch.to_bring(conch.sources[0])
+        ('conch_byte_level_bpe_uncased.json',)
+        """
+        if source.kind == "onnx" or self.text is None or self.text.tokenizer.hub is not None:
+            return ()
+        beside = {file.path for file in source.files}
+        names = {path: PurePosixPath(path).name for path in self.text.tokenizer.files}
+        return tuple(
+            name for path, name in names.items() if not {path, name} & beside and name not in _COMES_WITH_EXPORT
+        )
+
+    def still_uncertain(self, confirmed: Collection[str]) -> dict[str, str]:
+        """Return what stays uncertain once files have confirmed something.
+
+        Parameters
+        ----------
+        confirmed : collection of str
+            Fields of the entry, and what `export` compares with published files: "size", "mode", "filter", "mean",
+            "std" and "activation".
+
+        Returns
+        -------
+        dict of str to str
+            As `uncertain`.
+
+        Examples
+        --------
+        >>> from osler.encoders.entry import entries
+        >>> "logit_scale" in entries()["conch"].still_uncertain({"logit_scale"})
+        False
+        """
+        found = set(confirmed)
+        settled = found | {field for field, needed in _SETTLED_BY.items() if needed <= found}
+        return {field: why for field, why in self.uncertain.items() if field not in settled}
 
 
 def registry_root() -> Path:

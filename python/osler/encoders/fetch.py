@@ -49,7 +49,9 @@ class Pulled:
         Of every file that was pulled, by its path.
     fingerprint : str or None
     next : str or None
-        The command that is left to run.
+        The command that is left to run; FOLDER in it stands for where the user has `bring`.
+    bring : tuple of str
+        Files of the tokenizer that no repository has, and that are not beside the weights either.
     """
 
     name: str
@@ -59,11 +61,13 @@ class Pulled:
     sha256: dict[str, str]
     fingerprint: str | None
     next: str | None
+    bring: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values."""
         fields = ("state", "fetched", "sha256", "fingerprint", "next")
-        return {"encoder": self.name, "folder": str(self.folder), **{name: getattr(self, name) for name in fields}}
+        values = {name: getattr(self, name) for name in fields}
+        return {"encoder": self.name, "folder": str(self.folder), **values, "bring": list(self.bring)}
 
 
 def pull_encoder(plan: Plan, *, accept_licence: bool = False, progress: bool | Callback = False) -> Pulled:
@@ -279,10 +283,12 @@ def _write(path: Path, document: dict[str, Any]) -> None:
 def _finish(plan: Plan, hashes: dict[str, str], fetched: int) -> Pulled:
     name, folder = plan.entry.name, plan.folder
     if plan.source.kind == "checkpoint" and not (folder / "manifest.json").is_file():
+        bring = tuple(file for file in plan.bring if not (plan.root / file).is_file())
+        tokenizer = " --tokenizer FOLDER" if bring else ""
         target = f" --out {shlex.quote(str(folder))}" if folder != home_folder(name) else ""
-        command = f"osler encoder export {name} --checkpoint {shlex.quote(str(plan.root))}{target}"
-        if any(importlib.util.find_spec(module) is None for module in ("torch", "osler.encoders.export")):
-            return Pulled(name, folder, "checkpoint", fetched, hashes, None, command)
+        command = f"osler encoder export {name} --checkpoint {shlex.quote(str(plan.root))}{tokenizer}{target}"
+        if bring or any(importlib.util.find_spec(module) is None for module in ("torch", "osler.encoders.export")):
+            return Pulled(name, folder, "checkpoint", fetched, hashes, None, command, bring)
         from osler.encoders.export import export_encoder
 
         export_encoder(name, plan.root, folder)

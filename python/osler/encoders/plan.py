@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from osler.encoders.entry import Entry, Source, entries
+from osler.encoders.entry import Entry, HubFile, Source, entries
 from osler.encoders.hub import Commit, Hub, Remote
 from osler.encoders.manifest import read_manifest
 from osler.encoders.registry import home_folder, shipped, what_to_do
@@ -93,6 +93,11 @@ class Plan:
         return sum(file.remote.size for file in self.files)
 
     @property
+    def bring(self) -> tuple[str, ...]:
+        """Files of the tokenizer that no repository has: the user must bring them before an export."""
+        return self.entry.to_bring(self.source)
+
+    @property
     def is_recorded(self) -> bool:
         """Whether source.json speaks of these files at these commits."""
         recorded = read_record(self.root).get("files")
@@ -129,6 +134,7 @@ class Plan:
             "endpoint": self.hub.endpoint,
             "folder": str(self.folder),
             "bytes": self.bytes,
+            "bring": list(self.bring),
             "files": [
                 {
                     "path": file.place,
@@ -191,7 +197,8 @@ def plan_pull(name: str, out: str | os.PathLike[str] | None = None, *, revision:
     commit = hub.commit(source.hub, revision or source.revision or _BRANCH, tuple(file.path for file in source.files))
     chosen = {source.hub: "asked" if revision else "registry" if source.revision else "newest"}
     pinned = source.revision in (None, commit.revision)
-    files = [_planned(commit, path, source if pinned else None) for path in commit.files]
+    known = {file.path: file for file in source.files} if pinned else {}
+    files = [_planned(commit, path, known.get(path)) for path in commit.files]
     if source.kind == "checkpoint":
         files += _tokenizer_files(hub, entry, commit, chosen)
     gate = entry.gate or (f"accept the terms at {hub.page(source.hub)}" if commit.gated else None)
@@ -252,15 +259,15 @@ def read_record(root: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _planned(commit: Commit, path: str, source: Source | None) -> PlannedFile:
+def _planned(commit: Commit, path: str, known: HubFile | None) -> PlannedFile:
     """Join what the registry and the hub say of a file; where they contradict each other nothing is fetched."""
     remote = commit.files[path]
-    known = next((file for file in source.files if file.path == path), None) if source is not None else None
     size, sha256 = (known.size, known.sha256) if known is not None else (None, None)
     if size not in (None, remote.size) or (remote.sha256 and sha256 not in (None, remote.sha256)):
         raise EncoderError(
             f"{commit.repository}: the hub declares another {path} at commit {commit.revision[:12]} than the registry "
-            "expects, and nothing was fetched; a newer release of osler may know it, or --revision names another",
+            "expects, and nothing was fetched; a newer release of osler may know it, and --revision names another of "
+            "the weights",
             code="hash_mismatch",
         )
     wanted = Remote(path, remote.size, sha256 or remote.sha256, remote.git_sha1)
@@ -283,6 +290,6 @@ def _tokenizer_files(hub: Hub, entry: Entry, commit: Commit, chosen: dict[str, s
     if not there:
         return []
     same = tokenizer.hub == commit.repository
-    other = hub.commit(tokenizer.hub, commit.revision if same else _BRANCH, there)
-    chosen.setdefault(tokenizer.hub, "newest")
-    return [_planned(other, path, None) for path in there]
+    other = hub.commit(tokenizer.hub, commit.revision if same else tokenizer.revision or _BRANCH, there)
+    chosen.setdefault(tokenizer.hub, "registry" if tokenizer.revision else "newest")
+    return [_planned(other, path, HubFile(path=path, sha256=tokenizer.sha256.get(path))) for path in there]

@@ -14,6 +14,7 @@ import importlib.util
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -106,16 +107,21 @@ def check_device(device: str) -> None:
     runtime()
 
 
-def providers(device: Literal["cpu", "cuda", "tensorrt"], content: bytes, half: bool) -> list[Any]:
+def providers(
+    device: Literal["cpu", "cuda", "tensorrt"], content: bytes, half: bool, external: Mapping[str, bytes]
+) -> list[Any]:
     """Return what a session is asked to run on, the best first, with its options.
 
     Parameters
     ----------
     device : {"cpu", "cuda", "tensorrt"}
     content : bytes
-        The ONNX file; engines that TensorRT builds of it are kept in ``OSLER_HOME``/tensorrt under its hash.
+        The ONNX file; engines that TensorRT builds of it are kept in ``OSLER_HOME``/tensorrt under a hash of it and of
+        its tensors.
     half : bool
-        The weights are in half precision.
+        The weights are in half precision; norms stay in single precision.
+    external : mapping of str to bytes
+        Files of tensors beside the ONNX file.
 
     Returns
     -------
@@ -133,12 +139,17 @@ def providers(device: Literal["cpu", "cuda", "tensorrt"], content: bytes, half: 
     }
     chosen: list[Any] = [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
     if device == "tensorrt":
+        # large models of one architecture have one graph, and differ in the tensors beside it alone
+        digest = hashlib.sha256(content)
+        for name in sorted(external):
+            digest.update(name.encode() + b"\0" + hashlib.sha256(external[name]).digest())
         engines = {
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": str(settings().cache("tensorrt")),
-            "trt_engine_cache_prefix": hashlib.sha256(content).hexdigest()[:16],
+            "trt_engine_cache_prefix": digest.hexdigest()[:16],
             "trt_timing_cache_enable": "1",
             "trt_fp16_enable": "1" if half else "0",
+            "trt_layer_norm_fp32_fallback": "1" if half else "0",
         }
         chosen.insert(0, (PROVIDERS["tensorrt"], engines))
     return chosen

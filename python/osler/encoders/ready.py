@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from osler.encoders.entry import Entry, ReadyImage, ReadyText, Source, recipe
 from osler.encoders.files import read_checked
 from osler.encoders.manifest import FolderFile, ImageTower, Manifest, TextTower, fingerprint, first_finding
 from osler.encoders.onnx_file import check_model
+from osler.encoders.recipe import Exact
 from osler.encoders.registry import Description, Placed
 from osler.encoders.volume_recipe import takes_volumes
 from osler.errors import EncoderError
 from osler.items import Volume
 
-__all__ = ["manifest_of", "missing_runtime", "prove"]
+__all__ = ["manifest_of", "missing_runtime", "probes", "prove"]
 
 
 def manifest_of(entry: Entry, source: Source, file: Callable[[str], FolderFile]) -> Manifest:
@@ -71,6 +73,7 @@ def _manifest(entry: Entry, source: Source, file: Callable[[str], FolderFile]) -
         logit_scale=None if entry.logit_scale == "checkpoint" else entry.logit_scale,
         logit_bias=None if entry.logit_bias == "checkpoint" else entry.logit_bias,
         entry=entry.name,
+        uncertain=dict(entry.uncertain),
     )
 
 
@@ -144,25 +147,52 @@ def prove(manifest: Manifest, folder: Path) -> bool:
     if missing_runtime(manifest) is not None:
         return False
     encoder = Encoder(_described(manifest, folder), "cpu")
-    inputs: dict[str, Callable[[], np.ndarray]] = {
-        "image": lambda: encoder.encode_images([_picture(manifest)]),
-        "text": lambda: encoder.encode_texts(["no acute finding"]),
-    }
-    for kind in manifest.modalities:
-        vector = inputs[kind]()
+    for tower in towers:
+        kind = "image" if isinstance(tower, ImageTower) else "text"
+        encode = encoder.encode_images if isinstance(tower, ImageTower) else encoder.encode_texts
+        vector = encode(probes(tower)[:1])
         if not np.isfinite(vector).all() or abs(float(np.linalg.norm(vector)) - 1) > 1e-3:
             raise EncoderError(f"the {kind} tower of {manifest.name} gives no finite unit vector")
     return True
 
 
-def _picture(manifest: Manifest) -> np.ndarray | Volume:
-    """Return something to look at: a ramp, as a picture or, in Hounsfield units, as a scan."""
-    ramp = np.arange(48 * 40 * 16, dtype=np.int64)
-    if isinstance(manifest.image, ImageTower) and manifest.image.layout == "NCDHW":
-        return Volume(
-            (ramp % 1400 - 1000).astype(np.int16).reshape(48, 40, 16), np.diag([-6.0, -6.0, 12.0, 1.0]), units="HU"
-        )
-    return ramp[: 48 * 40].astype(np.uint8).reshape(48, 40)
+def probes(tower: ImageTower | TextTower) -> list[Any]:
+    """Return three inputs that a tower takes, of different sizes: blocks of chance values, or short texts.
+
+    Parameters
+    ----------
+    tower : ImageTower or TextTower
+
+    Returns
+    -------
+    list
+        Arrays (H, W, 3) of uint8, volumes in Hounsfield units, or str.
+
+    Examples
+    --------
+    >>> from osler.encoders.ready import probes
+    >>> from osler.encoders.registry import describe
+    >>> [picture.shape for picture in probes(describe("efficientnet-lite0").image.tower)]
+    [(300, 250, 3), (250, 350, 3), (320, 320, 3)]
+    """
+    if isinstance(tower, TextTower):
+        return ["no acute finding", "normal heart", "lung"]
+    rng = np.random.default_rng(0)
+    if tower.layout == "NCDHW":
+        spacing = np.diag([-6.0, -6.0, 12.0, 1.0])
+        sizes = ((48, 40, 16), (40, 56, 20), (56, 48, 12))
+        return [Volume(_blocks(rng.integers(-1000, 400, (8, 8, 4)), size), spacing, units="HU") for size in sizes]
+    exact = next(((step.height, step.width) for step in tower.recipe if isinstance(step, Exact)), None)
+    return [
+        _blocks(rng.integers(0, 256, (10, 10, 3)), (*(exact or size), 3)).astype(np.uint8)
+        for size in ((300, 250), (250, 350), (320, 320))
+    ]
+
+
+def _blocks(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the values, each repeated until the array has a shape."""
+    places = (np.arange(side) * count // side for side, count in zip(shape, values.shape, strict=True))
+    return np.ascontiguousarray(values[np.ix_(*places)].astype(np.int16))
 
 
 def _described(manifest: Manifest, folder: Path) -> Description:

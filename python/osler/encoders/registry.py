@@ -35,6 +35,7 @@ __all__ = [
     "Description",
     "EncoderInfo",
     "Placed",
+    "anchor_of",
     "describe",
     "ensure_ready",
     "home_folder",
@@ -117,6 +118,12 @@ class EncoderInfo:
         Where the weights come from.
     purpose : str
         What it may be used for.
+    citation : str
+        Of its authors' paper.
+    anchor : str or None
+        A published figure by which to see where it stands, with its source.
+    uncertain : dict of str to str
+        Field to what of it was not checked against a file or the authors' code; once it is here, as its manifest says.
 
     Examples
     --------
@@ -136,11 +143,16 @@ class EncoderInfo:
     state: str
     package: str
     purpose: str
+    citation: str
+    anchor: str | None
+    uncertain: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict, modalities as a list."""
-        names = ("name", "title", "domain", "dim", "licence", "gate", "state", "package", "purpose")
-        return {**{name: getattr(self, name) for name in names}, "modalities": list(self.modalities)}
+        names = ("name", "title", "domain", "dim", "licence", "gate", "state", "package", "purpose", "citation",
+                 "anchor")  # fmt: skip
+        values = {name: getattr(self, name) for name in names}
+        return {**values, "modalities": list(self.modalities), "uncertain": dict(self.uncertain)}
 
 
 def shipped() -> dict[str, Path]:
@@ -170,10 +182,34 @@ def what_to_do(entry: Entry) -> str:
     if onnx is not None and onnx.hub is not None:
         return f"downloadable: osler encoder pull {entry.name}{gate}"
     if checkpoint is not None and checkpoint.hub is not None:
+        bring = " and ".join(entry.to_bring(checkpoint))
+        if bring:
+            return (
+                f"downloadable: osler encoder pull {entry.name}, then an export with {bring}, which you bring (extras "
+                f"hub and export){gate}"
+            )
         return f"downloadable: osler encoder pull {entry.name}, which exports it (extras hub and export){gate}"
     page = next((source.page for source in entry.sources if source.page is not None), "its authors")
     verb = f"osler encoder export {entry.name} --checkpoint FILE" if onnx is None else "a folder with its files"
     return f"needs your files: from {page}, then {verb}{gate}"
+
+
+def anchor_of(name: str | None) -> str | None:
+    """Return the figure that an entry's authors publish, with its source in brackets, or None where none is known.
+
+    Parameters
+    ----------
+    name : str or None
+        As `Manifest.entry` has it.
+
+    Examples
+    --------
+    >>> from osler.encoders.registry import anchor_of
+    >>> anchor_of("conch").endswith("(mahmoodlab/CONCH README)"), anchor_of(None)
+    (True, None)
+    """
+    entry = entries().get(name) if name is not None else None
+    return None if entry is None or entry.anchor is None else f"{entry.anchor.figure} ({entry.anchor.source})"
 
 
 def _locate_folder(name_or_folder: str | os.PathLike[str]) -> tuple[str, Path]:
@@ -316,14 +352,18 @@ def _shipped_info(name: str) -> EncoderInfo:
         state=_state(description),
         package=" + ".join(packages) or "in the folder",
         purpose=manifest.purpose,
+        citation=manifest.citation,
+        anchor=anchor_of(manifest.entry),
+        uncertain=manifest.uncertain,
     )
 
 
 def _entry_info(entry: Entry) -> EncoderInfo:
-    state = what_to_do(entry)
+    state, uncertain = what_to_do(entry), entry.uncertain
     if entry.impossible is None and (home_folder(entry.name) / "manifest.json").is_file():
         try:
-            state = _state(describe(entry.name))
+            description = describe(entry.name)
+            state, uncertain = _state(description), description.manifest.uncertain
         except EncoderError as error:
             state = f"needs: {error}"
     source = next(iter(entry.sources), None)
@@ -338,4 +378,7 @@ def _entry_info(entry: Entry) -> EncoderInfo:
         state=state,
         package=(source.hub or source.page or "") if source is not None else "",
         purpose=entry.purpose,
+        citation=entry.citation,
+        anchor=anchor_of(entry.name),
+        uncertain=uncertain,
     )

@@ -50,12 +50,16 @@ class OutOfMemory(EncoderError):
 
 
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
+_on_gpu: set[int] = set()  # processes, this one and those it was forked from, that opened a session on a GPU
 
 
 def _keep_inherited() -> None:
-    """In a forked child, keep what it inherited from ever being ended: that would wait for threads it does not have."""
+    """In a forked child, keep what it inherited from ever being ended.
+
+    That would wait for threads it does not have, or free memory of a device that is not its own.
+    """
     for session in _live:
-        for part in (session.inner, getattr(session.inner, "_sess", None)):
+        for part in (session, session.inner, getattr(session.inner, "_sess", None)):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
 
 
@@ -123,14 +127,20 @@ class Session:
             if external:
                 names, contents = list(external), list(external.values())
                 options.add_external_initializers_from_files_in_memory(names, contents, [len(c) for c in contents])
-            return ort.InferenceSession(content, sess_options=options, providers=providers(on, content, half))
+            return ort.InferenceSession(content, sess_options=options, providers=providers(on, content, half, external))
 
         try:
             wanted: Literal["cuda", "tensorrt"] = "tensorrt" if device == "tensorrt" else "cuda"
-            if device != "cpu" and PROVIDERS[wanted] in ort.get_available_providers():
+            forked = bool(_on_gpu - {os.getpid()})
+            if forked and device != "cpu":
+                if device != "auto":
+                    raise _forked(wanted)
+                say("this process was forked from one that uses the GPU, which it cannot: encoding on cpu")
+            elif device != "cpu" and PROVIDERS[wanted] in ort.get_available_providers():
                 load_libraries(wanted)
                 session = start(wanted)
                 if session.get_providers()[0] == PROVIDERS[wanted]:
+                    _on_gpu.add(os.getpid())
                     if device == "auto":
                         say("encoding on cuda")
                     return session
@@ -242,6 +252,14 @@ class Session:
             binding.bind_output(name, "cpu")
         self.inner.run_with_iobinding(binding)
         return [np.array(result) for result in binding.copy_outputs_to_cpu()]
+
+
+def _forked(device: Literal["cuda", "tensorrt"]) -> EncoderError:
+    return EncoderError(
+        f"device {device!r} was asked in a process that was forked from one that uses the GPU, and CUDA does not work "
+        'in such a process; start it by spawn, as multiprocessing.get_context("spawn") does, or use device="cpu"',
+        code="cuda_forked",
+    )
 
 
 def _not_started(device: Literal["cuda", "tensorrt"]) -> EncoderError:
