@@ -17,10 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "models"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from checkpoints import random_checkpoint
 from osler.encoders.entry import Entry, entries, recipe
 from osler.encoders.volume_recipe import takes_volumes
+from table import built
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results" / "export.json"
@@ -80,8 +82,8 @@ def prove(entry: Entry, folder: Path, precision: str = "fp32", options: dict[str
     pictures = _inputs(entry, folder / "pictures")
     cases = folder / "cases.osler"
     if entry.image is not None:
-        built = osler("index", "build", folder / "pictures", "--out", cases, "--encoder", place)
-        assert built["added"] == len(pictures) and not built["failures"], built
+        report = osler("index", "build", folder / "pictures", "--out", cases, "--encoder", place)
+        assert report["added"] == len(pictures) and not report["failures"], report
         hits = osler("query", cases, "--image", pictures[0], "-k", 3)["hits"]
         assert hits[0]["score"] > 0.999, hits
         if entry.text is not None:
@@ -89,6 +91,7 @@ def prove(entry: Entry, folder: Path, precision: str = "fp32", options: dict[str
     return {
         "name": entry.name,
         "precision": precision,
+        "built": built(entry),
         "weights": "random",
         "shape": "true" if options is None else "smaller",
         **{key: made[key] for key in KEPT},

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import published_forms
 from checkpoints import random_checkpoint, weight_file
 from osler import EncoderError, load_encoder
+from osler.encoders.check import check_encoder
 from osler.encoders.entry import Entry, entries
 from osler.encoders.export import export_encoder
 from osler.encoders.export.weights import Checkpoint, read_weights
@@ -274,6 +275,31 @@ def test_a_smaller_model_is_exported_at_parity(name: str, tmp_path: Path) -> Non
         together = encoder.encode_texts(["Small left pleural effusion, unchanged.", "no finding"])
         alone = encoder.encode_texts(["no finding"])
         np.testing.assert_allclose(together[1:], alone, atol=1e-5)
+
+
+OTHER = [("merlin", "fp16"), ("merlin", "int8"), ("medclip-vit", "fp16"), ("medclip-vit", "int8"), ("voco-b", "fp16"),
+         ("unimed-b16", "fp32"), ("unimed-b16", "fp16"), ("unimed-b16", "int8")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "precision"), OTHER, ids="-".join)
+def test_tensors_lie_outside_the_graph_where_they_are_large(
+    name: str, precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model over 2 GB, in every precision; the folder is whole, and moves."""
+    monkeypatch.setattr("osler.encoders.export.graph._LARGEST", 1000)
+    entry, options = small(name)
+    random_checkpoint(entry, tmp_path / "checkpoint", options)
+    made = export_encoder(name, tmp_path / "checkpoint", tmp_path / "encoder", entry=entry, precision=precision)
+    (tmp_path / "encoder").rename(tmp_path / "elsewhere")
+    encoder = load_encoder(tmp_path / "elsewhere")
+    names = {path.name for path in (tmp_path / "elsewhere").iterdir()}
+    for kind in entry.modalities:
+        assert getattr(made, kind) >= {"fp32": 0.99999, "fp16": 0.999, "int8": 0.95}[precision]
+        assert [file.path for file in getattr(encoder.manifest, kind).external] == [f"{kind}.onnx.data"]
+        graph = (tmp_path / "elsewhere" / f"{kind}.onnx").stat().st_size
+        assert graph < (tmp_path / "elsewhere" / f"{kind}.onnx.data").stat().st_size
+    assert not [name for name in names if name.startswith(".")], "what was quantised is not left behind"
+    assert check_encoder(encoder).passed
 
 
 def test_the_half_of_vocomni_that_segments_is_left_out() -> None:
