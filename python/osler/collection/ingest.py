@@ -22,7 +22,7 @@ from osler.collection.outcome import AddReport, Failure
 from osler.collection.privacy import Secret, content_digest, policy, stored_columns
 from osler.collection.rows import Array, Columns, check_table, is_unicode, unit_rows
 from osler.collection.segment import Place
-from osler.collection.sequences import Joined, Picked, unreadable
+from osler.collection.sequences import Joined, Picked, Until, unreadable
 from osler.decode import format_of
 from osler.decode.stack import GAPS
 from osler.errors import EncoderError, Error, ServerError, SourceError
@@ -39,7 +39,9 @@ __all__ = ["Plan", "add", "plan"]
 _AHEAD = 8
 # Volumes are read ahead and held in smaller numbers: one takes some hundred megabytes.
 _AHEAD_VOLUMES = 2
-_HELD_BYTES = 512 << 20
+_HELD_BYTES = 256 << 20
+# Groups that are encoded while the next one is read; a device runs one while another is prepared for it.
+_UNDER_WAY, _UNDER_WAY_ON_DEVICE = 1, 2
 # Frames that are encoded together, and items that are committed together: a commit costs some milliseconds of syncs.
 _ENCODE_FRAMES = 64
 _COMMIT_ITEMS = 1_024
@@ -117,6 +119,9 @@ class _Run:
     replaced: set[str] = field(default_factory=set)
     moved: dict[str, Place] = field(default_factory=dict)
     waiting: list[_Waiting] = field(default_factory=list)
+    # Groups that are being encoded, in the order in which they were read.
+    under_way: deque[tuple[list[_Waiting], Future[list[Array | SourceError]]]] = field(default_factory=deque)
+    stopped: bool = False
     batch: Batch = field(init=False)
     added: int = 0
     duplicates: int = 0
@@ -124,6 +129,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.batch = Batch(self.handle.snapshot.dim)
+        self.pool = ThreadPoolExecutor(_UNDER_WAY_ON_DEVICE, thread_name_prefix="osler-encode")
 
     def known(self, key: str) -> tuple[bool, str | None]:
         """Return whether there is an item of this key, stored or accepted, and the digest of its content."""
@@ -201,16 +207,54 @@ class _Run:
             self.moved[key] = place
 
     def encode(self) -> None:
-        """Encode what waits; where that fails, each file alone, so that one cannot cost another its place."""
+        """Begin to encode what waits, once few enough groups are under way."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return
-        found: list[Array | SourceError]
-        try:
-            found = list(self._encoded(waiting)) if len(waiting) > 1 else [self._alone(waiting[0])]
-        except (SourceError, ValueError, TypeError):
-            found = [self._alone(one) for one in waiting]
-        for one, vectors in zip(waiting, found, strict=True):
+        kinds = {part.kind for one in waiting for part in one.item.parts}
+        places = [(self.handle.encoder_for(kind), kind) for kind in kinds]
+        # An encoder of the user's own may belong to the thread that it was made in.
+        own = not all(hasattr(encoder, "device_of") for encoder, _ in places)
+        on_cpu = own or all(encoder.device_of(kind) == "cpu" for encoder, kind in places)
+        while len(self.under_way) >= (_UNDER_WAY if on_cpu else _UNDER_WAY_ON_DEVICE):
+            self.settle()
+        if own:
+            future: Future[list[Array | SourceError]] = Future()
+            future.set_result(self._found(waiting))
+        else:
+            future = self.pool.submit(self._found, waiting)
+        self.under_way.append((waiting, future))
+
+    def finish(self) -> None:
+        """Encode what waits, and wait for all that is under way."""
+        self.encode()
+        while self.under_way:
+            self.settle()
+
+    def keep_done(self) -> None:
+        """Take the vectors of what was encoded when the call was stopped; wait for nothing."""
+        while self.under_way and self.under_way[0][1].done() and self.under_way[0][1].exception() is None:
+            self.settle()
+
+    def stop(self) -> None:
+        """Give up what is under way."""
+        self.stopped = True
+        self.under_way.clear()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _found(self, waiting: list[_Waiting]) -> list[Array | SourceError]:
+        """Return the vectors of each item; where that fails, of each alone, so that one costs no other its place."""
+        if len(waiting) > 1:
+            try:
+                return list(self._encoded(waiting))
+            except (SourceError, ValueError, TypeError):
+                pass
+        return [self._alone(one) for one in waiting]
+
+    def settle(self) -> None:
+        """Wait for the first group that is under way, and take its vectors."""
+        waiting, future = self.under_way.popleft()
+        for one, vectors in zip(waiting, future.result(), strict=True):
             if isinstance(vectors, SourceError):
                 self.accepted.pop(one.key, None)
                 self.replaced.discard(one.key)
@@ -241,7 +285,7 @@ class _Run:
     def _encoded(self, waiting: Sequence[_Waiting]) -> Iterator[Array]:
         """Yield the vectors of each item's parts, all pictures in one call and all texts in another."""
         snapshot = self.handle.snapshot
-        values = Joined([one.item.values for one in waiting])
+        values = Until(Joined([one.item.values for one in waiting]), lambda: self.stopped)
         kinds = [part.kind for one in waiting for part in one.item.parts]
         vectors = np.empty((len(kinds), snapshot.dim), np.float32)
         for kind in ("image", "text"):
@@ -333,6 +377,7 @@ def add(
             try:
                 _add(run, entries, decoder, progress)
             finally:
+                run.stop()
                 opened.close()
             return run.report()
 
@@ -343,12 +388,13 @@ def _add(run: _Run, entries: Sequence[Entry], decoder: Decoder, progress: bool |
             for done, read in enumerate(_reads(run.source, entries, run, decoder), 1):
                 run.take(read)
                 step(done, len(entries))
-            run.encode()
+            run.finish()
         except (KeyboardInterrupt, ServerError) as error:
             # What is encoded already was the costly part, and is whole items.
             if isinstance(error, ServerError):
                 with suppress(ServerError):
-                    run.encode()
+                    run.finish()
+            run.keep_done()
             run.commit()
             raise
         run.commit()

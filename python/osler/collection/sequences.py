@@ -5,12 +5,12 @@ Holds the sequences that it is given; reads nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Joined", "Picked", "unreadable"]
+__all__ = ["Joined", "Picked", "Stopped", "Until", "unreadable"]
 
 
 class Joined(Sequence[Any]):
@@ -35,6 +35,32 @@ class Joined(Sequence[Any]):
             raise IndexError(at)
         owner = int(np.searchsorted(self._ends, at, "right"))
         return self._sequences[owner][at - (int(self._ends[owner - 1]) if owner else 0)]
+
+
+class Stopped(Exception):
+    """What `Until` raises."""
+
+
+class Until(Sequence[Any]):
+    """A sequence whose values can be had until something says stop.
+
+    Examples
+    --------
+    >>> from osler.collection.sequences import Until
+    >>> list(Until("ab", lambda: False)), len(Until("ab", lambda: True))
+    (['a', 'b'], 2)
+    """
+
+    def __init__(self, values: Sequence[Any], stopped: Callable[[], bool]) -> None:
+        self._values, self._stopped = values, stopped
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, at: Any) -> Any:
+        if self._stopped():
+            raise Stopped
+        return self._values[at]
 
 
 class Picked(Sequence[Any]):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from osler.decode.formats import FORMATS, format_of, read_bytes
 from osler.decode.frames import Frames
 from osler.decode.nifti import nifti_volume
+from osler.decode.quiet import quiet
 from osler.decode.volumes import RECIPE, Slices, read_volume
 
 __all__ = ["FORMATS", "Pixels", "format_of", "read_bytes", "read_pixels", "read_volume"]
@@ -43,6 +44,7 @@ class Pixels:
     format: str
 
 
+@quiet()
 def read_pixels(path_or_bytes: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Pixels:
     """Read an image file: PNG, JPEG, TIFF, BMP, DICOM or NIfTI.
 

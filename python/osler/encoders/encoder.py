@@ -134,7 +134,11 @@ class Encoder:
     @property
     def devices(self) -> dict[str, str]:
         """What really runs of each modality's tower."""
-        return {kind: self._tower(kind).session.device for kind in self.modalities}
+        return {kind: self.device_of(kind) for kind in self.modalities}
+
+    def device_of(self, kind: str) -> str:
+        """Return what really runs the tower for "image" or "text"; opens it if it is not open yet."""
+        return self._tower(kind).session.device
 
     def encode_images(
         self, images: Iterable[Any], batch_size: int | None = None, progress: bool | Callback = False

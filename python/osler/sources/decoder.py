@@ -19,6 +19,7 @@ from osler.decode import format_of, read_pixels
 from osler.decode.frames import KEPT_BYTES, Frames
 from osler.decode.nifti import nifti_volume
 from osler.decode.planes import Plane
+from osler.decode.quiet import quiet
 from osler.decode.volumes import Slices
 from osler.errors import SourceError
 from osler.items import Volume
@@ -144,6 +145,8 @@ class Here:
     def __init__(self) -> None:
         self._slides = OpenSlides(self.threads)
 
+    # Once for a file, and not for each of its elements.
+    @quiet()
     def decode(self, data: bytes, keep: Sequence[str] = ()) -> Decoded:
         """Decode a whole file; see `Decoder`."""
         kind = format_of(data)
@@ -158,6 +161,7 @@ class Here:
         values = (pixels.format, rows, columns, len(pixels.frames))
         return Decoded(pixels.format, pixels.frames, dict(zip(PICTURE_COLUMNS, values, strict=True)), {})
 
+    @quiet()
     def voxels(self, data: bytes, keep: Sequence[str] = ()) -> Voxels:
         """Decode the values of a file; see `Decoder`."""
         kind = format_of(data)
@@ -180,6 +184,7 @@ class Here:
         """Open the files of a slide in this process; see `Decoder`."""
         return SlideHere(paths, kind, self._slides)
 
+    @quiet()
     def header(self, head: bytes) -> SliceHeader | None:
         """Read the beginning of a file; see `Decoder`."""
         from osler.decode.dicom import DicomFile
