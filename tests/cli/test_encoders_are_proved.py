@@ -153,3 +153,16 @@ def test_the_library_raises_for_a_precision_that_there_is_not(tmp_path: Path) ->
         export_encoder("biomedclip", tmp_path, precision="bf16")
     with pytest.raises(EncoderError, match="no encoder 'nobody'"):
         export_encoder("nobody", tmp_path)
+
+
+def test_an_encoder_of_pictures_is_pooled_to_one_of_volumes(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "pooled"
+    arguments = ["encoder", "pool", "efficientnet-lite0", "--pooling", "max", "--window", -160, 240, "--out", folder]
+    made = run(*arguments, "--json")
+    assert made.exit_code == 0, made.stderr
+    document = json.loads(made.stdout)
+    assert document["dim"] == 1280 and document["folder"] == str(folder) and len(document["fingerprint"]) == 64
+    proved = run("encoder", "check", folder, "--json")
+    assert proved.exit_code == 0 and json.loads(proved.stdout)["passed"], proved.stderr
+    again = run(*arguments)
+    assert again.exit_code == 2 and "is not empty; name another" in again.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from osler.cli import Commands, output
-from osler.cli.export import check, export
+from osler.cli.export import check, export, pool
 from osler.cli.options import check_encoder, style_options
 from osler.cli.pull import pull
 
@@ -22,10 +22,10 @@ __all__ = ["command"]
 
 @click.group("encoder", cls=Commands)
 def command() -> None:
-    """List encoders, look into one, fetch, export and prove one."""
+    """List encoders, look into one, fetch, export, pool and prove one."""
 
 
-for one in (pull, export, check):
+for one in (pull, export, pool, check):
     command.add_command(one)
 
 

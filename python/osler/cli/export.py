@@ -1,4 +1,4 @@
-"""`osler encoder export` and `osler encoder check`: a checkpoint to an encoder's folder, proof that one still works.
+"""`osler encoder export`, `pool` and `check`: an encoder's folder from a checkpoint or another one, and its proof.
 
 All they do is one call on the library each.
 """
@@ -14,7 +14,7 @@ from osler.cli import output
 from osler.cli.options import check_encoder, device_option, existing, load_encoder, style_options
 from osler.cli.output import UsageProblem, say
 
-__all__ = ["check", "export"]
+__all__ = ["check", "export", "pool"]
 
 
 @click.command("export")
@@ -59,6 +59,30 @@ def export(
         raise UsageProblem(str(error)) from None
     document = made.to_dict()
     say(f"exported {name} ({precision}); it is ready as --encoder {name if out is None else out}")
+    output.show(style, document, ["name", "value"], [[key, value] for key, value in document.items()])
+
+
+@click.command("pool")
+@click.argument("name", metavar="NAME|DIR")
+@click.option("--out", required=True, metavar="DIR", help="The folder to make.")
+@click.option("--pooling", default="mean", show_default=True, metavar="NAME|FILE",
+              help="mean, median, max or std over the slices, or an ONNX file that pools.")  # fmt: skip
+@click.option("--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial", show_default=True)
+@click.option("--window", type=(float, float), metavar="LOW HIGH",
+              help="Values that are black and white; by default percentiles of each volume.")  # fmt: skip
+@style_options
+def pool(name: str, out: str, pooling: str, axis: Any, window: tuple[float, float] | None, style: str) -> None:
+    """Make an encoder of volumes of one of pictures: every slice, pooled to one vector."""
+    from osler.encoders.slice_encoder import make_slice_encoder
+
+    check_encoder(name)
+    try:
+        folder = make_slice_encoder(name, Path(out), pooling, axis=axis, window=window)
+    except (FileExistsError, ValueError) as error:
+        raise UsageProblem(str(error)) from None
+    made = load_encoder(str(folder), "cpu")
+    document = {"encoder": made.name, "folder": str(folder), "fingerprint": made.fingerprint, "dim": made.dim}
+    say(f"made {folder}; it is ready as --encoder {folder}")
     output.show(style, document, ["name", "value"], [[key, value] for key, value in document.items()])
 
 

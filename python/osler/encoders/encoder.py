@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -15,11 +15,12 @@ import numpy as np
 
 from osler.decode.volumes import Axis, Slices
 from osler.encoders.batches import run_batches, run_halved
+from osler.encoders.files import read_checked
 from osler.encoders.long_texts import Long, LongTexts
-from osler.encoders.manifest import ImageTower, Manifest
+from osler.encoders.manifest import ImageTower, Manifest, SlicePooling
 from osler.encoders.providers import Device
 from osler.encoders.registry import Description, Placed, describe, ensure_ready
-from osler.encoders.slices import Pooling, pooler
+from osler.encoders.slices import Learned, Pooling, pooler
 from osler.encoders.tokenize import Tokenizer
 from osler.encoders.tower import OpenImageTower, OpenTextTower, OpenTower, open_tokenizer, open_tower
 from osler.encoders.volume_steps import read_volume_input
@@ -38,6 +39,7 @@ class _Opened:
         self.lock = threading.Lock()
         self.towers: dict[str, OpenTower] = {}
         self.tokenizer: Tokenizer | None = None
+        self.pooler: Learned | None = None
 
 
 class Encoder:
@@ -137,7 +139,14 @@ class Encoder:
         return {kind: self.device_of(kind) for kind in self.modalities}
 
     def device_of(self, kind: str) -> str:
-        """Return what really runs the tower for "image" or "text"; opens it if it is not open yet."""
+        """Return what really runs the tower for "image" or "text"; opens it if it is not open yet.
+
+        Examples
+        --------
+        >>> import osler
+        >>> osler.load_encoder("minilm", device="cpu").device_of("text")
+        'cpu'
+        """
         return self._tower(kind).session.device
 
     def encode_images(
@@ -184,18 +193,23 @@ class Encoder:
         >>> encoder.encode_images([np.zeros((64, 48), dtype=np.uint8)]).shape
         (1, 1280)
         """
-        return self._encode("image", _pictures(images), batch_size, progress)
+        listed, slices = _pictures(images), self.manifest.slices
+        if slices is None:
+            return self._encode("image", listed, batch_size, progress)
+        return self._pooled(listed, self._pooler(slices), slices.axis, slices.window, batch_size, progress)
 
     @property
     def gives_tokens(self) -> bool:
         """Whether `encode_images` takes `osler.items.MaskedPicture`: the model gives its patch tokens too."""
         placed = self._description.image
-        return placed is not None and getattr(placed.tower, "tokens", None) is not None
+        return placed is not None and getattr(placed.tower, "tokens", None) is not None and not self.manifest.slices
 
     @property
     def takes(self) -> Literal["picture", "volume"]:
-        """What one image is: a picture, or for a 3-D encoder a whole volume."""
+        """What one image is: a picture, or a whole volume for a 3-D encoder and for one that pools slices."""
         placed = self._description.image
+        if self.manifest.slices is not None:
+            return "volume"
         return placed.tower.takes if placed is not None and isinstance(placed.tower, ImageTower) else "picture"
 
     def encode_volumes(
@@ -259,16 +273,36 @@ class Encoder:
             )
         if isinstance(volumes, str | os.PathLike | Volume):
             raise TypeError("volumes is a single volume; pass a list, as encode_volumes([volume])")
+        return self._pooled(_sequence(volumes), pooler(pooling, self._asked), axis, window, batch_size, progress)
+
+    def _pooled(
+        self,
+        volumes: Sequence[Any],
+        pool: Callable[[np.ndarray, str], np.ndarray],
+        axis: Axis,
+        window: tuple[float, float] | None,
+        batch_size: int | None,
+        progress: bool | Callback,
+    ) -> np.ndarray:
         self._check("image", batch_size)
-        pool = pooler(pooling, self._asked)
-        listed = _sequence(volumes)
         rows = []
-        with track(progress, "encoding volumes", len(listed)) as step:
-            for number, one in enumerate(listed):
+        with track(progress, "encoding volumes", len(volumes)) as step:
+            for number, one in enumerate(volumes):
                 slices = Slices(read_volume_input(one, f"volume {number}"), axis, window)
                 rows.append(pool(self._encode("image", slices, batch_size, False), f"volume {number}"))
-                step(number + 1, len(listed))
+                step(number + 1, len(volumes))
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
+
+    def _pooler(self, slices: SlicePooling) -> Callable[[np.ndarray, str], np.ndarray]:
+        """Return what pools the slices as the manifest says; a network is opened once a process."""
+        if slices.pooler is None:
+            assert slices.pooling is not None
+            return pooler(slices.pooling)
+        opened = self._own()
+        with opened.lock:
+            if opened.pooler is None:
+                opened.pooler = Learned(read_checked(slices.pooler, self.folder), self._asked)
+            return opened.pooler
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ __all__ = [
     "PackageFile",
     "Parity",
     "Projection",
+    "SlicePooling",
     "TextTower",
     "Tokens",
     "fingerprint",
@@ -333,6 +334,34 @@ def _tower_kind(value: Any) -> str:
     return "borrowed" if borrowed else "own"
 
 
+class SlicePooling(Strict):
+    """How an encoder of pictures takes volumes: every slice along an axis, their vectors pooled to one.
+
+    Attributes
+    ----------
+    pooling : {"mean", "median", "max", "std"} or None
+        A statistic; see `slices.pool_slices`.
+    pooler : FolderFile or None
+        An ONNX network instead; see `slices.pooler`.
+    axis : {"axial", "coronal", "sagittal"}
+    window : tuple of float or None
+        Values that are black and white; see `Encoder.encode_volumes`.
+    """
+
+    pooling: Literal["mean", "median", "max", "std"] | None = None
+    pooler: FolderFile | None = None
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    window: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SlicePooling:
+        if (self.pooling is None) == (self.pooler is None):
+            raise ValueError("name either a pooling or a pooler")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError("the window's first value must be below its second")
+        return self
+
+
 class Parity(Strict):
     """How near an exported model is to its original: the least cosine over the pictures and texts that were compared.
 
@@ -386,6 +415,8 @@ class Manifest(Strict):
         Length of the vectors of every tower.
     logit_scale, logit_bias : float or None
         Softmax over texts takes ``logit_scale * cosine + logit_bias``; None where the encoder has no such pair.
+    slices : SlicePooling or None
+        Where an encoder of pictures is to take volumes.
     entry : str or None
         The entry of the registry that the folder was made from.
     parity : Parity or None
@@ -424,6 +455,7 @@ class Manifest(Strict):
     ) = None
     logit_scale: float | None = Field(default=None, gt=0)
     logit_bias: float | None = None
+    slices: SlicePooling | None = None
     golden: Golden | None = None
     entry: Name | None = None
     parity: Parity | None = None
@@ -436,6 +468,8 @@ class Manifest(Strict):
         tower = self.image
         if isinstance(tower, ImageTower) and tower.converter is not None and self.golden is None:
             raise ValueError("a converted model needs golden vectors")
+        if self.slices is not None and (tower is None or (isinstance(tower, ImageTower) and tower.takes == "volume")):
+            raise ValueError("slices are of an encoder of pictures")
         return self
 
     @property
@@ -528,7 +562,9 @@ def _essence(tower: ImageTower | TextTower, projections: tuple[Projection, ...])
 
 
 def fingerprint(
-    image: tuple[ImageTower, tuple[Projection, ...]] | None, text: tuple[TextTower, tuple[Projection, ...]] | None
+    image: tuple[ImageTower, tuple[Projection, ...]] | None,
+    text: tuple[TextTower, tuple[Projection, ...]] | None,
+    slices: SlicePooling | None = None,
 ) -> str:
     """Return the SHA-256 over all that shapes the vectors of an encoder, as 64 hexadecimal digits.
 
@@ -536,6 +572,7 @@ def fingerprint(
     ----------
     image, text : tuple or None
         A tower and the projections that follow it, borrowed towers being resolved.
+    slices : SlicePooling, optional
 
     Returns
     -------
@@ -547,6 +584,9 @@ def fingerprint(
     >>> len(osler.load_encoder("minilm").fingerprint)
     64
     """
-    essence = {"image": image and _essence(*image), "text": text and _essence(*text), "unit": True}
+    essence: dict[str, Any] = {"image": image and _essence(*image), "text": text and _essence(*text), "unit": True}
+    if slices is not None:
+        pooled = slices.pooling if slices.pooler is None else slices.pooler.sha256
+        essence["slices"] = [pooled, slices.axis, slices.window]
     canonical = json.dumps(essence, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(b"osler encoder 1\n" + canonical.encode()).hexdigest()

@@ -156,12 +156,14 @@ def prove(manifest: Manifest, folder: Path) -> bool:
     return True
 
 
-def probes(tower: ImageTower | TextTower) -> list[Any]:
+def probes(tower: ImageTower | TextTower, volumes: bool = False) -> list[Any]:
     """Return three inputs that a tower takes, of different sizes: blocks of chance values, or short texts.
 
     Parameters
     ----------
     tower : ImageTower or TextTower
+    volumes : bool
+        The encoder takes volumes slice by slice.
 
     Returns
     -------
@@ -178,7 +180,7 @@ def probes(tower: ImageTower | TextTower) -> list[Any]:
     if isinstance(tower, TextTower):
         return ["no acute finding", "normal heart", "lung"]
     rng = np.random.default_rng(0)
-    if tower.layout == "NCDHW":
+    if volumes or tower.layout == "NCDHW":
         spacing = np.diag([-6.0, -6.0, 12.0, 1.0])
         sizes = ((48, 40, 16), (40, 56, 20), (56, 48, 12))
         return [Volume(_blocks(rng.integers(-1000, 400, (8, 8, 4)), size), spacing, units="HU") for size in sizes]

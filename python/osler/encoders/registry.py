@@ -279,7 +279,9 @@ def describe(name_or_folder: str | os.PathLike[str]) -> Description:
     def essence(placed: Placed | None) -> Any:
         return None if placed is None else (placed.tower, tuple(projection for projection, _ in placed.projections))
 
-    return Description(address, manifest, folder, image, text, fingerprint(essence(image), essence(text)))
+    return Description(
+        address, manifest, folder, image, text, fingerprint(essence(image), essence(text), manifest.slices)
+    )
 
 
 def ensure_ready(description: Description, device: Device) -> None:

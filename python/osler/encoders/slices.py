@@ -18,7 +18,7 @@ from osler.encoders.providers import Device
 from osler.encoders.session import Session
 from osler.errors import EncoderError
 
-__all__ = ["STATISTICS", "Pooling", "pool_slices", "pooler"]
+__all__ = ["STATISTICS", "Learned", "Pooling", "pool_slices", "pooler"]
 
 Pooling = Literal["mean", "median", "max", "std"]
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -118,11 +118,11 @@ def pooler(pooling: str | os.PathLike[str], device: Device = "auto") -> Callable
     state = path.stat()
     if not stat.S_ISREG(state.st_mode) or state.st_size > LIMITS.bytes_per_file:
         raise EncoderError("the pooler is no file that is read; name an ONNX file")
-    return _Learned(path.read_bytes(), device)
+    return Learned(path.read_bytes(), device)
 
 
-class _Learned:
-    """A pooling network; may be called from any thread."""
+class Learned:
+    """A pooling network as `pooler` takes it, from its bytes; may be called from any thread."""
 
     def __init__(self, content: bytes, device: Device) -> None:
         self._session = Session(content, device)
@@ -135,6 +135,7 @@ class _Learned:
         self._sides: list[Any] = list(inputs[0].shape)
 
     def __call__(self, vectors: np.ndarray, place: str) -> np.ndarray:
+        """Return one unit vector for the vectors (n, d) of the slices of what messages call `place`."""
         fed = vectors if len(self._sides) == 2 else vectors[None]
         if any(isinstance(side, int) and side != given for side, given in zip(self._sides, fed.shape, strict=True)):
             raise EncoderError(

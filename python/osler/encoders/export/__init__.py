@@ -5,16 +5,13 @@ Writes one folder, whole or not at all. Needs the extra ``export``; nothing here
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import importlib.util
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +21,7 @@ import numpy as np
 from osler.encoders.entry import Entry, entries, recipe, recipe_json, registry_root
 from osler.encoders.recipe import Exact
 from osler.encoders.registry import describe, home_folder, what_to_do
+from osler.encoders.staging import check_free, staged
 from osler.encoders.volume_recipe import takes_volumes
 from osler.errors import EncoderError
 from osler.items import Volume
@@ -39,6 +37,7 @@ __all__ = ["VERSION", "Exported", "export_encoder"]
 
 VERSION = 1  # of what this package writes; it enters fingerprints
 NEEDED = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.95}
+_PULLED = ("checkpoint",)  # where `pull` put the files that an encoder is made of
 _GOLDEN = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.95}
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -146,8 +145,7 @@ def export_encoder(
         recipe(preparation)
         entry = entry.model_copy(update={"image": entry.image.model_copy(update={"recipe": preparation})})
     target = Path(out) if out is not None else home_folder(entry.name)
-    if target.exists() and (not target.is_dir() or any(path.name != "checkpoint" for path in target.iterdir())):
-        raise FileExistsError("the folder to export into exists and is not empty; name another, or remove it first")
+    check_free(target, but=_PULLED)
     _require()
     from osler.encoders.export.published import check_published
     from osler.encoders.export.weights import read_weights
@@ -160,7 +158,7 @@ def export_encoder(
     confirmed = check_published(entry, recipe(entry.image.recipe) if entry.image is not None else (), read.folder)
     builder = importlib.import_module(f"osler.encoders.export.{entry.architecture.builder}")
     towers: Towers = builder.build(entry, read)
-    with _staging(target) as folder:
+    with staged(target, keep=_PULLED) as folder:
         made = _write(entry, towers, read, folder, target, precision, tokenizer, pictures, texts, confirmed)
     return replace(made, confirmed=confirmed)
 
@@ -188,23 +186,6 @@ def _require() -> None:
 
 def _is_weight(path: str) -> bool:
     return path.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".torch", ".zip"))
-
-
-@contextlib.contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """Give a folder beside the target that becomes it at the end, or goes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if (target / "checkpoint").is_dir():  # where `pull` put the files that this was made of
-            (target / "checkpoint").rename(folder / "checkpoint")
-        with contextlib.suppress(FileNotFoundError):
-            target.rmdir()
-        folder.rename(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(
