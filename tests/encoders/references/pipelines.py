@@ -150,6 +150,12 @@ PIPELINES: dict[str, Pipeline] = {
     "clip-transformers-336": transformers(
         CLIPImageProcessorPil, size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
     ),
+    "clip-transformers-squash-512": transformers(
+        CLIPImageProcessorPil, size={"height": 512, "width": 512}, do_center_crop=False
+    ),
+    "clip-transformers-squash-518": transformers(
+        CLIPImageProcessorPil, size={"height": 518, "width": 518}, do_center_crop=False
+    ),
     "clip-transformers-fast-224": transformers(CLIPImageProcessor),
     "siglip-fast-384": transformers(SiglipImageProcessor, size={"height": 384, "width": 384}),
     "medsiglip-448": tensorflow_then_siglip,
