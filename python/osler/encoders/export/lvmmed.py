@@ -16,7 +16,7 @@ from osler.encoders.export.weights import Checkpoint, load_into
 
 __all__ = ["NAMES", "UNUSED", "build", "module"]
 
-UNUSED = ("fc.", "neck.")
+UNUSED = ("fc.", "neck.", "classifier.")
 NAMES = ((".mlp.lin1.", ".mlp.fc1."), (".mlp.lin2.", ".mlp.fc2."))  # SAM's to timm's
 
 

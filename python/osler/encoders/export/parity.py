@@ -1,7 +1,7 @@
 """Compares an exported encoder with its original, from pictures and texts to vectors, and writes golden vectors.
 
-Runs the original's modules in PyTorch and the exported folder through `osler.encoders`, each with its own preparation
-where the original's is at hand.
+Runs the original's modules in PyTorch and the exported folder through `osler.encoders`, both on what the folder's own
+recipe and tokenizer make of the inputs: these are compared with the originals' by tests of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from osler.encoders.export.towers import ImageModel, TextModel, Towers
+from osler.encoders.export.towers import TextModel, Towers
 from osler.encoders.tower import OpenImageTower, OpenTextTower
 from osler.items import Volume
 
@@ -83,17 +83,16 @@ def compare(
     image_vectors = text_vectors = image = text = tokens = None
     if towers.image is not None and image_tower is not None:
         prepared = [image_tower.prepare(picture, f"image {i}") for i, picture in enumerate(pictures)]
-        shown = _shown(towers.image, pictures, prepared)
-        image_vectors = _unit(_originals(towers.image.module, shown, lambda vector: vector))
+        image_vectors = _unit(_originals(towers.image.module, prepared, lambda vector: vector))
         image = np.concatenate([image_tower.run([one]) for one in prepared])
         if towers.image.tokens is not None:
-            original = _originals(towers.image.tokens.module, shown, lambda both: both[1].flatten(1))
+            original = _originals(towers.image.tokens.module, prepared, lambda both: both[1].flatten(1))
             found = np.concatenate([image_tower.tokens([one]).reshape(1, -1) for one in prepared])
             tokens = _cosines(original, found)
     if towers.text is not None and text_tower is not None:
         said = [text_tower.prepare(text, f"text {i}") for i, text in enumerate(texts)]
         pad_id = text_tower.tokenizer.pad_id
-        text_vectors = _unit(_original_texts(towers.text, texts, [one.ids for one in said], pad_id))
+        text_vectors = _unit(_original_texts(towers.text, [one.ids for one in said], pad_id))
         text = np.concatenate([text_tower.run([one]) for one in said])
     return Compared(
         image_vectors,
@@ -128,36 +127,23 @@ def versions(towers: Towers) -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in towers.libraries)
 
 
-def _shown(model: ImageModel, pictures: list[Any], ours: list[np.ndarray]) -> list[Any]:
-    """Return the pictures as the original takes them."""
-    import torch
-
-    if model.prepare is None:
-        return [torch.from_numpy(own) for own in ours]
-    from PIL import Image
-
-    return [model.prepare(Image.fromarray(picture)) for picture in pictures]
-
-
-def _originals(module: Any, shown: list[Any], taken: Callable[[Any], Any]) -> np.ndarray:
+def _originals(module: Any, prepared: list[np.ndarray], taken: Callable[[Any], Any]) -> np.ndarray:
     """Return a row for each picture, out of what the original gives for it alone."""
     import torch
 
     with torch.inference_mode():
-        return np.stack([taken(module(one[None])).float().numpy()[0] for one in shown])
+        return np.stack([taken(module(torch.from_numpy(one[None]))).float().numpy()[0] for one in prepared])
 
 
-def _original_texts(model: TextModel, texts: list[str], ours: list[list[int]], pad_id: int) -> np.ndarray:
+def _original_texts(model: TextModel, ids_of_texts: list[list[int]], pad_id: int) -> np.ndarray:
     import torch
 
     rows = []
     with torch.inference_mode():
-        for text, own in zip(texts, ours, strict=True):
+        for own in ids_of_texts:
             width = len(own) if model.dynamic else model.length
             ids = torch.tensor([own + [pad_id] * (width - len(own))])
             mask = torch.tensor([[1] * len(own) + [0] * (width - len(own))])
-            if model.tokenize is not None:
-                ids, mask = model.tokenize(text)
             inputs = (ids, mask) if model.masked else (ids,)
             rows.append(model.module(*inputs).float().numpy()[0])
     return np.stack(rows)

@@ -1,11 +1,10 @@
-"""What a builder gives to the exporter: the towers of an encoder as modules, and how their authors prepare inputs.
+"""What a builder gives to the exporter: the towers of an encoder as modules.
 
 Values only. A builder is a function ``build(entry, checkpoint) -> Towers`` in a module of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,15 +40,12 @@ class ImageModel:
         (n, *shape) float32 to (n, d) float32, in evaluation mode.
     shape : tuple of int
         (channels, height, width) or (channels, depth, height, width).
-    prepare : callable or None
-        The authors' own preparation, from a PIL image to a tensor of `shape`; None where only our recipe is at hand.
     tokens : Tokens or None
         The same tower with its patch tokens, where it has any in the space of its vectors.
     """
 
     module: Any
     shape: tuple[int, ...]
-    prepare: Callable[[Any], Any] | None = None
     tokens: Tokens | None = None
 
 
@@ -67,15 +63,12 @@ class TextModel:
         The module takes the attention mask.
     dynamic : bool
         Any length up to `length` may be given, and padding does not change the vector.
-    tokenize : callable or None
-        The authors' own tokenizer where it can be had without a network: a str to ids and mask, both (1, length).
     """
 
     module: Any
     length: int
     masked: bool = False
     dynamic: bool = False
-    tokenize: Callable[[str], tuple[Any, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
