@@ -135,7 +135,9 @@ class MaskedPicture:
     picture : path, PIL image or array
         As `osler.encoders.Encoder.encode_images` takes it.
     mask : ndarray (H, W)
-        Of the picture's size; what is not 0 is the region.
+        Of the picture's size, or of `box`; what is not 0 is the region.
+    box : tuple of int, optional
+        Where in the picture the mask lies: left, top, right, bottom; right and bottom are outside it.
 
     Examples
     --------
@@ -150,6 +152,7 @@ class MaskedPicture:
 
     picture: Any
     mask: NDArray[Any]
+    box: tuple[int, int, int, int] | None = None
 
     def __repr__(self) -> str:
         return "<osler MaskedPicture>"

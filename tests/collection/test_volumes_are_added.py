@@ -186,7 +186,7 @@ def test_few_volumes_are_held_at_once(
     encode = type(solid).encode_images
     monkeypatch.setattr(ingest, "_HELD_BYTES", 3 * 6 * 5 * 4 * 2)
     monkeypatch.setattr(
-        type(solid), "encode_images", lambda self, images: (sizes.append(len(images)), encode(self, images))[1]
+        type(solid), "encode_images", lambda self, images, **_: (sizes.append(len(images)), encode(self, images))[1]
     )
     with osler.Collection.create(tmp_path / "cases.osler", encoder=solid) as cases:
         assert cases.add(scans, progress=False).added == 7

@@ -117,7 +117,7 @@ def test_what_cannot_be_made_is_one_sentence(tiny: TinyEncoder, tmp_path: Path, 
     with pytest.raises(EncoderError, match="has no tower of pictures"):
         make_slice_encoder("minilm", tmp_path / "text")
     three = tiny_volume_encoder(tmp_path / "three", rng).save()
-    with pytest.raises(EncoderError, match="slices are of an encoder of pictures"):
+    with pytest.raises(EncoderError, match="has no tower of pictures"):
         make_slice_encoder(three, tmp_path / "volumes")
     with pytest.raises(FileExistsError, match="is not empty"):
         make_slice_encoder(tiny.folder, pooled)
@@ -133,3 +133,37 @@ def test_what_cannot_be_made_is_one_sentence(tiny: TinyEncoder, tmp_path: Path, 
     (pooled / "manifest.json").write_text(json.dumps(document))
     with pytest.raises(EncoderError, match="name either a pooling or a pooler"):
         osler.load_encoder(pooled)
+
+
+def test_a_hostile_manifest_reaches_no_file_outside(tiny: TinyEncoder, tmp_path: Path) -> None:
+    (tmp_path / "profile").write_text("mine")
+    (tiny.folder / "s").symlink_to(tmp_path / "tiny")
+    tiny.manifest["uncertain"] = {"path": "s/../../profile", "sha256": "0" * 64, "size": "1"}
+    make_slice_encoder(tiny.save(), tmp_path / "pooled")
+    assert (tmp_path / "profile").read_text() == "mine"
+    assert sorted(path.name for path in (tmp_path / "pooled").iterdir()) == [
+        "image.onnx",
+        "manifest.json",
+        "text.onnx",
+        "tokenizer.json",
+    ]
+    (tiny.folder / "image.onnx").rename(tmp_path / "elsewhere.onnx")
+    (tiny.folder / "image.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(EncoderError, match="symbolic link"):
+        make_slice_encoder(tiny.folder, tmp_path / "linked")
+
+
+def test_a_network_may_have_the_name_of_a_weight_file(tiny: TinyEncoder, tmp_path: Path) -> None:
+    (tiny.folder / "image.onnx").rename(tiny.folder / "pooler.onnx")
+    tiny.manifest["image"]["file"] = tiny.enter("pooler.onnx")
+    folder = make_slice_encoder(tiny.save(), tmp_path / "pooled", network(tmp_path / "net.onnx"))
+    assert check_encoder(osler.load_encoder(folder)).passed
+
+
+def test_a_stop_is_heard_within_a_volume(tiny: TinyEncoder, tmp_path: Path, rng: np.random.Generator) -> None:
+    pooled = osler.load_encoder(make_slice_encoder(tiny.save(), tmp_path / "pooled"))
+    long = Volume(rng.integers(0, 9, (4, 4, 400)).astype(np.int16), np.eye(4))
+    calls = iter(range(10))
+    with pytest.raises(KeyboardInterrupt):
+        pooled.encode_images([long], progress=lambda done, total: next(calls) < 2)
+    assert next(calls) == 3

@@ -205,6 +205,54 @@ def test_regions_of_one_picture_run_it_once(
     assert not np.allclose(encoder.encode_images([MaskedPicture(writeable, masks[1])])[0], found[1])
 
 
+def test_a_view_that_changes_between_calls_is_looked_at_again(dense: TinyEncoder, rng: np.random.Generator) -> None:
+    encoder = osler.load_encoder(dense.folder)
+    below = rng.integers(0, 256, (4, 4), dtype=np.uint8)
+    view, mask = below.view(), np.eye(4, dtype=bool)
+    view.setflags(write=False)
+    first = encoder.encode_images([MaskedPicture(view, mask)] * 2)
+    below[:] = 255 - below
+    again = encoder.encode_images([MaskedPicture(view, mask)] * 2)
+    np.testing.assert_array_equal(again, encoder.encode_images([MaskedPicture(below.copy(), mask)] * 2))
+    assert not np.allclose(first, again)
+
+
+def test_a_mask_of_a_box_is_that_mask_in_the_picture(dense: TinyEncoder, rng: np.random.Generator) -> None:
+    encoder = osler.load_encoder(dense.folder)
+    picture = rng.integers(0, 256, (9, 11), dtype=np.uint8)
+    mask = np.zeros((9, 11), bool)
+    mask[2:7, 3:10] = rng.random((5, 7)) < 0.5
+    whole, part = encoder.encode_images(
+        [MaskedPicture(picture, mask), MaskedPicture(picture, mask[2:7, 3:10], (3, 2, 10, 7))]
+    )
+    np.testing.assert_allclose(whole, part, atol=1e-6)
+    for box in ((3, 2, 12, 7), (3, 2, 9, 7), (-1, 2, 6, 7)):
+        with pytest.raises(ValueError, match="or of a box inside it"):
+            encoder.encode_images([MaskedPicture(picture, mask[2:7, 3:10], box)])
+
+
+def test_what_a_collection_cannot_make_of_regions_is_said_where_it_is_known(
+    dense: TinyEncoder, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    picture = tmp_path / "a.png"
+    Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(picture)
+    regions = Regions(boxes={"a.png": [(0, 0, 4, 4)]}, vectors="tokens")
+    recipe = dense.manifest["image"]["recipe"]
+    recipe[2:3] = [
+        {"op": "resize", "mode": "squash", "height": 8, "width": 8, "filter": "bilinear"},
+        {"op": "crop", "height": 4, "width": 4},
+    ]
+    cases = osler.Collection.create(tmp_path / "cases.osler", encoder=dense.save())
+    outside = Regions(boxes={"a.png": [(0, 0, 2, 8)]}, vectors="tokens")
+    (failure,) = cases.add(picture, parts=outside, progress=False).failures
+    assert failure.code == "bad_region" and "has nothing in what the model saw of it" in failure.message
+    assert cases.add(picture, parts=regions, progress=False).added == 1
+    del dense.manifest["image"]["tokens"]
+    plain = osler.Collection.create(tmp_path / "plain.osler", encoder=dense.save())
+    with pytest.raises(ValueError, match="the encoder tiny gives no patch tokens; use vectors='crop'"):
+        plain.add(picture, parts=regions, progress=False)
+
+
 def test_regions_of_a_collection(dense: TinyEncoder, rng: np.random.Generator, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -231,7 +279,7 @@ def test_regions_of_a_collection(dense: TinyEncoder, rng: np.random.Generator, t
 def test_what_has_no_tokens_or_a_wrong_mask_is_one_sentence(tiny: TinyEncoder, dense: TinyEncoder) -> None:
     encoder = osler.load_encoder(dense.folder)
     picture, mask = np.zeros((6, 9), np.uint8), np.ones((6, 9), bool)
-    with pytest.raises(ValueError, match=r"the mask of image 0 has shape \(9, 6\) and type bool.*one of its size"):
+    with pytest.raises(ValueError, match=r"mask of image 0 has shape \(9, 6\) and type bool.*one of its size"):
         encoder.encode_images([MaskedPicture(picture, mask.T)])
     with pytest.raises(ValueError, match="type float64"):
         encoder.encode_images([MaskedPicture(picture, mask * 0.5)])

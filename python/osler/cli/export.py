@@ -5,6 +5,7 @@ All they do is one call on the library each.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def export(
 @style_options
 def pool(name: str, out: str, pooling: str, axis: Any, window: tuple[float, float] | None, style: str) -> None:
     """Make an encoder of volumes of one of pictures: every slice, pooled to one vector."""
+    from osler.encoders.registry import describe
     from osler.encoders.slice_encoder import make_slice_encoder
 
     check_encoder(name)
@@ -80,9 +82,16 @@ def pool(name: str, out: str, pooling: str, axis: Any, window: tuple[float, floa
         folder = make_slice_encoder(name, Path(out), pooling, axis=axis, window=window)
     except (FileExistsError, ValueError) as error:
         raise UsageProblem(str(error)) from None
-    made = load_encoder(str(folder), "cpu")
-    document = {"encoder": made.name, "folder": str(folder), "fingerprint": made.fingerprint, "dim": made.dim}
-    say(f"made {folder}; it is ready as --encoder {folder}")
+    # as a path: a name of the registry would win over a folder of that name
+    made = describe(folder)
+    document = {
+        "encoder": made.manifest.name,
+        "folder": str(folder),
+        "fingerprint": made.fingerprint,
+        "dim": made.manifest.dim,
+    }
+    shown = out if os.sep in out else f".{os.sep}{out}"
+    say(f"made {shown}; it is ready as --encoder {shown}")
     output.show(style, document, ["name", "value"], [[key, value] for key, value in document.items()])
 
 

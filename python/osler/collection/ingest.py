@@ -1,7 +1,8 @@
 """Files to rows: decoded in other processes, encoded and committed in batches, one outcome a file.
 
 Touches the source through `osler.sources`, the encoder, and the collection through its handle. Memory is bounded by the
-reads in flight and one batch. Failures name a file below the root that was given, never a value read from one.
+reads in flight, the groups that wait and are encoded, and one batch. Failures name a file below the root that was
+given, never a value read from one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ from osler.decode.stack import GAPS
 from osler.errors import EncoderError, Error, ServerError, SourceError
 from osler.items import Item, Part, Volume
 from osler.progress import Callback, track
-from osler.sources import Entry, Source, open_source
+from osler.sources import Entry, Regions, Source, open_source
 from osler.sources.address import is_address
 from osler.sources.decoder import Decoder
 from osler.sources.slide_kind import slide_kind
@@ -189,10 +191,8 @@ class _Run:
             self.encode()
 
     def _held(self) -> int:
-        """Return the bytes of whole volumes that wait; pictures are read when they are encoded."""
-        if not self.source.whole:
-            return 0
-        return sum(value.array.nbytes for one in self.waiting for value in one.item.values if isinstance(value, Volume))
+        """Return the bytes of what waits and is in memory; frames that are read when they are encoded are not."""
+        return sum(_bytes_of(one.item.values) for one in self.waiting)
 
     def repeat(self, entry: Entry, key: str | None) -> None:
         """Count a duplicate, and note where it lies if what the item was made of is not known to be there."""
@@ -213,17 +213,15 @@ class _Run:
             return
         kinds = {part.kind for one in waiting for part in one.item.parts}
         places = [(self.handle.encoder_for(kind), kind) for kind in kinds]
-        # An encoder of the user's own may belong to the thread that it was made in.
-        own = not all(hasattr(encoder, "device_of") for encoder, _ in places)
+        # One of the user's own may belong to the thread that it was made in.
+        own = not all(_is_ours(encoder) for encoder, _ in places)
         on_cpu = own or all(encoder.device_of(kind) == "cpu" for encoder, kind in places)
         while len(self.under_way) >= (_UNDER_WAY if on_cpu else _UNDER_WAY_ON_DEVICE):
             self.settle()
         if own:
-            future: Future[list[Array | SourceError]] = Future()
-            future.set_result(self._found(waiting))
+            self.take_vectors(waiting, self._found(waiting))
         else:
-            future = self.pool.submit(self._found, waiting)
-        self.under_way.append((waiting, future))
+            self.under_way.append((waiting, self.pool.submit(self._found, waiting)))
 
     def finish(self) -> None:
         """Encode what waits, and wait for all that is under way."""
@@ -254,7 +252,11 @@ class _Run:
     def settle(self) -> None:
         """Wait for the first group that is under way, and take its vectors."""
         waiting, future = self.under_way.popleft()
-        for one, vectors in zip(waiting, future.result(), strict=True):
+        self.take_vectors(waiting, future.result())
+
+    def take_vectors(self, waiting: list[_Waiting], found: list[Array | SourceError]) -> None:
+        """Take the vectors of a group, or the outcome of each of its items that has none."""
+        for one, vectors in zip(waiting, found, strict=True):
             if isinstance(vectors, SourceError):
                 self.accepted.pop(one.key, None)
                 self.replaced.discard(one.key)
@@ -293,7 +295,10 @@ class _Run:
             if rows:
                 encoder = self.handle.encoder_for(kind)
                 encode = encoder.encode_images if kind == "image" else encoder.encode_texts
-                encoded = encode(values if len(rows) == len(kinds) else Picked(values, rows))
+                picked = values if len(rows) == len(kinds) else Picked(values, rows)
+                # Within a volume of many slices, too, a stop is heard.
+                heard = partial(encode, progress=lambda done, total: not self.stopped) if _is_ours(encoder) else encode
+                encoded = heard(picked)
                 vectors[rows] = unit_rows(encoded, snapshot.dim, snapshot.metric, "the encoding")
         ends = np.cumsum([len(one.item.parts) for one in waiting])
         yield from np.split(vectors, ends[:-1])
@@ -305,7 +310,9 @@ class _Run:
             return error
         except EncoderError:
             raise
-        except (ValueError, TypeError):
+        except (ValueError, TypeError) as error:
+            if getattr(one.item.values, "masked", False) and isinstance(error, ValueError):
+                return SourceError(f"a region cannot be encoded: {error}", code="bad_region")
             return SourceError(
                 "the encoder cannot take this picture; check that it opens elsewhere", code="not_encoded"
             )
@@ -314,6 +321,16 @@ class _Run:
         if self.secret is None:
             self.secret = self.handle.secret(make=True)
             self.changes["secret_check"] = self.secret.check()
+
+
+def _is_ours(encoder: Any) -> bool:
+    return hasattr(encoder, "device_of")
+
+
+def _bytes_of(values: Sequence[Any]) -> int:
+    if isinstance(values, tuple):
+        return sum(value.array.nbytes if isinstance(value, Volume) else getattr(value, "nbytes", 0) for value in values)
+    return int(getattr(values, "nbytes", 0))
 
 
 def _readable(one: _Waiting, vectors: Array) -> tuple[Sequence[Part], Array]:
@@ -365,6 +382,12 @@ def add(
                 "the path of the source is not UTF-8, so it cannot be stored; give its folder another name"
             )
         entries = opened.entries if shard is None else _shard(opened.entries, *shard)
+        if isinstance(parts, Regions) and parts.vectors == "tokens":
+            encoder = handle.encoder_for("image")
+            if not getattr(encoder, "gives_tokens", True):
+                raise ValueError(
+                    f"the encoder {encoder.name} gives no patch tokens; use vectors='crop', or another encoder"
+                )
         with handle.writing() as snapshot:
             check_table(opened.table_cells(), snapshot.types, "the table")
             kept = tuple(dict.fromkeys([*handle.keep, *keep]))
@@ -392,10 +415,13 @@ def _add(run: _Run, entries: Sequence[Entry], decoder: Decoder, progress: bool |
         except (KeyboardInterrupt, ServerError) as error:
             # What is encoded already was the costly part, and is whole items.
             if isinstance(error, ServerError):
-                with suppress(ServerError):
+                with suppress(Error):
                     run.finish()
-            run.keep_done()
-            run.commit()
+            run.stopped = True
+            try:
+                run.keep_done()
+            finally:
+                run.commit()
             raise
         run.commit()
         run.handle.relocate({key: place for key, place in run.moved.items() if key not in run.replaced})

@@ -96,13 +96,14 @@ def _prepared(
     if total == 1:
         yield [tower.prepare(values[0], f"{kind} 0")], shrink
         return
+    kept: dict[int, Any] = {}
     pool = ThreadPoolExecutor(min(thread_count(), tower.readers), thread_name_prefix="osler-read")
     try:
         ahead: deque[Future[Any]] = deque()
         asked = done = 0
         while done < total:
             while asked < min(done + 2 * width, total):
-                ahead.append(pool.submit(tower.prepare, values[asked], f"{kind} {asked}"))
+                ahead.append(pool.submit(tower.prepare, values[asked], f"{kind} {asked}", kept))
                 asked += 1
             batch = [ahead.popleft().result() for _ in range(min(width, total - done))]
             done += len(batch)

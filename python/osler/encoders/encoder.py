@@ -289,7 +289,12 @@ class Encoder:
         with track(progress, "encoding volumes", len(volumes)) as step:
             for number, one in enumerate(volumes):
                 slices = Slices(read_volume_input(one, f"volume {number}"), axis, window)
-                rows.append(pool(self._encode("image", slices, batch_size, False), f"volume {number}"))
+
+                # who asks to stop is heard within a volume
+                def within(done: int, total: int, number: int = number) -> None:
+                    step(number, len(volumes))
+
+                rows.append(pool(self._encode("image", slices, batch_size, within), f"volume {number}"))
                 step(number + 1, len(volumes))
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 
@@ -307,7 +312,7 @@ class Encoder:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that `class_scores` gives scores for, in their order; empty without a classifier."""
-        placed = self._description.image
+        placed = self._description.image if self.takes == "picture" else None
         classes = getattr(placed.tower, "classes", None) if placed is not None else None
         return classes.names if classes is not None else ()
 

@@ -44,6 +44,7 @@ _TAGS = ("own", "borrowed", "package", "folder", "joined")  # of unions below; n
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 Pooling = Literal["none", "mean", "cls"]
 TextPooling = Literal["none", "mean", "cls", "eot", "eos", "last", "end", "token"]
@@ -242,8 +243,9 @@ class ImageTower(_Tower):
     classes : Classes or None
         A classifier that the graph holds as well; no part of the fingerprint, since vectors do not depend on it.
     tokens : Tokens or None
-        Patch tokens that the graph gives as well, out of which a region under a mask gets its vector; no part of the
-        fingerprint either.
+        Patch tokens that the graph gives as well, out of which a region under a mask gets its vector. Part of the
+        fingerprint where the manifest was written by hand; where a converter or an exporter made the graph, its version
+        stands for them.
     """
 
     input: Words
@@ -351,7 +353,7 @@ class SlicePooling(Strict):
     pooling: Literal["mean", "median", "max", "std"] | None = None
     pooler: FolderFile | None = None
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
-    window: tuple[float, float] | None = None
+    window: tuple[_Finite, _Finite] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> SlicePooling:
@@ -551,6 +553,8 @@ def _essence(tower: ImageTower | TextTower, projections: tuple[Projection, ...])
     if isinstance(tower, ImageTower):
         essence["recipe"] = [step.model_dump(mode="json") for step in tower.recipe]
         essence["layout"] = tower.layout
+        if tower.tokens is not None and tower.converter is None and tower.origin is None:
+            essence["tokens"] = tower.tokens.model_dump(mode="json")
     else:
         essence["tokenizer"] = tower.tokenizer.sha256
         essence["max_length"] = tower.max_length

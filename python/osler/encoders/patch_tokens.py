@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Geometry", "pool_region", "pool_under_mask", "token_shares"]
+__all__ = ["Geometry", "pool_tokens", "pool_under_mask", "token_shares"]
 
 Floats = NDArray[np.float64]
 
@@ -136,38 +136,33 @@ def pool_under_mask(
     tokens = np.asarray(tokens)
     if tokens.ndim != 4:
         raise ValueError(f"tokens has shape {tokens.shape}; give one of (n, h, w, d), without the class token")
-    count, _, _, dim = tokens.shape
+    count, rows, columns, dim = tokens.shape
     each = np.broadcast_to(masks, (count, *np.shape(masks)[-2:])) if np.ndim(masks) == 2 else np.asarray(masks)
     if each.ndim != 3 or len(each) != count:
         raise ValueError(f"masks has shape {np.shape(masks)}, and there are {count} pictures; give one, or one each")
     found = np.empty((count, dim), np.float32)
     for number, mask in enumerate(each):
-        found[number] = pool_region(tokens[number], mask, geometry, f"picture {number}", least=least)
+        shares = token_shares(mask, geometry, rows, columns)
+        if not shares.any():
+            raise ValueError(
+                f"the mask of picture {number} has nothing in what the model saw of it: it is empty, or cropped away"
+            )
+        found[number] = pool_tokens(tokens[number], shares, least)
     return found
 
 
-def pool_region(
-    tokens: NDArray[np.floating], mask: NDArray[np.bool_], geometry: Geometry, place: str, *, least: float = 0.0
-) -> NDArray[np.float32]:
-    """Return what `pool_under_mask` gives for one picture, (d,) for tokens (h, w, d); messages call it `place`.
-
-    Raises
-    ------
-    ValueError
-        The mask has nothing in what the model saw.
+def pool_tokens(tokens: NDArray[np.floating], shares: Floats, least: float = 0.0) -> NDArray[np.float32]:
+    """Return the mean (d,) of the tokens (h, w, d) of a picture, weighted by `token_shares`; see `pool_under_mask`.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from osler.encoders.patch_tokens import Geometry, pool_region
-    >>> pool_region(np.arange(4.0).reshape(2, 2, 1), np.eye(8, dtype=bool), Geometry.of(8, 8), "the picture").tolist()
+    >>> from osler.encoders.patch_tokens import pool_tokens
+    >>> pool_tokens(np.arange(4.0).reshape(2, 2, 1), np.eye(2)).tolist()
     [1.5]
     """
-    weights = token_shares(mask, geometry, *tokens.shape[:2])
-    if not weights.any():
-        raise ValueError(f"the mask of {place} has nothing in what the model saw of it: it is empty, or cropped away")
-    enough = np.where(weights >= least, weights, 0.0)
-    weights = enough if enough.any() else weights
+    enough = np.where(shares >= least, shares, 0.0)
+    weights = enough if enough.any() else shares
     return np.tensordot(weights / weights.sum(), tokens.astype(np.float64), 2).astype(np.float32)
 
 

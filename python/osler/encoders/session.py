@@ -138,9 +138,9 @@ class Session:
                 say("this process was forked from one that uses the GPU, which it cannot: encoding on cpu")
             elif device != "cpu" and PROVIDERS[wanted] in ort.get_available_providers():
                 load_libraries(wanted)
+                _on_gpu.add(os.getpid())  # CUDA may be up although the session is not
                 session = start(wanted)
                 if session.get_providers()[0] == PROVIDERS[wanted]:
-                    _on_gpu.add(os.getpid())
                     if device == "auto":
                         say("encoding on cuda")
                     return session
@@ -178,6 +178,10 @@ class Session:
                 f"input {name!r} of the model is {node.type} with {len(node.shape)} axes; this tower feeds {rank} axes"
             )
         return [side if isinstance(side, int) else None for side in node.shape]
+
+    def sides(self, name: str) -> list[int | None]:
+        """Return the sides of an output, None where any size may come."""
+        return [side if isinstance(side, int) else None for side in self._outputs[name].shape]
 
     def require(self, inputs: set[str], output: str, ranks: tuple[int, ...]) -> None:
         """Raise unless the graph takes exactly these inputs and gives the output as floats with one of these ranks.

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from osler.decode.volumes import Axis
-from osler.encoders.manifest import read_manifest
+from osler.encoders.files import locate
+from osler.encoders.manifest import FolderFile, ImageTower, read_manifest
+from osler.encoders.recipe import Strict
 from osler.encoders.registry import describe
 from osler.encoders.slices import STATISTICS, Learned, Pooling
 from osler.encoders.staging import check_free, staged
 from osler.errors import EncoderError
 
 __all__ = ["make_slice_encoder"]
-
-_POOLER = "pooler.onnx"
 
 
 def make_slice_encoder(
@@ -79,26 +79,30 @@ def make_slice_encoder(
     """
     described, target = describe(encoder), Path(out)
     check_free(target)
-    document = json.loads((described.folder / "manifest.json").read_bytes())
-    if described.manifest.slices is not None or described.image is None:
+    manifest = described.manifest
+    tower = described.image.tower if described.image is not None else None
+    if manifest.slices is not None or not isinstance(tower, ImageTower) or tower.takes == "volume":
         raise EncoderError(
-            f"{described.manifest.name} has no tower of pictures whose slices could be pooled; name an encoder of "
-            "pictures"
+            f"{manifest.name} has no tower of pictures whose slices could be pooled; name an encoder of pictures"
         )
+    files = {file.path: file for file in _files(manifest)}
     rule: dict[str, Any] = {"axis": axis, "window": window}
     pooler = None
     if pooling in STATISTICS:
         rule["pooling"] = str(pooling)
     else:
-        pooler = _learned(Path(pooling), described.manifest.dim)
-        rule["pooler"] = {"path": _POOLER, "sha256": hashlib.sha256(pooler).hexdigest(), "size": len(pooler)}
-    document |= {"slices": rule}
+        pooler = _learned(Path(pooling), manifest.dim)
+        digest = hashlib.sha256(pooler).hexdigest()
+        name = next(name for name in ("pooler.onnx", f"pooler-{digest}.onnx") if name not in files)
+        rule["pooler"] = {"path": name, "sha256": digest, "size": len(pooler)}
+    document = manifest.model_dump(mode="json", exclude_none=True)
+    document["slices"] = {key: value for key, value in rule.items() if value is not None}
     document.pop("parity", None)  # of pictures, and told by the encoder that they were measured on
     with staged(target) as folder:
-        for path in sorted(set(_files(document)) - {_POOLER}):
-            _link(described.folder / path, folder / path)
+        for path, file in files.items():
+            _link(locate(file, described.folder), folder / path)
         if pooler is not None:
-            (folder / _POOLER).write_bytes(pooler)
+            (folder / rule["pooler"]["path"]).write_bytes(pooler)
         (folder / "manifest.json").write_text(json.dumps(document, indent=2) + "\n")
         read_manifest(folder)
     return target
@@ -118,14 +122,14 @@ def _learned(path: Path, dim: int) -> bytes:
     return content
 
 
-def _files(value: Any) -> Iterator[str]:
-    """Yield the path of each file of the folder that a manifest names."""
-    if isinstance(value, dict):
-        if {"path", "sha256", "size"} <= set(value) and "package" not in value:
-            yield value["path"]
-        for one in value.values():
-            yield from _files(one)
-    elif isinstance(value, list):
+def _files(value: Any) -> Iterator[FolderFile]:
+    """Yield the files of the folder that a manifest names."""
+    if isinstance(value, FolderFile):
+        yield value
+    elif isinstance(value, Strict):
+        for name in type(value).model_fields:
+            yield from _files(getattr(value, name))
+    elif isinstance(value, tuple):
         for one in value:
             yield from _files(one)
 
@@ -134,5 +138,8 @@ def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
     except OSError:
-        shutil.copyfile(source, target)
+        with source.open("rb") as given, target.open("xb") as made:
+            shutil.copyfileobj(given, made)

@@ -5,10 +5,9 @@ Opens the files of its manifest, checked, and one session. `prepare` may run in 
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +17,7 @@ from osler.encoders.files import read_checked
 from osler.encoders.geometry import geometry_of
 from osler.encoders.golden import golden_cosines
 from osler.encoders.manifest import ImageTower, TextTower
-from osler.encoders.patch_tokens import Geometry, pool_region
+from osler.encoders.patch_tokens import pool_tokens, token_shares
 from osler.encoders.pooling import Map, pool, unit
 from osler.encoders.preprocess import apply_recipe, read_picture
 from osler.encoders.providers import Device
@@ -58,8 +57,8 @@ class OpenTower(ABC):
         return asked or (tower.batch_size if self.session.device == "cpu" else max(tower.batch_size, self.on_device))
 
     @abstractmethod
-    def prepare(self, value: Any, place: str) -> Any:
-        """Turn one input into what `run` takes."""
+    def prepare(self, value: Any, place: str, kept: dict[int, Any] | None = None) -> Any:
+        """Turn one input into what `run` takes; `kept` is of one call, for what several of its inputs share."""
 
     @abstractmethod
     def run(self, prepared: Sequence[Any]) -> np.ndarray:
@@ -80,12 +79,10 @@ class OpenTower(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Region:
-    """A prepared picture, what of it is asked for, and where it lies in what the model sees."""
+    """A prepared picture, and what gives the share of each token of a grid that is asked for."""
 
     array: np.ndarray
-    mask: np.ndarray
-    geometry: Geometry
-    place: str
+    shares: Callable[[int, int], np.ndarray]
 
 
 class OpenImageTower(OpenTower):
@@ -104,16 +101,15 @@ class OpenImageTower(OpenTower):
         if tower.tokens is not None:
             self.session.require({tower.input}, tower.tokens.output, (4,) if tower.tokens.grid is None else (3,))
         self._shape = self.session.shape(tower.input, self._axes)
-        self._seen: tuple[weakref.ref[np.ndarray], np.ndarray] | None = None
 
     def batch_size(self, asked: int | None) -> int:
         """Return how many rows a run takes; a graph may fix it."""
         return self._shape[0] or super().batch_size(asked)
 
-    def prepare(self, value: Any, place: str) -> Any:
+    def prepare(self, value: Any, place: str, kept: dict[int, Any] | None = None) -> Any:
         """Read one picture and run the recipe; (C, H, W) or (H, W, C) as the layout says, or what `run` knows."""
         if isinstance(value, MaskedPicture):
-            return self._region(value, place)
+            return self._region(value, place, {} if kept is None else kept)
         if isinstance(value, Volume):
             raise ValueError(
                 f"{place} is a volume, and the encoder {self.placed.manifest.name} takes pictures; use "
@@ -134,28 +130,46 @@ class OpenImageTower(OpenTower):
             )
         return array
 
-    def _region(self, value: MaskedPicture, place: str) -> _Region:
-        if self.tower.tokens is None:
+    def _region(self, value: MaskedPicture, place: str, kept: dict[int, Any]) -> _Region:
+        tokens = self.tower.tokens
+        if tokens is None:
             raise ValueError(
                 f"{place} is a region under a mask, and the encoder {self.placed.manifest.name} gives no patch tokens; "
                 "crop the region instead"
             )
         picture, mask = read_picture(value.picture, place), np.asarray(value.mask)
-        if mask.shape != picture.shape[:2] or mask.dtype.kind not in "bui":
+        height, width = picture.shape[:2]
+        left, top, right, bottom = box = value.box or (0, 0, width, height)
+        inside = 0 <= left < right <= width and 0 <= top < bottom <= height
+        if not inside or mask.shape != (bottom - top, right - left) or mask.dtype.kind not in "bui":
             raise ValueError(
-                f"the mask of {place} has shape {mask.shape} and type {mask.dtype}, and the picture is "
-                f"{picture.shape[:2]}; give one of its size, of bool or of whole numbers"
+                f"the mask of {place} has shape {mask.shape} and type {mask.dtype}, its box is {box}, and the picture "
+                f"is {(height, width)}; give one of its size, or of a box inside it, of bool or of whole numbers"
             )
-        # regions of one picture come one after another, and share its run as they share this array
-        seen = self._seen
-        if seen is not None and seen[0]() is value.picture:
-            array = seen[1]
+        # Regions of one picture share its run as they share this array.
+        last = kept.get(0)
+        if last is not None and last[0] is value.picture:
+            array = last[1]
         else:
             array = self._applied(picture, place)
             if isinstance(value.picture, np.ndarray) and not value.picture.flags.writeable:
-                self._seen = (weakref.ref(value.picture), array)
-        geometry = geometry_of(cast(tuple[Step, ...], self.tower.recipe), *picture.shape[:2])
-        return _Region(array, mask, geometry, place)
+                kept[0] = (value.picture, array)
+        whole = geometry_of(cast(tuple[Step, ...], self.tower.recipe), height, width)
+        geometry = replace(whole, top=whole.top + top * whole.scale_y, left=whole.left + left * whole.scale_x)
+
+        def shares(rows: int, columns: int) -> np.ndarray:
+            found = token_shares(mask, geometry, rows, columns)
+            if not found.any():
+                raise ValueError(
+                    f"the mask of {place} has nothing in what the model saw of it: it is empty, or cropped away"
+                )
+            return found
+
+        grid = tokens.grid or self.session.sides(tokens.output)[2:]
+        if None not in grid:  # here, in a thread that prepares, and the mask need not be held
+            found = shares(*cast(tuple[int, int], tuple(grid)))
+            return _Region(array, lambda rows, columns: found)
+        return _Region(array, shares)
 
     def run(self, prepared: Sequence[Any]) -> np.ndarray:
         """Return unit rows (n, d)."""
@@ -178,7 +192,7 @@ class OpenImageTower(OpenTower):
         whole, tokens = self._pooled(output), self._on_grid(found)
         return np.stack(
             [
-                pool_region(tokens[row], one.mask, one.geometry, one.place) if isinstance(one, _Region) else whole[row]
+                pool_tokens(tokens[row], one.shares(*tokens.shape[1:3])) if isinstance(one, _Region) else whole[row]
                 for one, row in zip(prepared, (rows[id(array)] for array in arrays), strict=True)
             ]
         )
@@ -206,6 +220,8 @@ class OpenImageTower(OpenTower):
         """Return the scores (n, classes) of the classifier that the manifest names."""
         classes = self.tower.classes
         assert classes is not None
+        if any(isinstance(one, _Region) for one in prepared):
+            raise ValueError("the classifier looks at whole pictures; crop the region instead of masking it")
         scores = self._outputs(prepared, [classes.output])[0]
         if scores.shape[1] != len(classes.names):
             raise EncoderError(
@@ -231,7 +247,7 @@ class OpenVolumeTower(OpenImageTower):
     # A scan takes some hundred megabytes while it is prepared.
     readers = 2
 
-    def prepare(self, value: Any, place: str) -> np.ndarray:
+    def prepare(self, value: Any, place: str, kept: dict[int, Any] | None = None) -> np.ndarray:
         """Read one volume and run the recipe; (C, D, H, W)."""
         steps = cast(tuple[VolumeStep, ...], self.tower.recipe)
         return self._fitting(apply_volume_recipe(steps, read_volume_input(value, place), place))
@@ -255,7 +271,7 @@ class OpenTextTower(OpenTower):
         """Return how many rows a run takes; a graph may fix it."""
         return self._shapes[0][0] or super().batch_size(asked)
 
-    def prepare(self, value: Any, place: str) -> Tokens:
+    def prepare(self, value: Any, place: str, kept: dict[int, Any] | None = None) -> Tokens:
         """Tokenize one text."""
         return self.tokenizer(value, place)
 

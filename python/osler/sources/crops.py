@@ -16,7 +16,7 @@ from osler.config import LIMITS
 from osler.errors import SourceError
 from osler.items import Item, Locator, MaskedPicture, Part
 from osler.sources.multiscale import Multiscale
-from osler.sources.regions import Region, Regions, crop_region, grow_box, mask_of
+from osler.sources.regions import Region, Regions, crop_region, grow_box
 
 __all__ = ["Parting", "cropped", "parting_of"]
 
@@ -103,12 +103,17 @@ class _Crops(Sequence[Any]):
         masked: bool = False,
     ) -> None:
         self._frames, self._places = frames, places
-        self._margin, self._background, self._masked = margin, background, masked
+        self._margin, self._background, self.masked = margin, background, masked
         self._lock = threading.Lock()
         self._last: tuple[int, Any] | None = None
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames that are in memory."""
+        return sum(frame.nbytes for frame in self._frames) if isinstance(self._frames, tuple) else 0
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -125,9 +130,11 @@ class _Crops(Sequence[Any]):
         height, width = np.shape(picture)[:2]
         if height < region.box[3] or width < region.box[2]:
             raise SourceError("the frames of the file differ in size; add it without parts", code="bad_region")
-        if self._masked and (region.mask is not None or region.box != (0, 0, width, height)):
-            mask = region.mask if region.mask is not None else mask_of(region.box, height, width)
-            return MaskedPicture(picture, mask)
+        if self.masked and (region.mask is not None or region.box != (0, 0, width, height)):
+            left, top, right, bottom = region.box
+            everywhere = np.broadcast_to(np.True_, (bottom - top, right - left))
+            mask = everywhere if region.mask is None else region.mask[top:bottom, left:right]
+            return MaskedPicture(picture, mask, region.box)
         found = crop_region(picture, region.box, mask=region.mask, margin=self._margin, background=self._background)
         found.setflags(write=False)
         return found

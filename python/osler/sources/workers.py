@@ -170,6 +170,9 @@ class Workers:
             yield
         except Broken as error:
             process.rests = False
+            if self._closed:
+                # It was ended with all others, which says nothing of the file.
+                raise Error("the processes that decode were ended", code="closed") from None
             self.broken += 1
             raise SourceError(str(error), code=error.code) from None
         finally:
