@@ -8,6 +8,7 @@ cost the same. On a GPU it also says which share of the time the device was busy
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import resource
 import shutil
@@ -30,6 +31,8 @@ sys.path.insert(0, str(BENCH.parent / "tests" / "export"))
 
 # GFLOP of one picture: multiply-adds of the published architectures, two operations each
 WORK = {"efficientnet-lite0": 0.79, "datacomp-b16": 35.1}
+# of these also what `osler index build` does: decoded in processes of their own, committed
+INTO = {0: "the same into a collection", 2: "the same into a collection, DICOM"}
 KINDS = ("512 px JPEG in colour", "512 px PNG in grey", "512 px CT in 16 bit, DICOM", "224 px JPEG in colour")
 
 
@@ -113,6 +116,23 @@ def encoder_of(name: str, folder: Path, precision: str, device: str) -> Any:
     return osler.load_encoder(place, device=device)
 
 
+def into_collection(encoder: Any, paths: list[Path]) -> Callable[[], Any]:
+    """Return what adds the files to a new collection each time."""
+    import osler
+
+    folder = Path(tempfile.mkdtemp(dir=paths[0].parent))
+    (folder / "files").mkdir()
+    for path in paths:
+        os.link(path, folder / "files" / path.name)
+    numbers = itertools.count()
+
+    def run() -> None:
+        with osler.Collection.create(folder / f"{next(numbers)}.osler", encoder=encoder) as made:
+            assert made.add(folder / "files", progress=False).added == len(paths)
+
+    return run
+
+
 def rate(run: Callable[[], Any], count: int) -> float:
     """Return how many a second."""
     began = time.perf_counter()
@@ -158,6 +178,7 @@ def measure(encoder: Any, name: str, files: dict[str, list[Path]], rounds: int, 
         "session": lambda: [tower.run(list(batch)) for batch in batches],
         "PyTorch": lambda: [theirs(batch) for batch in batches],
         **{kind: (lambda paths=paths: encoder.encode_images(paths)) for kind, paths in files.items()},
+        **{name: into_collection(encoder, files[KINDS[at]]) for at, name in INTO.items()},
     }
     for run in runs.values():
         run()

@@ -133,7 +133,7 @@ def _save(model: Any, folder: Path, name: str, precision: Precision) -> Written:
     import onnx
 
     graph, tensors = f"{name}.onnx", f"{name}.onnx.data"
-    outside = model.ByteSize() < 0 or _size(model) > _LARGEST
+    outside = _size(model) > _LARGEST  # ByteSize of protobuf fails above its limit
     path = folder / graph
     if precision == "int8":
         return _quantised(model, folder, name, outside)
