@@ -109,6 +109,13 @@ def test_merlin_image() -> None:
         warnings.simplefilter("ignore")  # checkpointing without gradients
         expected = theirs(scans)[0]
     alike(towers.image.module(scans), expected)
+    features = filled("merlin", state | text, {**options, "vector": "pooled"}, "merlin-image")
+    theirs.i3_resnet.ImageEmbedding = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # the authors' own image-only answer has an axis more in front
+        alike(features.image.module(scans), theirs.i3_resnet(scans).flatten(0, 1))
+    assert features.text is None
 
 
 @torch.no_grad()

@@ -46,7 +46,8 @@ def module(options: dict[str, Any]) -> Any:
     ----------
     options : dict
         ``blocks`` of the image tower, (3, 8, 36, 3) unless given; ``shape`` of a volume in the order of the recipe,
-        (224, 224, 160) unless given; ``bert``: fields of LongformerConfig that differ from Clinical-Longformer's.
+        (224, 224, 160) unless given; ``vector``: "pooled" for the 2,048 features below the contrastive head; ``bert``:
+        fields of LongformerConfig that differ from Clinical-Longformer's.
 
     Returns
     -------
@@ -92,6 +93,8 @@ def build(entry: Entry, checkpoint: Checkpoint) -> Towers:
     def image(batch: Any) -> Any:
         # right-front-up to up-right-front, and three channels alike
         pooled = vision(batch.permute(0, 1, 4, 2, 3).expand(-1, 3, -1, -1, -1))
+        if options.get("vector") == "pooled":
+            return pooled
         return vision.contrastive_head(pooled[:, :, None, None, None]).flatten(1)
 
     def text(ids: Any, mask: Any) -> Any:
