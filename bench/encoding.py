@@ -32,7 +32,7 @@ sys.path.insert(0, str(BENCH.parent / "tests" / "export"))
 # GFLOP of one picture: multiply-adds of the published architectures, two operations each
 WORK = {"efficientnet-lite0": 0.79, "datacomp-b16": 35.1}
 # of these also what `osler index build` does: decoded in processes of their own, committed
-INTO = {0: "the same into a collection", 2: "the same into a collection, DICOM"}
+INTO = {0: "512 px JPEG, into a collection", 2: "512 px CT, into a collection"}
 KINDS = ("512 px JPEG in colour", "512 px PNG in grey", "512 px CT in 16 bit, DICOM", "224 px JPEG in colour")
 
 
