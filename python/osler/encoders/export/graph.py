@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from osler.config import settings
+from osler.encoders.export.attention import lean_attention
 from osler.encoders.export.towers import ImageModel, TextModel
 from osler.errors import EncoderError
 
 __all__ = ["IDS", "IMAGE", "MASK", "OPSET", "OUTPUT", "TOKENS", "Written", "write_image", "write_text"]
 
 IDS, IMAGE, MASK, OUTPUT, TOKENS = "ids", "image", "mask", "vector", "tokens"
-OPSET = 18  # LayerNormalization and Gelu-free graphs that every supported runtime opens
+OPSET = 20  # the first with Gelu, which else is five operators that each go through the memory
 _LARGEST = 1_800_000_000  # protobuf ends at 2 GiB, and the graph needs room beside its tensors
 # what loses digits in half precision, and costs little in single
 _SINGLE = ("LayerNormalization", "BatchNormalization", "InstanceNormalization", "Softmax", "ReduceMean", "ReduceSum",
-           "Pow", "Sqrt", "Exp", "Erf", "ArgMax", "Range", "Resize", "ReduceL2", "LpNormalization")  # fmt: skip
+           "Pow", "Sqrt", "Exp", "Erf", "Gelu", "ArgMax", "Range", "Resize", "ReduceL2", "LpNormalization")  # fmt: skip
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -91,7 +92,7 @@ def _write(
     import torch
 
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), lean_attention():
             program = torch.onnx.export(
                 module,
                 inputs,
