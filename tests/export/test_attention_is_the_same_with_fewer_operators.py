@@ -62,9 +62,8 @@ def test_what_is_asked_otherwise_is_pytorch_s_own() -> None:
 
 
 def test_a_block_has_few_operators_that_move_values(tmp_path: Path) -> None:
-    block = torch.nn.Sequential(
-        torch.nn.LayerNorm(48), torch.nn.Linear(48, 96), torch.nn.GELU(), torch.nn.Linear(96, 48)
-    )
+    nn = torch.nn
+    block = nn.Sequential(nn.LayerNorm(48), nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 48))
     made = attention()
 
     def run(batch: Any) -> Any:
