@@ -45,6 +45,14 @@ def hub(tiny: TinyEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         yield server
 
 
+def exported(tiny: TinyEncoder, name: str, out: Path) -> None:
+    """Leave what an export of the tiny encoder under a name would."""
+    tiny.manifest |= {"name": name, "entry": name}
+    tiny.save()
+    for path in tiny.folder.iterdir():
+        shutil.copy(path, out)
+
+
 def again(tiny: TinyEncoder, entry: dict[str, Any]) -> None:
     enter(entry, tiny.manifest["image"]["recipe"])
 
@@ -429,10 +437,7 @@ def test_a_checkpoint_is_exported_where_that_is_installed(
     def export(name: str, checkpoint: Path, out: Path) -> None:
         assert [path.name for path in out.iterdir()] == ["checkpoint"], "export takes an empty folder but for this"
         calls.append((name, (checkpoint / "weights.bin").read_bytes()))
-        tiny.manifest |= {"name": name, "entry": name}
-        tiny.save()
-        for path in tiny.folder.iterdir():
-            shutil.copy(path, out)
+        exported(tiny, name, out)
 
     monkeypatch.setattr(osler.encoders.export, "export_encoder", export)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
@@ -518,10 +523,7 @@ def test_a_tokenizer_that_no_repository_has_is_told_before_and_asked_for_at_the_
 
     def export(name: str, checkpoint: Path, out: Path) -> None:
         assert (checkpoint / "tokenizer.json").is_file(), "exported without its tokenizer"
-        tiny.manifest |= {"name": name, "entry": name}
-        tiny.save()
-        for path in tiny.folder.iterdir():
-            shutil.copy(path, out)
+        exported(tiny, name, out)
 
     monkeypatch.setattr(osler.encoders.export, "export_encoder", export)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())

@@ -288,7 +288,7 @@ def test_what_has_no_tokens_or_a_wrong_mask_is_one_sentence(tiny: TinyEncoder, d
     with pytest.raises(ValueError, match="margin and background are of crops"):
         Regions(vectors="tokens", margin=0.1)
     with pytest.raises(ValueError, match="choose crop or tokens"):
-        Regions(vectors="mean")  # type: ignore[arg-type]
+        Regions(vectors="mean")
     if "grid" in dense.manifest["image"]["tokens"]:
         dense.manifest["image"]["tokens"]["grid"] = [2, 3]
         with pytest.raises(osler.EncoderError, match=r"gives 5 tokens, and tokens of manifest\.json has 1 and 2 x 3"):

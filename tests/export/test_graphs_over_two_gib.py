@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,6 @@ def large() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_written_and_run(precision: Any, tmp_path: Path) -> None:
-    if shutil.disk_usage(tmp_path).free < 12 << 30:
-        pytest.skip("there are no 12 GiB of disk here")
     model = large()
     assert graph._size(model) >= 2 << 30
     written = graph._save(graph._half(model) if precision == "fp16" else model, tmp_path, "image", precision)

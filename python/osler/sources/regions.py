@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from osler.errors import SourceError
 
-__all__ = ["Region", "Regions", "box_of", "crop_region", "grow_box", "mask_of"]
+__all__ = ["Region", "Regions", "box_of", "crop_region", "grow_box"]
 
 Box = tuple[int, int, int, int]
 Background = Literal["keep", "zero"]
@@ -135,21 +135,6 @@ def box_of(mask: NDArray[Any]) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def mask_of(box: Box, height: int, width: int) -> NDArray[np.bool_]:
-    """Return the mask (height, width) of a box.
-
-    Examples
-    --------
-    >>> from osler.sources.regions import mask_of
-    >>> mask_of((1, 0, 3, 1), height=2, width=3).tolist()
-    [[False, True, True], [False, False, False]]
-    """
-    left, top, right, bottom = box
-    found = np.zeros((height, width), bool)
-    found[top:bottom, left:right] = True
-    return found
-
-
 def grow_box(box: Box, margin: float, height: int, width: int) -> Box:
     """Return a box with a share of its width and height added on each side, as far as the picture goes.
 
@@ -205,7 +190,8 @@ def crop_region(
     if mask is not None:
         inside = np.asarray(mask, bool)[top:bottom, left:right]
     else:
-        inside = mask_of((box[0] - left, box[1] - top, box[2] - left, box[3] - top), *found.shape[:2])
+        inside = np.zeros(found.shape[:2], bool)
+        inside[box[1] - top : box[3] - top, box[0] - left : box[2] - left] = True
     return np.where(inside if found.ndim == 2 else inside[:, :, None], found, np.zeros((), found.dtype))
 
 
