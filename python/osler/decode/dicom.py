@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -36,6 +37,8 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _DEFLATE_RATIO = 200
 # Bytes of a deflated data set whose elements are counted.
 _WALKED_BYTES = 64 << 20
+# Stored samples of one file that are kept between counting and showing them.
+_KEPT_BYTES = 32 << 20
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
@@ -217,7 +220,7 @@ class DicomFile:
     def _frames(self) -> Sequence[NDArray[Any]]:
         keyword = self._pixel_keyword()
         layout = self._layout(keyword)
-        samples = self._stored(keyword, layout)
+        samples = _once(self._stored(keyword, layout), layout)
         if layout.photometric.startswith("MONOCHROME") and layout.samples == 1:
             show = self._grey(layout, samples)
         elif layout.photometric == "PALETTE COLOR":
@@ -231,7 +234,7 @@ class DicomFile:
                 values, photometric = samples(i)
                 if photometric.startswith("YBR"):
                     values = ybr_to_rgb(values, layout.bits_stored)
-                return np.array(show(values, i), order="C")
+                return np.ascontiguousarray(show(values, i))
 
             with quiet():
                 shown: NDArray[Any] = self._guarded(work)
@@ -465,7 +468,19 @@ class DicomFile:
         return Palette(firsts[0], entries, bits)
 
 
+def _once(
+    samples: Callable[[int], tuple[NDArray[Any], str]], layout: Layout
+) -> Callable[[int], tuple[NDArray[Any], str]]:
+    """Keep decoded frames where they are small: their values are counted before any of them is shown."""
+    size = layout.rows * layout.columns * layout.samples * layout.dtype.itemsize
+    return lru_cache(maxsize=layout.frames if size * layout.frames <= _KEPT_BYTES else 1)(samples)
+
+
 def _used_bits(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
     """Clear the bits above Bits Stored, which may hold overlays, and extend the sign from below them."""
     shift = 8 * samples.dtype.itemsize - layout.bits_stored
-    return samples if shift <= 0 or layout.bits_allocated == 1 else (samples << shift) >> shift
+    if shift <= 0 or layout.bits_allocated == 1:
+        return samples
+    if not layout.signed:
+        return samples & samples.dtype.type((1 << layout.bits_stored) - 1)
+    return (samples << shift) >> shift

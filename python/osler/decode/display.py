@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from osler import _native
+
 __all__ = ["Greys", "Lut", "Rule", "Window", "window"]
 
 # Share of the values that the fall-back leaves outside at either end.
@@ -143,17 +145,15 @@ class Greys:
         if table is None:
             table = self._tables[rule] = self._grey(values, rule)
         places = stored.view(f"u{stored.dtype.itemsize}")
-        # take is twice as fast as an index
-        shown: NDArray[Any] = np.take(table, places - places.dtype.type(first) if first else places)
-        return shown
+        return _native.look_up(places[:, :, None], table[None], first)[0]
 
     def _seen(self, dtype: np.dtype[Any]) -> tuple[int, NDArray[Any]]:
         """Return the values from the first to the last that a frame has, in the order of their bits, and its number."""
         if self._span is None:
             self._span = (0, 1 << (8 * dtype.itemsize))
             if self._counts is not None and self._counts.any():
-                there = np.flatnonzero(self._counts)
-                self._span = (int(there[0]), int(there[-1]) + 1)
+                there = self._counts > 0
+                self._span = (int(there.argmax()), len(there) - int(there[::-1].argmax()))
         return self._span[0], _every(dtype)[slice(*self._span)]
 
     def _count(self, frame: NDArray[Any]) -> None:
@@ -164,7 +164,7 @@ class Greys:
                 self._wide.append(np.quantile(kept, (0.0, _TAIL, 1.0 - _TAIL, 1.0)))
             return
         size = frame.dtype.itemsize
-        counts = np.bincount(frame.view(f"u{size}").ravel(), minlength=1 << (8 * size))
+        counts = _native.count_values(frame.view(f"u{size}"))
         self._counts = counts if self._counts is None else self._counts + counts
 
     def _padded(self, stored: NDArray[Any]) -> NDArray[Any]:

@@ -100,7 +100,8 @@ def read_bytes(path: str | os.PathLike[str], *, name: str = "the file", most: in
                 f"{name} has {state.st_size} bytes, the limit is {LIMITS.bytes_per_file}; split it", code="too_large"
             )
         with open(handle, "rb", closefd=False) as stream:
-            return stream.read(LIMITS.bytes_per_file if most is None else most)
+            # As much memory is taken as is asked for, and given back page by page: no more than there is.
+            return stream.read(state.st_size if most is None else min(most, state.st_size))
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise SourceError(f"{name} is not there; check the path", code="missing") from cause(error)

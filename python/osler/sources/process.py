@@ -34,6 +34,8 @@ _START_SECONDS = 120
 _PATIENCE = 10
 _PIPE_BYTES, _SET_PIPE_SIZE = 1 << 20, 1031
 _MESSAGE_LENGTH = 1_000
+# What the C library of a process keeps of freed memory; below what it may grow by before it is ended.
+_KEPT_MEMORY = 64 << 20
 
 
 class Process:
@@ -217,8 +219,15 @@ class Process:
 
 
 def _environment() -> dict[str, str]:
-    # Threads and arenas would take address space, and nothing here uses them.
-    return environment() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    return environment() | {
+        # Threads and arenas would take address space, and nothing here uses them.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+        # Memory of one file serves the next: given back and taken anew, its pages cost as much as decoding a JPEG.
+        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 2),
+        "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
+    }
 
 
 def _widen(pipe: int) -> None:

@@ -2,14 +2,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods};
 use osler_core::error::Result;
 use osler_core::group::Items;
 use osler_core::items::ItemAnswers;
 use osler_core::join::{Join, Pair, Rows};
 use osler_core::metric::Metric;
 use osler_core::parts::{Score, rank};
-use osler_core::picture::{self, Picture};
+use osler_core::picture::{self, Picture, Whole};
 use osler_core::pool::Pool;
 use osler_kernels::{Sample, Sum};
 use pyo3::exceptions::{PyImportError, PyValueError};
@@ -310,11 +310,7 @@ fn resampled<'py, T: Sample<Weight: numpy::Element> + numpy::Element>(
     passes: Vec<Pass<'py, T>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = picture.py();
-    let shape = picture.dims();
-    let picture = Picture {
-        values: arrays::copied(picture, |x| x)?,
-        shape: [shape[0], shape[1], shape[2]],
-    };
+    let picture = copied_picture(picture)?;
     let passes = passes
         .into_iter()
         .map(|(axis, first, weights, bits)| {
@@ -335,6 +331,77 @@ fn resampled<'py, T: Sample<Weight: numpy::Element> + numpy::Element>(
     Ok(PyArray1::from_vec(py, made.values)
         .reshape(made.shape)?
         .into_any())
+}
+
+/// The planes (planes, height, width) of a picture of shape (height, width, channels), uint8 or uint16, whose values are
+/// looked up in tables of shape (planes, entries), uint8, uint16 or float32; the first entry is that of `first`.
+#[pyfunction]
+pub fn look_up<'py>(
+    picture: &Bound<'py, PyAny>,
+    tables: &Bound<'py, PyAny>,
+    first: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(bytes) = picture.cast::<PyArray3<u8>>() {
+        return looked_up_in(bytes, tables, first);
+    }
+    looked_up_in(picture.cast::<PyArray3<u16>>()?, tables, first)
+}
+
+fn looked_up_in<'py, V: Whole + numpy::Element>(
+    picture: &Bound<'py, PyArray3<V>>,
+    tables: &Bound<'py, PyAny>,
+    first: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(tables) = tables.cast::<PyArray2<f32>>() {
+        return looked_up(picture, tables, first);
+    }
+    if let Ok(tables) = tables.cast::<PyArray2<u8>>() {
+        return looked_up(picture, tables, first);
+    }
+    looked_up(picture, tables.cast::<PyArray2<u16>>()?, first)
+}
+
+fn looked_up<'py, V: Whole + numpy::Element, T: numpy::Element + Copy>(
+    picture: &Bound<'py, PyArray3<V>>,
+    tables: &Bound<'py, PyArray2<T>>,
+    first: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = picture.py();
+    let (picture, planes) = (copied_picture(picture)?, tables.dims()[0]);
+    let tables = arrays::copied(tables, |x| x)?;
+    let made = enter::quick(py, || picture::look_up(&picture, first, &tables, planes))?;
+    let [rows, columns, _] = picture.shape;
+    Ok(PyArray1::from_vec(py, made)
+        .reshape([planes, rows, columns])?
+        .into_any())
+}
+
+/// How often each value of an array of uint8 or uint16 occurs: (256,) or (65536,) of int64.
+#[pyfunction]
+pub fn count_values<'py>(values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    if let Ok(bytes) = values.cast::<PyArrayDyn<u8>>() {
+        return counted(bytes);
+    }
+    counted(values.cast::<PyArrayDyn<u16>>()?)
+}
+
+fn counted<'py, V: Whole + numpy::Element>(
+    values: &Bound<'py, PyArrayDyn<V>>,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let py = values.py();
+    let values = arrays::copied(values, |x| x)?;
+    let counts = enter::quick(py, || Ok(picture::count(&values)))?;
+    Ok(PyArray1::from_vec(py, counts))
+}
+
+fn copied_picture<T: numpy::Element + Copy>(
+    picture: &Bound<'_, PyArray3<T>>,
+) -> PyResult<Picture<T>> {
+    let shape = picture.dims();
+    Ok(Picture {
+        values: arrays::copied(picture, |x| x)?,
+        shape: [shape[0], shape[1], shape[2]],
+    })
 }
 
 /// The SIMD level in use: "scalar", "avx2", "avx512" or "neon".

@@ -45,6 +45,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(functions::blake3, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3_each, module)?)?;
     module.add_function(wrap_pyfunction!(functions::blake3_keyed, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::count_values, module)?)?;
+    module.add_function(wrap_pyfunction!(functions::look_up, module)?)?;
     module.add_function(wrap_pyfunction!(functions::resample, module)?)?;
     module.add_function(wrap_pyfunction!(functions::simd_level, module)?)
 }
