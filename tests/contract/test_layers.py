@@ -39,6 +39,7 @@ NATIVE_IMPORTERS = {
     "collection.privacy",
     "collection.segment",
     "collection.store",
+    "decode.lookup",
     "encoders.resample",
 }
 

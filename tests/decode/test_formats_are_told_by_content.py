@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dicom_files import build, path_of
-from osler.decode import FORMATS, format_of, read_pixels
+from osler.decode import FORMATS, format_of, read_bytes, read_pixels
 from osler.errors import SourceError
 from PIL import Image
 
@@ -60,3 +61,15 @@ def test_other_files_are_named() -> None:
         with pytest.raises(SourceError, match=words) as caught:
             read_pixels(data)
         assert caught.value.code == code
+
+
+def test_reading_takes_the_memory_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "small"
+    file.write_bytes(bytes(range(200)) * 10)
+    for most in (None, 1 << 30):
+        tracemalloc.start()
+        assert read_bytes(file, most=most) == bytes(range(200)) * 10
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1 << 20
+    assert read_bytes(file, most=3) == bytes(range(3))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import imagecodecs
 import jpeg_ls
 import numpy as np
 import pytest
 from dicom_files import build, path_of
-from osler.decode import read_pixels
+from osler.decode import dicom, read_pixels
+from osler.decode.transfer import decode_frame
 
 GROUPS = {
     "RG1": ["RG1_UNCR.dcm", "RG1_J2KR.dcm"],
@@ -123,3 +125,24 @@ def test_signed_samples_survive_code_streams_without_sign() -> None:
 
 def _j2k(pixels: np.ndarray, bits: int) -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0, bitspersample=bits))
+
+
+@pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "emri_small_RLE.dcm", "emri_small_jpeg_2k_lossless.dcm"])
+def test_each_frame_is_decoded_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its values are counted before it is shown."""
+    decoded = 0
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        nonlocal decoded
+        decoded += 1
+        return decode_frame(*arguments, **options)
+
+    monkeypatch.setattr(dicom, "decode_frame", count)
+    frames = read_pixels(path_of(name)).frames
+    assert decoded == len(frames)
+    # where they are too many to be kept, twice
+    monkeypatch.setattr(dicom, "_KEPT_BYTES", 0)
+    again = read_pixels(path_of(name)).frames
+    assert decoded == len(frames) * (2 if len(frames) == 1 else 3)
+    for ours, other in zip(frames, again, strict=True):
+        np.testing.assert_array_equal(ours, other)

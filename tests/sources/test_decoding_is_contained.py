@@ -255,6 +255,25 @@ def test_frames_that_are_too_large_to_keep_are_decoded_when_asked_for(
     assert len(running()) == 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs a proc file system")
+def test_the_memory_of_one_file_serves_the_next(decoder: Workers) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (700, 700), "red").save(stream, "PNG")
+    data = stream.getvalue()
+    for _ in range(5):
+        decoder.decode(data)
+    (process,) = running()
+
+    def faults() -> int:
+        return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[7])
+
+    before = faults()
+    for _ in range(20):
+        decoder.decode(data)
+    # a picture of 700 x 700 in colour has 358 pages, and several copies are made of it
+    assert faults() - before < 20 * 100
+
+
 def test_nothing_is_left_running(decoder: Workers) -> None:
     decoder.decode(png())
     assert len(running()) == 1

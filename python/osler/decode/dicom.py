@@ -482,5 +482,5 @@ def _used_bits(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
     if shift <= 0 or layout.bits_allocated == 1:
         return samples
     if not layout.signed:
-        return samples & samples.dtype.type((1 << layout.bits_stored) - 1)
+        return np.asarray(samples & samples.dtype.type((1 << layout.bits_stored) - 1))
     return (samples << shift) >> shift

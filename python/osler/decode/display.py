@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from osler import _native
+from osler.decode.lookup import count_values, look_up
 
 __all__ = ["Greys", "Lut", "Rule", "Window", "window"]
 
@@ -144,8 +144,7 @@ class Greys:
         table = self._tables.get(rule)
         if table is None:
             table = self._tables[rule] = self._grey(values, rule)
-        places = stored.view(f"u{stored.dtype.itemsize}")
-        return _native.look_up(places[:, :, None], table[None], first)[0]
+        return look_up(stored.view(f"u{stored.dtype.itemsize}"), table, first)
 
     def _seen(self, dtype: np.dtype[Any]) -> tuple[int, NDArray[Any]]:
         """Return the values from the first to the last that a frame has, in the order of their bits, and its number."""
@@ -164,7 +163,7 @@ class Greys:
                 self._wide.append(np.quantile(kept, (0.0, _TAIL, 1.0 - _TAIL, 1.0)))
             return
         size = frame.dtype.itemsize
-        counts = _native.count_values(frame.view(f"u{size}"))
+        counts = count_values(frame.view(f"u{size}"))
         self._counts = counts if self._counts is None else self._counts + counts
 
     def _padded(self, stored: NDArray[Any]) -> NDArray[Any]:

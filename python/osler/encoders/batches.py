@@ -1,71 +1,106 @@
-"""Feeds a tower: reads inputs ahead in threads, runs them in batches, and halves a batch that memory does not hold.
+"""Feeds a tower: reads inputs ahead in threads, runs batches, side by side where that is faster, and halves one that
+memory does not hold.
 
-Opens what the inputs name; holds at most two batches of prepared inputs beside the one that runs.
+Opens what the inputs name; holds at most two batches of prepared inputs beside those that run.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
 
 from osler.encoders.providers import thread_count
-from osler.encoders.session import OutOfMemory
+from osler.encoders.session import OutOfMemory, Session
 from osler.encoders.tower import OpenTower
 from osler.progress import notice
 
-__all__ = ["run_batches", "run_halved"]
+__all__ = ["prepared_batches", "run_batches"]
+
+Shrink = Callable[[int], None]
+# Fewer inputs are over before a session for runs side by side is open.
+_MANY = 64
+# Inputs of all runs side by side: what a network holds of them while it runs is some ten times as much.
+_BESIDE_BYTES = 64 << 20
 
 
 def run_batches(
-    tower: OpenTower, kind: str, values: Sequence[Any], size: int, run: Callable[[list[Any]], np.ndarray]
+    session: Session,
+    batches: Iterable[tuple[list[Any], Shrink]],
+    run: Callable[[list[Any]], np.ndarray],
+    total: int,
+    size: int,
 ) -> Iterator[np.ndarray]:
-    """Yield the rows of `run` in the order of the inputs.
+    """Yield the rows of `run` in the order of the batches.
 
     Parameters
     ----------
-    tower : OpenTower
-        Prepares the inputs.
-    kind : str
-        What messages call an input.
-    values : sequence
-        Inputs as the user gave them; each is asked for once.
-    size : int
-        Inputs in a batch. One that does not fit into memory is halved, and the smaller size is kept and told.
+    session : Session
+        What `run` runs.
+    batches : iterable of (list, callable)
+        Prepared inputs, and what is told the size that later batches should have. A batch that does not fit into
+        memory is halved, and that is said.
     run : callable
         Takes prepared inputs, returns one row for each.
+    total, size : int
+        How many inputs there are about, and how many in a batch.
 
     Raises
     ------
     OutOfMemory
         A single input does not fit.
     """
-    for batch, shrink in _prepared(tower, kind, values, size):
-        yield from run_halved(batch, run, shrink)
+    source = iter(batches)
+    begun = list(itertools.islice(source, 1))
+    held = sum(getattr(one, "nbytes", 0) for batch, _ in begun for one in batch)
+    every = itertools.chain(begun, source)
+    if session.lanes == 1 or total < max(_MANY, size * session.lanes) or held * session.lanes > _BESIDE_BYTES:
+        for batch, shrink in every:
+            yield from _run_halved(batch, run, shrink)
+        return
+    with session.side_by_side() as lanes:
+        pool = ThreadPoolExecutor(lanes, thread_name_prefix="osler-run")
+        try:
+            yield from _run_beside(every, run, lanes, pool)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def run_halved(
-    batch: list[Any], run: Callable[[list[Any]], np.ndarray], shrink: Callable[[int], None]
+def _run_beside(
+    batches: Iterable[tuple[list[Any], Shrink]],
+    run: Callable[[list[Any]], np.ndarray],
+    lanes: int,
+    pool: ThreadPoolExecutor,
 ) -> Iterator[np.ndarray]:
-    """Yield the rows of one batch, of parts of it where the whole does not fit into memory.
+    """Yield rows as `run_batches`; once memory is short, batches run one after another."""
+    running: deque[tuple[list[Any], Shrink, Future[np.ndarray]]] = deque()
 
-    Parameters
-    ----------
-    batch : list
-        Prepared inputs.
-    run : callable
-        Takes prepared inputs, returns one row for each.
-    shrink : callable
-        Is told the size that later batches should have.
+    def first() -> Iterator[np.ndarray]:
+        nonlocal lanes
+        batch, shrink, rows = running.popleft()
+        try:
+            yield rows.result()
+        except OutOfMemory:
+            lanes = 1
+            wait([one[2] for one in running])
+            yield from _run_halved(batch, run, shrink)
 
-    Raises
-    ------
-    OutOfMemory
-        A single input does not fit.
-    """
+    for batch, shrink in batches:
+        # one is ready for the lane that is free next
+        while len(running) > lanes:
+            yield from first()
+        running.append((batch, shrink, pool.submit(run, batch)))
+        while lanes == 1 and running:
+            yield from first()
+    while running:
+        yield from first()
+
+
+def _run_halved(batch: list[Any], run: Callable[[list[Any]], np.ndarray], shrink: Shrink) -> Iterator[np.ndarray]:
     waiting = [batch]
     while waiting:
         now = waiting.pop()
@@ -82,10 +117,22 @@ def run_halved(
         yield rows
 
 
-def _prepared(
+def prepared_batches(
     tower: OpenTower, kind: str, values: Sequence[Any], size: int
-) -> Iterator[tuple[list[Any], Callable[[int], None]]]:
-    """Yield batches of prepared inputs, and what makes the next ones smaller."""
+) -> Iterator[tuple[list[Any], Shrink]]:
+    """Yield batches of prepared inputs in their order, and what makes the next ones smaller.
+
+    Parameters
+    ----------
+    tower : OpenTower
+        Prepares the inputs, a few at once, while the batches before are run.
+    kind : str
+        What messages call an input.
+    values : sequence
+        Inputs as the user gave them; each is asked for once.
+    size : int
+        Inputs in a batch.
+    """
     total = len(values)
     width = size
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from osler.decode.volumes import Axis, Slices
-from osler.encoders.batches import run_batches, run_halved
+from osler.encoders.batches import prepared_batches, run_batches
 from osler.encoders.files import read_checked
 from osler.encoders.long_texts import Long, LongTexts
 from osler.encoders.manifest import ImageTower, Manifest, SlicePooling
@@ -414,12 +415,14 @@ class Encoder:
         reader = LongTexts(self.tokenizer, long)
         with track(progress, "encoding texts", len(values)) as step:
             done = 0
-            for batch in reader.batches(values, tower.batch_size(batch_size)):
-                for rows in run_halved(batch, lambda part: self._rows(tower, "text", part), reader.shrink):
-                    owners = reader.owners(done, done + len(rows))
-                    np.add.at(sums, owners, rows)
-                    done += len(rows)
-                    step(int(owners[-1]) + 1, len(values))
+            size = tower.batch_size(batch_size)
+            batches = ((batch, reader.shrink) for batch in reader.batches(values, size))
+            run = partial(self._rows, tower, "text")
+            for rows in run_batches(tower.session, batches, run, len(values), size):
+                owners = reader.owners(done, done + len(rows))
+                np.add.at(sums, owners, rows)
+                done += len(rows)
+                step(int(owners[-1]) + 1, len(values))
         reader.warn(len(values), stacklevel=2)
         return reader.join(sums)
 
@@ -497,7 +500,11 @@ class Encoder:
         size = tower.batch_size(batch_size)
         with track(progress, f"encoding {kind}s", total) as step:
             done = 0
-            for rows in run_batches(tower, kind, values, size, lambda batch: self._rows(tower, kind, batch, classify)):
+            batches, run = (
+                prepared_batches(tower, kind, values, size),
+                partial(self._rows, tower, kind, classify=classify),
+            )
+            for rows in run_batches(tower.session, batches, run, total, size):
                 vectors[done : done + len(rows)] = rows
                 done += len(rows)
                 step(done, total)

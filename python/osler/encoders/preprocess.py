@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from osler import _native
+from osler.decode.lookup import look_up, look_up_planes
 from osler.encoders import opencv, resample
 from osler.encoders.recipe import (
     Clahe,
@@ -182,9 +182,7 @@ def _window(step: Window, picture: np.ndarray, place: str) -> np.ndarray:
         return picture
     if picture.dtype.kind == "f" or (step.depth == "float32" and step.rule != "max"):
         return _mapped(step, picture, *_ends(step, picture))  # few operations, which a table only delays
-    table = _table(step, picture.dtype.char, *_ends(step, picture))
-    lines = picture.reshape(len(picture), -1, 1)  # of channels that are mapped alike
-    return _native.look_up(lines, table[None], 0).reshape(picture.shape)
+    return look_up(picture, _table(step, picture.dtype.char, *_ends(step, picture)))
 
 
 # that of a full range is the same for every picture of 16 bits, and takes as long to make as to use
@@ -317,7 +315,7 @@ def _normalise(step: Normalise, picture: np.ndarray, place: str) -> np.ndarray:
     wide = max(channels.shape[2], len(step.mean), len(step.std))
     if picture.dtype == np.uint8:
         # plane by plane in memory, as most models take it, whatever the order of the axes
-        return _native.look_up(np.ascontiguousarray(channels), _normal_tables(step, wide), 0).transpose(1, 2, 0)
+        return look_up_planes(channels, _normal_tables(step, wide)).transpose(1, 2, 0)
     planes = channels.transpose(2, 0, 1)
     return _normal(step, planes if len(planes) == wide else np.repeat(planes, wide, axis=0)).transpose(1, 2, 0)
 

@@ -11,7 +11,9 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +47,11 @@ _MEMORY = re.compile(
 )
 
 
+# Of larger models the products are long enough to be shared among processors, and a second copy costs too much.
+_SMALL_BYTES = 128 << 20
+_MOST_LANES = 16
+
+
 class OutOfMemory(EncoderError):
     """A batch did not fit into memory; fewer rows may."""
 
@@ -59,8 +66,9 @@ def _keep_inherited() -> None:
     That would wait for threads it does not have, or free memory of a device that is not its own.
     """
     for session in _live:
-        for part in (session, session.inner, getattr(session.inner, "_sess", None)):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
+        for inner in (session.inner, session.narrow):
+            for part in (session, inner, getattr(inner, "_sess", None)):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
 
 
 os.register_at_fork(after_in_child=_keep_inherited)
@@ -80,6 +88,14 @@ class Session:
         The weights are in half precision.
     bind : bool, optional
         Run with bound buffers; by default where the device is no CPU.
+
+    Attributes
+    ----------
+    device : {"cpu", "cuda", "tensorrt"}
+        What really runs.
+    lanes : int
+        How many runs side by side are faster than one after another: of a small model on a CPU one a processor, since
+        its operators are too short to be shared among them.
 
     Raises
     ------
@@ -104,6 +120,12 @@ class Session:
         first = self.inner.get_providers()[0]
         self.device = next((name for name, provider in PROVIDERS.items() if provider == first), "cpu")
         self._bind = self.device != "cpu" if bind is None else bind
+        self.narrow: Any = None  # of a lane's share of the threads, opened when it is first needed
+        self._beside = 0
+        self._lock = threading.Lock()
+        small = len(content) + sum(map(len, external.values())) <= _SMALL_BYTES
+        self.lanes = min(thread_count(), _MOST_LANES) if small and self.device == "cpu" and not self._bind else 1
+        self._narrowed = partial(self._start, "cpu", content, external, half) if self.lanes > 1 else None
         self._buffers = threading.local()
         self._inputs = {node.name: node for node in self.inner.get_inputs()}
         self._outputs = {node.name: node for node in self.inner.get_outputs()}
@@ -113,22 +135,46 @@ class Session:
         """Whether a new shape of a batch costs: memory that is kept, kernels chosen, engines built."""
         return self.device != "cpu"
 
+    @contextmanager
+    def side_by_side(self) -> Iterator[int]:
+        """While this is open, runs may go side by side, `lanes` at a time, each with its share of the processors.
+
+        The numbers are the same bits. Yields `lanes`.
+        """
+        with self._lock:
+            if self.narrow is None and self._narrowed is not None:
+                self.narrow = self._narrowed(threads=max(1, thread_count() // self.lanes))
+            self._beside += 1
+        try:
+            yield self.lanes
+        finally:
+            with self._lock:
+                self._beside -= 1
+
     @staticmethod
-    def _open(content: bytes, device: Device, external: Mapping[str, bytes], half: bool) -> Any:
+    def _start(
+        on: Literal["cpu", "cuda", "tensorrt"],
+        content: bytes,
+        external: Mapping[str, bytes],
+        half: bool,
+        *,
+        threads: int | None = None,
+    ) -> Any:
         ort = runtime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or thread_count()
+        options.inter_op_num_threads = 1
+        # idle threads must not spin: decoding needs the cores between two batches
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        if external:
+            names, contents = list(external), list(external.values())
+            options.add_external_initializers_from_files_in_memory(names, contents, [len(c) for c in contents])
+        return ort.InferenceSession(content, sess_options=options, providers=providers(on, content, half, external))
 
-        def start(on: Literal["cpu", "cuda", "tensorrt"]) -> Any:
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = thread_count()
-            options.inter_op_num_threads = 1
-            # idle threads must not spin: decoding needs the cores between two batches
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            options.log_severity_level = 4
-            if external:
-                names, contents = list(external), list(external.values())
-                options.add_external_initializers_from_files_in_memory(names, contents, [len(c) for c in contents])
-            return ort.InferenceSession(content, sess_options=options, providers=providers(on, content, half, external))
-
+    @classmethod
+    def _open(cls, content: bytes, device: Device, external: Mapping[str, bytes], half: bool) -> Any:
+        ort = runtime()
         try:
             wanted: Literal["cuda", "tensorrt"] = "tensorrt" if device == "tensorrt" else "cuda"
             forked = bool(_on_gpu - {os.getpid()})
@@ -139,7 +185,7 @@ class Session:
             elif device != "cpu" and PROVIDERS[wanted] in ort.get_available_providers():
                 load_libraries(wanted)
                 _on_gpu.add(os.getpid())  # CUDA may be up although the session is not
-                session = start(wanted)
+                session = cls._start(wanted, content, external, half)
                 if session.get_providers()[0] == PROVIDERS[wanted]:
                     if device == "auto":
                         say("encoding on cuda")
@@ -147,7 +193,7 @@ class Session:
                 if device != "auto":
                     raise _not_started(wanted)
                 say("CUDA could not be started, encoding on cpu")
-            return start("cpu")
+            return cls._start("cpu", content, external, half)
         except EncoderError:
             raise
         except Exception as error:
@@ -221,7 +267,8 @@ class Session:
         """
         cast = {name: np.ascontiguousarray(array, _TYPES[self._inputs[name].type]) for name, array in feeds.items()}
         try:
-            results = self._bound(cast, outputs) if self._bind else self.inner.run(list(outputs), cast)
+            inner = self.narrow if self._beside and self.narrow is not None else self.inner
+            results = self._bound(cast, outputs) if self._bind else inner.run(list(outputs), cast)
         except Exception as error:
             if _MEMORY.search(str(error)):
                 raise OutOfMemory(

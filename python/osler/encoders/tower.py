@@ -84,6 +84,11 @@ class _Region:
     array: np.ndarray
     shares: Callable[[int, int], np.ndarray]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the picture."""
+        return self.array.nbytes
+
 
 class OpenImageTower(OpenTower):
     """Pictures, and regions of pictures under masks, to vectors."""
@@ -244,8 +249,12 @@ class OpenVolumeTower(OpenImageTower):
 
     on_device = 1
     _axes = 5
-    # A scan takes some hundred megabytes while it is prepared.
+    # A scan takes some hundred megabytes while it is prepared, and some gigabytes while it is run.
     readers = 2
+
+    def __init__(self, placed: Placed, device: Device, content: bytes) -> None:
+        super().__init__(placed, device, content)
+        self.session.lanes = 1
 
     def prepare(self, value: Any, place: str, kept: dict[int, Any] | None = None) -> np.ndarray:
         """Read one volume and run the recipe; (C, D, H, W)."""

@@ -196,7 +196,10 @@ mod tests {
             (usize::MAX, &[1, 2], 1),
         ] {
             let error = look_up(&grey, first, tables, planes).unwrap_err();
-            assert!(matches!(error, Error::Input(_)), "{first} {tables:?}: {error}");
+            assert!(
+                matches!(error, Error::Input(_)),
+                "{first} {tables:?}: {error}"
+            );
         }
         let colour = Picture {
             values: vec![0_u8; 6],
