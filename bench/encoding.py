@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ sys.path.insert(0, str(BENCH.parent / "tests" / "export"))
 
 # GFLOP of one picture: multiply-adds of the published architectures, two operations each
 WORK = {"efficientnet-lite0": 0.79, "datacomp-b16": 35.1}
-# of these also what `osler index build` does: decoded in processes of their own, committed
+# of these also what `osler index build` does: decoded in processes of their own, committed; of so many copies of each
+# file, of the small model, that starting those processes is no large part of it
 INTO = {0: "512 px JPEG, into a collection", 2: "512 px CT, into a collection"}
+COPIES = {"efficientnet-lite0": 10}
 KINDS = ("512 px JPEG in colour", "512 px PNG in grey", "512 px CT in 16 bit, DICOM", "224 px JPEG in colour")
 
 
@@ -116,21 +119,29 @@ def encoder_of(name: str, folder: Path, precision: str, device: str) -> Any:
     return osler.load_encoder(place, device=device)
 
 
-def into_collection(encoder: Any, paths: list[Path]) -> Callable[[], Any]:
-    """Return what adds the files to a new collection each time."""
+def into_collection(encoder: Any, paths: list[Path], copies: int) -> Callable[[], Any]:
+    """Return what adds copies of the files, no two alike, to a new collection each time."""
     import osler
 
     folder = Path(tempfile.mkdtemp(dir=paths[0].parent))
     (folder / "files").mkdir()
-    for path in paths:
-        os.link(path, folder / "files" / path.name)
+    for number, path in itertools.product(range(copies), paths):
+        # the last pixel of a DICOM file; of a JPEG, what follows its end
+        content = path.read_bytes()[: -2 if path.suffix == ".dcm" else None]
+        (folder / "files" / f"{number} {path.name}").write_bytes(content + number.to_bytes(2, "little"))
     numbers = itertools.count()
 
     def run() -> None:
         with osler.Collection.create(folder / f"{next(numbers)}.osler", encoder=encoder) as made:
-            assert made.add(folder / "files", progress=False).added == len(paths)
+            assert made.add(folder / "files", progress=False).added == copies * len(paths)
 
     return run
+
+
+def side_by_side(tower: Any, batches: list[np.ndarray]) -> None:
+    """Run the batches as many side by side as the encoder does of many pictures."""
+    with tower.session.side_by_side() as lanes, ThreadPoolExecutor(lanes) as pool:
+        list(pool.map(lambda batch: tower.run(list(batch)), batches))
 
 
 def rate(run: Callable[[], Any], count: int) -> float:
@@ -178,8 +189,13 @@ def measure(encoder: Any, name: str, files: dict[str, list[Path]], rounds: int, 
         "session": lambda: [tower.run(list(batch)) for batch in batches],
         "PyTorch": lambda: [theirs(batch) for batch in batches],
         **{kind: (lambda paths=paths: encoder.encode_images(paths)) for kind, paths in files.items()},
-        **{name: into_collection(encoder, files[KINDS[at]]) for at, name in INTO.items()},
     }
+    if tower.session.lanes > 1:
+        runs["session, side by side"] = lambda: side_by_side(tower, batches)
+    copies = COPIES.get(name, 1)
+    counts = {key: len(prepared) * copies for key in INTO.values()}
+    for at, key in INTO.items():
+        runs[key] = into_collection(encoder, files[KINDS[at]], copies)
     for run in runs.values():
         run()
     rates: dict[str, list[float]] = {key: [] for key in runs}
@@ -187,7 +203,7 @@ def measure(encoder: Any, name: str, files: dict[str, list[Path]], rounds: int, 
     for _ in range(rounds):
         for key, run in runs.items():
             with Busy() as watched:
-                rates[key].append(rate(run, len(prepared)))
+                rates[key].append(rate(run, counts.get(key, len(prepared))))
             busy[key] = watched.share
         print(name, {key: round(values[-1], 2) for key, values in rates.items()}, flush=True)
     return {"rates": rates, "busy": busy, "batch": size}
@@ -212,7 +228,9 @@ def page(found: dict[str, dict[str, Any]], device: str, rounds: int, most: float
         "",
         f"Made by `bench/encoding.py` on {machine.describe()['cpu']}, {machine.cores()} cores, device {device}; "
         f"{rounds} rounds, of the small model {3 * rounds}, of up to {count} pictures, each with every row; medians, "
-        "ratios of the rounds' own figures.",
+        "ratios of the rounds' own figures. The session is run on batches that are prepared, one after another on all "
+        "processors; of a small model also side by side, which is how `encode_images` runs it. Into a collection: of "
+        "the small model ten times as many pictures, processes that decode started anew.",
         "",
         "| model | what | pictures a second | of the session | of PyTorch eager | share of the peak | device busy |",
         "|---|---|---|---|---|---|---|",
