@@ -368,7 +368,7 @@ worker.main(int(sys.argv[1]), sys.argv[2] == "dicom")
     decoder.close()
     modules, environment, limits = json.loads(str(caught.value))
     assert {"pydicom", "imagecodecs", "PIL.TiffImagePlugin"} <= set(modules)
-    heavy = {"onnxruntime", "polars", "pandas", "osler._native", "osler.collection", "osler.encoders", "site"}
+    heavy = {"onnxruntime", "polars", "pandas", "osler.index", "osler.collection", "osler.encoders", "site"}
     assert not heavy & set(modules)
     assert "TOKEN_OF_SOMETHING" not in environment
     assert (limits["RLIMIT_CORE"], limits["RLIMIT_NOFILE"], limits["RLIMIT_FSIZE"]) == (0, 0, 0)

@@ -121,6 +121,9 @@ class _Run:
     replaced: set[str] = field(default_factory=set)
     moved: dict[str, Place] = field(default_factory=dict)
     waiting: list[_Waiting] = field(default_factory=list)
+    waiting_parts: int = 0
+    # Of what is in memory; frames that are read when they are encoded are not.
+    waiting_bytes: int = 0
     # Groups that are being encoded, in the order in which they were read.
     under_way: deque[tuple[list[_Waiting], Future[list[Array | SourceError]]]] = field(default_factory=deque)
     stopped: bool = False
@@ -187,12 +190,10 @@ class _Run:
             # Another's fault must not have all of its parts encoded twice.
             self.encode()
         self.waiting.append(_Waiting(read.entry, key, row, item, content, place))
-        if sum(len(one.item.parts) for one in self.waiting) >= _ENCODE_FRAMES or self._held() >= _HELD_BYTES:
+        self.waiting_parts += len(item.parts)
+        self.waiting_bytes += _bytes_of(item.values)
+        if self.waiting_parts >= _ENCODE_FRAMES or self.waiting_bytes >= _HELD_BYTES:
             self.encode()
-
-    def _held(self) -> int:
-        """Return the bytes of what waits and is in memory; frames that are read when they are encoded are not."""
-        return sum(_bytes_of(one.item.values) for one in self.waiting)
 
     def repeat(self, entry: Entry, key: str | None) -> None:
         """Count a duplicate, and note where it lies if what the item was made of is not known to be there."""
@@ -208,7 +209,7 @@ class _Run:
 
     def encode(self) -> None:
         """Begin to encode what waits, once few enough groups are under way."""
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting, self.waiting_parts, self.waiting_bytes = self.waiting, [], 0, 0
         if not waiting:
             return
         kinds = {part.kind for one in waiting for part in one.item.parts}
