@@ -140,7 +140,8 @@ def into_collection(encoder: Any, paths: list[Path], copies: int) -> Callable[[]
 
 def side_by_side(tower: Any, batches: list[np.ndarray]) -> None:
     """Run the batches as many side by side as the encoder does of many pictures."""
-    with tower.session.side_by_side() as lanes, ThreadPoolExecutor(lanes) as pool:
+    lanes = tower.session.beside(len(batches))
+    with ThreadPoolExecutor(lanes, initializer=tower.session.enter_lane) as pool:
         list(pool.map(lambda batch: tower.run(list(batch)), batches))
 
 
@@ -229,8 +230,8 @@ def page(found: dict[str, dict[str, Any]], device: str, rounds: int, most: float
         f"Made by `bench/encoding.py` on {machine.describe()['cpu']}, {machine.cores()} cores, device {device}; "
         f"{rounds} rounds, of the small model {3 * rounds}, of up to {count} pictures, each with every row; medians, "
         "ratios of the rounds' own figures. The session is run on batches that are prepared, one after another on all "
-        "processors; of a small model also side by side, which is how `encode_images` runs it. Into a collection: of "
-        "the small model ten times as many pictures, processes that decode started anew.",
+        "processors; of a small model also side by side, which is how `encode_images` runs it. Into a collection: "
+        f"{COPIES['efficientnet-lite0']} times as many pictures of the small model, processes that decode begun anew.",
         "",
         "| model | what | pictures a second | of the session | of PyTorch eager | share of the peak | device busy |",
         "|---|---|---|---|---|---|---|",

@@ -5,6 +5,7 @@ Arrays in, arrays out.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ def look_up(values: NDArray[Any], table: NDArray[Any], first: int = 0) -> NDArra
     ------
     ValueError
         A value has no entry.
+    TypeError
+        Another type, or another order of bytes than the machine's.
 
     Examples
     --------
@@ -56,7 +59,7 @@ def look_up(values: NDArray[Any], table: NDArray[Any], first: int = 0) -> NDArra
     >>> look_up(np.array([[11, 10]], dtype=np.uint16), np.array([5, 6], dtype=np.uint8), 10)
     array([[6, 5]], dtype=uint8)
     """
-    lines = values.reshape(len(values), -1, 1)
+    lines = values.reshape(len(values), math.prod(values.shape[1:]), 1)
     return _native.look_up(lines, table[None], first).reshape(values.shape)
 
 

@@ -11,8 +11,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -94,8 +93,8 @@ class Session:
     device : {"cpu", "cuda", "tensorrt"}
         What really runs.
     lanes : int
-        How many runs side by side are faster than one after another: of a small model on a CPU one a processor, since
-        its operators are too short to be shared among them.
+        How many runs side by side are faster than one after another: of a small model on a CPU one a processor, up to
+        16, since its operators are too short to be shared among many.
 
     Raises
     ------
@@ -115,13 +114,14 @@ class Session:
         check_device(device)
         external = external or {}
         check_model(content, frozenset(external))
+        self.narrow: Any = None  # with a share of the threads, opened when it is first needed
         self.inner = self._open(content, device, external, half)
         _live.add(self)
         first = self.inner.get_providers()[0]
         self.device = next((name for name, provider in PROVIDERS.items() if provider == first), "cpu")
         self._bind = self.device != "cpu" if bind is None else bind
-        self.narrow: Any = None  # of a lane's share of the threads, opened when it is first needed
-        self._beside = 0
+        self._share = 0
+        self._here = threading.local()
         self._lock = threading.Lock()
         small = len(content) + sum(map(len, external.values())) <= _SMALL_BYTES
         self.lanes = min(thread_count(), _MOST_LANES) if small and self.device == "cpu" and not self._bind else 1
@@ -135,21 +135,25 @@ class Session:
         """Whether a new shape of a batch costs: memory that is kept, kernels chosen, engines built."""
         return self.device != "cpu"
 
-    @contextmanager
-    def side_by_side(self) -> Iterator[int]:
-        """While this is open, runs may go side by side, `lanes` at a time, each with its share of the processors.
+    def beside(self, most: int) -> int:
+        """Make ready for runs side by side, in threads that each call `enter_lane`; return how many at once, or 1.
 
-        The numbers are the same bits. Yields `lanes`.
+        Each has its share of the processors, and gives the same bits.
         """
         with self._lock:
-            if self.narrow is None and self._narrowed is not None:
-                self.narrow = self._narrowed(threads=max(1, thread_count() // self.lanes))
-            self._beside += 1
-        try:
-            yield self.lanes
-        finally:
-            with self._lock:
-                self._beside -= 1
+            if self._narrowed is not None and self.narrow is None and min(self.lanes, most) > 1:
+                share = -(-thread_count() // min(self.lanes, most))
+                try:
+                    self.narrow, self._share = self._narrowed(threads=share), share
+                except Exception:  # as where memory is short: one at a time is slower and no less right
+                    self._narrowed = None
+            if self.narrow is None:
+                return 1
+            return max(1, min(self.lanes, most, -(-thread_count() // self._share)))
+
+    def enter_lane(self) -> None:
+        """Let what this thread runs from now on be one of several runs side by side; see `beside`."""
+        self._here.lane = True
 
     @staticmethod
     def _start(
@@ -267,7 +271,7 @@ class Session:
         """
         cast = {name: np.ascontiguousarray(array, _TYPES[self._inputs[name].type]) for name, array in feeds.items()}
         try:
-            inner = self.narrow if self._beside and self.narrow is not None else self.inner
+            inner = self.narrow if getattr(self._here, "lane", False) else self.inner
             results = self._bound(cast, outputs) if self._bind else inner.run(list(outputs), cast)
         except Exception as error:
             if _MEMORY.search(str(error)):
