@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 from osler import EncoderError
-from osler.encoders.export.weights import read_weights
+from osler.encoders.export.weights import load_into, read_weights
+from safetensors.torch import save_file
 
 STATE = {"stem.weight": torch.arange(6.0).reshape(2, 3), "stem.bias": torch.ones(2)}
 
@@ -49,6 +50,28 @@ def lightning(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_what_is_wrapped_is_found(wrapped: Any, tmp_path: Path) -> None:
     torch.save(wrapped, tmp_path / "weights.pt")
     assert is_state(read(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_a_network_takes_tensors_and_does_not_copy_them(name: str, tmp_path: Path) -> None:
+    if name.endswith(".pt"):
+        torch.save(STATE, tmp_path / name)
+    else:
+        save_file(STATE, tmp_path / name)
+    network = torch.nn.Module()
+    network.stem = torch.nn.Linear(3, 2)
+    tensors = read(tmp_path / name)
+    load_into(network, tensors, "x")
+    assert is_state(network.state_dict())
+    for key, value in network.state_dict().items():
+        assert value.data_ptr() == tensors[key].data_ptr()
+    with torch.no_grad():
+        network.stem.weight.add_(1)
+    # what is changed in the network is not changed in the file
+    assert is_state(read(tmp_path / name))
+    half = {key: value.half() for key, value in STATE.items()}
+    load_into(network, half, "x")
+    assert is_state(network.state_dict()) and network.stem.weight.dtype == torch.float32
 
 
 def test_settings_of_training_programs_are_passed_over(lightning: Any, tmp_path: Path) -> None:
