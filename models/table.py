@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BEGIN, END = "<!-- table: python models/table.py -->", "<!-- end of the table -->"
 COLUMNS = ("name", "takes", "dim", "trained on", "licence", "size", "architecture", "recipe", "tokenizer")
-TOO_LARGE = "not tried: {:.1f} billion parameters; an export takes four times its weights, on a machine of 24 GiB"
+TOO_LARGE = "not tried: {:.1f} billion parameters; an export takes three times its weights, on a machine of 24 GiB"
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".torch", ".zip")
 
