@@ -275,7 +275,6 @@ def test_several_callers_share_it(tiny) -> None:
     assert found == [True] * 6
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_and_a_pickled_copy_give_the_same(tiny) -> None:
     encoder = osler.load_encoder(tiny.save())
     many = pictures(70)

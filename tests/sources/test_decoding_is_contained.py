@@ -255,7 +255,6 @@ def test_frames_that_are_too_large_to_keep_are_decoded_when_asked_for(
     assert len(running()) == 2
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs a proc file system")
 def test_the_memory_of_one_file_serves_the_next(decoder: Workers) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (700, 700), "red").save(stream, "PNG")

@@ -150,8 +150,8 @@ class Greys:
         """Return the values from the first to the last that a frame has, in the order of their bits, and its number."""
         if self._span is None:
             self._span = (0, 1 << (8 * dtype.itemsize))
-            if self._counts is not None and self._counts.any():
-                there = self._counts > 0
+            there = self._counts > 0 if self._counts is not None else np.zeros(0, bool)
+            if there.any():
                 self._span = (int(there.argmax()), len(there) - int(there[::-1].argmax()))
         return self._span[0], _every(dtype)[slice(*self._span)]
 
