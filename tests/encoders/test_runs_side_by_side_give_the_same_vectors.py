@@ -78,6 +78,7 @@ def test_a_shipped_encoder_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) 
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (60, 50, 3)).astype(np.uint8) for _ in range(66)]
     beside = encoder.encode_images(images)
+    assert encoder._tower("image").session.narrow is not None
     monkeypatch.setattr(encoder._tower("image").session, "lanes", 1)
     assert np.array_equal(beside, encoder.encode_images(images))
 
@@ -117,10 +118,10 @@ def test_texts_weigh_what_their_attention_does(tiny, monkeypatch: pytest.MonkeyP
     assert narrow and not wide
 
 
-@pytest.mark.parametrize(("most", "lanes", "share"), [(4, 4, 1), (3, 3, 2), (2, 2, 2), (1, 1, 0), (9, 4, 1)])
+@pytest.mark.parametrize(("most", "lanes", "share"), [(4, 4, 1), (3, 2, 2), (2, 2, 2), (1, 1, 0), (9, 4, 1)])
 def test_lanes_share_the_processors(tiny, most: int, lanes: int, share: int) -> None:
     opened = osler.load_encoder(tiny.save())._tower("image").session
-    assert opened.beside(most) == (2 if most == 3 else lanes)
+    assert opened.beside(most) == lanes
     assert opened._share == share
 
 
@@ -218,8 +219,9 @@ def test_a_run_that_fails_or_a_call_that_is_stopped_leaves_no_thread(tiny, count
     assert not threads(), failed
 
 
-@pytest.mark.parametrize("count", [30, 200])
-def test_a_batch_is_let_go_once_it_was_run(tiny, count: int) -> None:
+# batches of four: one that runs, one that was run last, two that are ready; with lanes as many more, and one that waits
+@pytest.mark.parametrize(("count", "held"), [(60, 4), (200, 9)])
+def test_a_batch_is_let_go_once_it_was_run(tiny, count: int, held: int) -> None:
     encoder = osler.load_encoder(tiny.save())
     tower = encoder._tower("image")
     seen: list[weakref.ref[Any]] = []
@@ -236,10 +238,10 @@ def test_a_batch_is_let_go_once_it_was_run(tiny, count: int) -> None:
     def look(done: int, total: int) -> None:
         nonlocal most
         most = max(most, sum(one() is not None for one in seen))
-        assert seen[0]() is None or done <= 8 * 4
+        assert seen[0]() is None or done <= 4 * held
 
     encoder.encode_images(pictures(count), batch_size=4, progress=look)
-    assert 0 < most <= 4 * (4 + 4)
+    assert 0 < most <= 4 * held
 
 
 @pytest.mark.parametrize("bad", [0, 40, 89])

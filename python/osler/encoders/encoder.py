@@ -500,10 +500,8 @@ class Encoder:
         size = tower.batch_size(batch_size)
         with track(progress, f"encoding {kind}s", total) as step:
             done = 0
-            batches, run = (
-                prepared_batches(tower, kind, values, size),
-                partial(self._rows, tower, kind, classify=classify),
-            )
+            batches = prepared_batches(tower, kind, values, size)
+            run = partial(self._rows, tower, kind, classify=classify)
             for rows in run_batches(tower.session, batches, run, total, size):
                 vectors[done : done + len(rows)] = rows
                 done += len(rows)

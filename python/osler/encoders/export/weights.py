@@ -123,10 +123,9 @@ def load_into(module: Any, tensors: Mapping[str, Any], name: str, *, unused: Ite
                 f"`osler encoder info {name}` names",
                 code="wrong_checkpoint",
             )
+    typed = {key: value.to(wanted[key].dtype) for key, value in given.items()}
     # assigned and not copied: what is mapped from the file takes no memory of its own
-    module.load_state_dict(
-        {key: value.to(wanted[key].dtype) for key, value in given.items()}, strict=False, assign=True
-    )
+    module.load_state_dict(typed, strict=False, assign=True)
 
 
 def _optional(key: str, prefixes: tuple[str, ...]) -> bool:
