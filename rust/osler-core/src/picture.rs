@@ -75,7 +75,7 @@ pub fn resample<T: Sample>(mut picture: Picture<T>, passes: &[Pass<T>]) -> Resul
 }
 
 /// What a table is asked with: `u8` or `u16`.
-pub trait Whole: Copy + Into<usize> + PartialEq + Default + std::fmt::Debug {}
+pub trait Whole: Copy + Into<usize> + PartialEq {}
 
 impl Whole for u8 {}
 impl Whole for u16 {}
